@@ -1,0 +1,2 @@
+"""Continual learning that remembers without keeping the old data."""
+

@@ -1,0 +1,119 @@
+"""Look of the figures: colour-blind-safe colours with distinct markers and lines, titles, saving.
+
+matplotlib is imported inside the functions, so that importing engram stays fast; pyplot is never used, hence
+no global state and no display.
+Source of the colours: Okabe, Ito: Color Universal Design (2008), without the yellow that is unreadable on
+white.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+HATCHES = ("", "//", "..", "xx", "--")
+INK, MUTED, GRID = "#1f2328", "#57606a", "#dfe3e8"
+DPI = 160
+
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "figure.facecolor": "white",
+    "pdf.fonttype": 42,
+}
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a figure function under the house style, leaving the caller's matplotlib settings alone."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+
+        with matplotlib.rc_context(RC):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def new_figure(width: float, height: float, title: str, note: str) -> Figure:
+    """An empty figure, sizes in inches: title on top, below what was measured over how many seeds."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure.suptitle(title, x=0.012, ha="left", fontweight="bold", fontsize=11.5)
+    figure.supxlabel(note, x=0.012, ha="left", fontsize=8, color=MUTED)
+    return figure
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour, marker and line of the index-th method; the first 7 * 8 * 5 combinations differ."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[index % len(LINES)],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+    }
+
+
+def task_axis(axes: Axes, n_tasks: int, label: str = "tasks learned") -> None:
+    """Whole task numbers from 1, thinned so that they stay readable."""
+    step = max(1, -(-n_tasks // 12))
+    axes.set_xticks(range(1, n_tasks + 1, step))
+    axes.set_xlim(0.7, n_tasks + 0.3)
+    axes.set_xlabel(label)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+
+
+def save(figure: Figure, stem: Path) -> bytes:
+    """Write ``stem.png`` and ``stem.pdf`` without dates, so that equal figures are equal files.
+
+    Args:
+        figure: the figure.
+        stem: path without ending; its folder is created.
+    Returns:
+        The bytes of the PNG.
+    """
+    import matplotlib
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(RC):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(stem.with_name(stem.name + ".pdf"), format="pdf", metadata={"CreationDate": None})
+    stem.with_name(stem.name + ".png").write_bytes(buffer.getvalue())
+    return buffer.getvalue()

@@ -1,0 +1,276 @@
+"""Figures of a report; each is a pure function of results of schema 1 and returns a matplotlib Figure.
+
+Every title says of what, every note below says over how many seeds with which spread. Only finished seeds are
+drawn. Figures of generative methods (samples, growth, masks, gates) are in `engram.report.figures_generative`
+and re-exported here.
+
+Departures: none (no paper). Cost: about 0.2 s a figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engram.report._style import COLOURS, HATCHES, INK, MUTED, line_style, new_figure, styled, task_axis
+from engram.report._words import counts_words, setting_words, task_names
+from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
+from engram.results import done_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "accuracy_curves",
+    "accuracy_matrix",
+    "confusion_matrix",
+    "forgetting_curves",
+    "gate_values",
+    "loss_curves",
+    "loss_names",
+    "mask_use",
+    "network_growth",
+    "sample_grid",
+    "storage_bars",
+]
+
+Result = Mapping[str, Any]
+
+
+@styled
+def accuracy_curves(results: Sequence[Result]) -> Figure:
+    """Average accuracy A_t [%] after each task, one line per result, with 95 % bands.
+
+    Args:
+        results: one or more results; those without a finished seed are left out.
+    """
+    figure = _curves(results, "average_accuracy", "Average accuracy on the tasks learned so far")
+    axes = figure.axes[0]
+    axes.set_ylabel("average accuracy [%]")
+    axes.set_ylim(0, 102)
+    return figure
+
+
+@styled
+def forgetting_curves(results: Sequence[Result]) -> Figure:
+    """Average forgetting F_t [percentage points] after each task from the second, with 95 % bands.
+
+    Args:
+        results: one or more results; those without a finished seed are left out.
+    """
+    figure = _curves(results, "forgetting", "Forgetting of earlier tasks (lower is better)")
+    axes = figure.axes[0]
+    axes.set_ylabel("forgetting [percentage points]")
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -100), min(max(high, 5), 102))
+    return figure
+
+
+def _curves(results: Sequence[Result], key: str, title: str) -> Figure:
+    note = f"{setting_words(results)}; {counts_words(results)} (band)."
+    figure = new_figure(7.4, 3.9, title, note)
+    axes = figure.add_subplot()
+    n_tasks = max(len(r["tasks"]) for r in results)
+    for index, result in enumerate(results):
+        series = result["summary"][key]
+        if series is None:
+            continue
+        x = np.arange(1, len(series["mean"]) + 1)
+        mean = 100 * _floats(series["mean"])
+        label = f"{result['label']} (n={series['n']})"
+        axes.plot(x, mean, label=label, zorder=3, **line_style(index))
+        if series["n"] > 1:
+            band = 100 * np.array([(math.nan, math.nan) if c is None else c for c in series["ci95"]])
+            axes.fill_between(
+                x, band[:, 0], band[:, 1], color=COLOURS[index % len(COLOURS)], alpha=0.16, linewidth=0
+            )
+    task_axis(axes, n_tasks)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def _stack(seeds: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.stack([np.stack([_floats(row) for row in s[key]]) for s in seeds])
+
+
+@styled
+def accuracy_matrix(result: Result) -> Figure:
+    """Mean accuracy matrix [%] over the finished seeds: row = after learning task i, column = on task j.
+
+    Args:
+        result: a result with at least one finished seed.
+    """
+    seeds = done_seeds(result)
+    mean = 100 * _stack(seeds, "accuracy_matrix").mean(axis=0)
+    n = len(mean)
+    note = f"{setting_words([result])}; {_over(len(seeds))}. Empty: not measured."
+    side = min(7.4, 2.6 + 0.5 * n)
+    figure = new_figure(side + 0.9, side, f"{result['label']}: accuracy of each task [%]", note)
+    axes = figure.add_subplot()
+    names = task_names(result)
+    _heat(axes, mean, names, names)
+    axes.set_xlabel("measured on task")
+    axes.set_ylabel("after learning task")
+    return figure
+
+
+@styled
+def confusion_matrix(result: Result) -> Figure:
+    """Share [%] of each true class (row) predicted as each class (column) after the last task.
+
+    Args:
+        result: a result of which at least one finished seed has confusion counts; they are summed over seeds.
+    """
+    seeds = [s for s in done_seeds(result) if s.get("confusion")]
+    counts = _stack(seeds, "confusion").sum(axis=0)
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
+    n = len(share)
+    names = [str(c) for c in result["data"].get("class_names") or []]
+    names = names if len(names) == n else [str(c) for c in range(n)]
+    note = f"{setting_words([result])}; counts summed over {_plural(len(seeds), 'seed')}. Row: true class."
+    side = min(7.4, 2.6 + 0.44 * n)
+    figure = new_figure(side + 0.9, side, f"{result['label']}: predictions after the last task [%]", note)
+    axes = figure.add_subplot()
+    _heat(axes, share, names, names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    return figure
+
+
+def _heat(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Heat map of percentages with a colour bar; the numbers are written into the cells while they fit."""
+    n = len(values)
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
+    step = max(1, -(-n // 20))
+    ticks = list(range(0, n, step))
+    rotate = max(len(c) for c in columns) > 3
+    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if rotate else {}
+    axes.set_xticks(ticks, [columns[i] for i in ticks], **turn)
+    axes.set_yticks(ticks, [rows[i] for i in ticks])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if n <= 12:
+        for i, j in np.argwhere(~np.isnan(values)):
+            value = values[i, j]
+            shade = "white" if value > 60 else (MUTED if value < 0.5 else INK)
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color=shade)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def _over(n: int) -> str:
+    return "1 seed" if n == 1 else f"mean over {n} seeds"
+
+
+@styled
+def storage_bars(results: Sequence[Result]) -> Figure:
+    """Storage [KiB] at the end of training by kind, one stacked bar per result, total written at its end.
+
+    Args:
+        results: one or more results; those without recorded storage are left out.
+    """
+    shown = [r for r in results if r["summary"]["storage_total_bytes"] is not None]
+    kinds = list(dict.fromkeys(k for r in shown for k in r["summary"]["storage_bytes"]))
+    kinds = [k for k in kinds if any(_kib(r, k) > 0 for r in shown)]
+    note = f"{setting_words(results)}; mean over the finished seeds. 1 KiB = 1024 bytes."
+    figure = new_figure(7.4, 1.7 + 0.42 * len(shown), "Storage kept after the last task", note)
+    axes = figure.add_subplot()
+    y = np.arange(len(shown))
+    left = np.zeros(len(shown))
+    for index, kind in enumerate(kinds):
+        width = np.array([_kib(r, kind) for r in shown])
+        axes.barh(
+            y, width, left=left, height=0.62, label=kind.replace("_", " "),
+            color=COLOURS[index % len(COLOURS)], hatch=HATCHES[index % len(HATCHES)], edgecolor="white",
+            linewidth=0.8,
+        )  # fmt: skip
+        left += width
+    for position, total in zip(y, left, strict=True):
+        axes.text(float(total), float(position), f"  {total:,.0f}", va="center", fontsize=8.5)
+    axes.set_yticks(y, [f"{r['label']} (n={r['summary']['n']})" for r in shown])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(left.max(initial=0.0), 1e-9))
+    axes.set_xlabel("KiB")
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _kib(result: Result, kind: str) -> float:
+    entry = result["summary"]["storage_bytes"].get(kind)
+    return 0.0 if entry is None or entry["mean"] is None else float(entry["mean"]) / 1024
+
+
+def loss_names(result: Result) -> list[tuple[str, str]]:
+    """(phase, loss) pairs that the finished seeds recorded, in order of appearance."""
+    return list(
+        dict.fromkeys(
+            (phase["phase"], name)
+            for seed in done_seeds(result)
+            for task in seed.get("tasks") or []
+            for phase in task.get("phases") or []
+            for epoch in phase.get("epochs") or []
+            for name in epoch.get("losses") or {}
+        )
+    )
+
+
+@styled
+def loss_curves(result: Result) -> Figure:
+    """Every loss term over the epochs of all tasks, one panel per (phase, loss): thin a seed, thick the mean.
+
+    Args:
+        result: a result whose finished seeds recorded losses (see `loss_names`).
+    """
+    names = loss_names(result)
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    seeds = done_seeds(result)
+    lines_words = f"thin: {_plural(len(seeds), 'seed')}, thick: their mean, vertical lines: next task"
+    note = f"{setting_words([result])}; {lines_words}."
+    figure = new_figure(7.4, 1.2 + 1.75 * rows, f"{result['label']}: losses", note)
+    for index, (phase, name) in enumerate(names):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        lines, starts = [], [0]
+        for seed in seeds:
+            per_task = [_losses(task, phase, name) for task in seed.get("tasks") or []]
+            lines.append(np.concatenate([*per_task, np.zeros(0)]))
+            starts = list(np.cumsum([0, *(len(v) for v in per_task)]))
+            axes.plot(lines[-1], color=COLOURS[0], alpha=0.3, linewidth=0.7)
+        if len({len(v) for v in lines}) == 1:
+            axes.plot(np.mean(lines, axis=0), color=COLOURS[0], linewidth=1.5)
+        for start in starts[1:-1]:
+            axes.axvline(start - 0.5, color=MUTED, linewidth=0.5, linestyle=":")
+        axes.set_title(f"{phase}: {name}", fontsize=8.5)
+        axes.grid(axis="y")
+        if index >= len(names) - columns:
+            axes.set_xlabel("epoch, all tasks in a row")
+    return figure
+
+
+def _losses(task: Mapping[str, Any], phase: str, name: str) -> np.ndarray:
+    return _floats(
+        [
+            epoch["losses"].get(name)
+            for p in task.get("phases") or []
+            if p["phase"] == phase
+            for epoch in p.get("epochs") or []
+        ]
+    )

@@ -1,0 +1,216 @@
+"""Figures of generative methods: samples, growth of the network, use of the masks, gate values.
+
+The kinds of figure follow Figs. 3, 5 and 6 of Ostapenko, Puscas, Klein, Jaehnichen, Nabi: Learning to
+Remember: A Synaptic Plasticity Driven Framework for Continual Learning, CVPR 2019, arXiv:1904.03137.
+Departures: the shares of Fig. 3a carry a 95 % interval over seeds; gates (Fig. 3b) are shown layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engram.protocols.metrics import Summary
+from engram.report._style import COLOURS, GRID, HATCHES, MUTED, line_style, new_figure, styled, task_axis
+from engram.report._words import counts_words, seeds_words, setting_words
+from engram.results import done_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "gate_values",
+    "has_gates",
+    "has_growth",
+    "has_mask_use",
+    "mask_use",
+    "network_growth",
+    "sample_grid",
+]
+
+Result = Mapping[str, Any]
+
+
+@styled
+def sample_grid(result: Result, images: np.ndarray, labels: np.ndarray, *, seed: int) -> Figure:
+    """Generated samples after the last task, one row per class.
+
+    Args:
+        result: the result they belong to.
+        images: uint8 [C, n, channels, H, W]; 3 channels are red, green, blue, otherwise the first is shown.
+        labels: int [C], the class of each row.
+        seed: the seed that generated them.
+    """
+    n_classes, n, channels, height, width = images.shape
+    n = min(n, 10)
+    pad = max(1, height // 14)
+    shown = 3 if channels == 3 else 1
+    canvas = np.full((n_classes * (height + pad) - pad, n * (width + pad) - pad, shown), 255, dtype=np.uint8)
+    for row in range(n_classes):
+        for column in range(n):
+            y, x = row * (height + pad), column * (width + pad)
+            canvas[y : y + height, x : x + width] = images[row, column, :shown].transpose(1, 2, 0)
+    names = [str(c) for c in result["data"].get("class_names") or []]
+    note = f"{setting_words([result])}; seed {seed}. Row: class asked for; samples are not selected."
+    ratio = canvas.shape[0] / canvas.shape[1]
+    title = f"{result['label']}: generated samples"
+    figure = new_figure(5.6, min(9.0, 1.1 + 4.2 * ratio), title, note)
+    axes = figure.add_subplot()
+    pixels = canvas if shown == 3 else canvas[:, :, 0]
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ticks = [row * (height + pad) + height / 2 for row in range(n_classes)]
+    axes.set_yticks(ticks, [names[c] if 0 <= c < len(names) else str(c) for c in labels])
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _tasks_with(result: Result, key: str) -> list[list[Mapping[str, Any]]]:
+    """Per finished seed the task logs, if every task of every finished seed has `key`; else empty."""
+    logs = [list(s.get("tasks") or []) for s in done_seeds(result)]
+    return logs if logs and all(tasks and all(t.get(key) for t in tasks) for tasks in logs) else []
+
+
+def has_growth(result: Result) -> bool:
+    """Whether the finished seeds recorded the size of a growing network."""
+    return bool(_tasks_with(result, "growth"))
+
+
+def has_mask_use(result: Result) -> bool:
+    """Whether the finished seeds recorded what the masks use."""
+    return bool(_tasks_with(result, "mask_use"))
+
+
+@styled
+def network_growth(results: Sequence[Result]) -> Figure:
+    """Weights of the growing network while learning task t against the linear worst case size_1 * t.
+
+    Args:
+        results: results with `has_growth`. The size before the first task's expansion is size_1; the filled
+            area is what earlier tasks and this one have reserved by its end.
+    """
+    note = f"{setting_words(results)}; {counts_words(results)} (band)."
+    figure = new_figure(7.4, 3.9, "Network size against the linear worst case", note)
+    axes = figure.add_subplot()
+    for index, result in enumerate(results):
+        logs = _tasks_with(result, "growth")
+        sizes = np.array([[t["growth"]["weights"] for t in tasks] for tasks in logs], dtype=np.float64) / 1e3
+        reserved = np.array([[t["growth"].get("reserved") or 0 for t in tasks] for tasks in logs]) / 1e3
+        x = np.arange(1, sizes.shape[1] + 1)
+        style = line_style(index)
+        label = f"{result['label']} (n={len(logs)})"
+        axes.plot(x, sizes.mean(axis=0), label=f"{label}: size", zorder=3, **style)
+        bands = [Summary.of(column).ci95 for column in sizes.T]
+        if all(b is not None for b in bands):
+            low, high = np.array(bands, dtype=np.float64).T
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
+        axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label=f"{label}: reserved")
+        worst = sizes[:, 0].mean() * x
+        axes.plot(x, worst, color=style["color"], linewidth=1, linestyle=":", label=f"{label}: size_1 · t")
+    task_axis(axes, max(len(r["tasks"]) for r in results), "task")
+    axes.set_ylabel("weights [thousands]")
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+@styled
+def mask_use(result: Result) -> Figure:
+    """Of all units a task uses, the shares newly reserved by it and reused from earlier ones (Fig. 3a).
+
+    newly_t = sum_l newly_l(t) / sum_l used_l(t), reused_t = 1 - newly_t.
+
+    Args:
+        result: a result with `has_mask_use`.
+    """
+    logs = _tasks_with(result, "mask_use")
+    newly = np.array([[_newly_share(t["mask_use"]) for t in tasks] for tasks in logs])
+    summaries = [Summary.of(100 * column) for column in newly.T]
+    mean = np.array([s.mean for s in summaries])
+    x = np.arange(1, len(mean) + 1)
+    note = f"{setting_words([result])}; {seeds_words(len(logs))}{' (error bars)' if len(logs) > 1 else ''}."
+    figure = new_figure(7.4, 3.4, f"{result['label']}: what a task's mask uses", note)
+    axes = figure.add_subplot()
+    bar: dict[str, Any] = {"width": 0.62, "edgecolor": "white", "linewidth": 0.8}
+    axes.bar(x, mean, label="newly reserved", color=COLOURS[0], **bar)
+    reused: dict[str, Any] = {"label": "reused from earlier tasks", "color": COLOURS[4], "hatch": HATCHES[1]}
+    axes.bar(x, 100 - mean, bottom=mean, **reused, **bar)
+    halves = [s.half_width for s in summaries]
+    if all(h is not None for h in halves):
+        axes.errorbar(x, mean, yerr=np.array(halves, dtype=np.float64), fmt="none", ecolor="black", capsize=3)
+    task_axis(axes, len(mean), "task")
+    axes.set_xlim(0.4, len(mean) + 0.6)
+    axes.set_ylim(0, 104)
+    axes.set_ylabel("share of the units used [%]")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _newly_share(layers: Sequence[Mapping[str, Any]]) -> float:
+    used = sum(layer["used"] for layer in layers)
+    return sum(layer["newly"] for layer in layers) / used if used else float("nan")
+
+
+def _gate_epochs(seed: Mapping[str, Any], task: int) -> list[Mapping[str, Any]]:
+    logs = seed.get("tasks") or []
+    if not -len(logs) <= task < len(logs):
+        return []
+    epochs = [e for p in logs[task].get("phases") or [] for e in p.get("epochs") or []]
+    return [e["measures"]["gates"] for e in epochs if (e.get("measures") or {}).get("gates")]
+
+
+def has_gates(result: Result) -> bool:
+    """Whether the last task of the first finished seed recorded gate values."""
+    return any(_gate_epochs(s, -1) for s in done_seeds(result)[:1])
+
+
+@styled
+def gate_values(result: Result, task: int = -1) -> Figure:
+    """Gates over the epochs of one task of the first finished seed (Fig. 3b): mean, share on, histogram.
+
+    Args:
+        result: a result with `has_gates`.
+        task: position in the list of tasks, negative from the end.
+    """
+    seed = done_seeds(result)[0]
+    epochs = _gate_epochs(seed, task)
+    layers = list(epochs[0])
+    number = task % len(seed["tasks"]) + 1
+    title = f"{result['label']}: gates of the masks during task {number}"
+    note = (
+        f"{setting_words([result])}; seed {seed['seed']}. On: 0.5 or more. Below: share of gates per value."
+    )
+    figure = new_figure(7.4, 5.0, title, note)
+    grid = figure.add_gridspec(2, max(2, len(layers)))
+    half = max(2, len(layers)) / 2
+    top = [figure.add_subplot(grid[0, : int(half)]), figure.add_subplot(grid[0, int(half) :])]
+    x = np.arange(1, len(epochs) + 1)
+    for axes, key, label in ((top[0], "mean", "mean gate value"), (top[1], "on", "fraction of gates on")):
+        for index, layer in enumerate(layers):
+            style = {**line_style(index), "markersize": 3.5, "linewidth": 1.4}
+            axes.plot(x, [e[layer][key] for e in epochs], label=layer if key == "mean" else None, **style)
+        axes.set_title(label)
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(axis="y", color=GRID)
+        axes.set_xlabel("epoch")
+    figure.legend(loc="outside right upper")
+    for index, layer in enumerate(layers):
+        axes = figure.add_subplot(grid[1, index])
+        hist = np.array([e[layer]["hist"] for e in epochs], dtype=np.float64)
+        share = 100 * hist / np.maximum(hist.sum(axis=1, keepdims=True), 1)
+        extent = (0.5, len(epochs) + 0.5, 0.0, 1.0)
+        scale: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 100}
+        image = axes.imshow(share.T, origin="lower", aspect="auto", extent=extent, **scale)
+        axes.set_title(layer)
+        axes.set_xlabel("epoch")
+        if index:
+            axes.set_yticklabels([])
+        else:
+            axes.set_ylabel("gate value")
+    bar = figure.colorbar(image, ax=figure.axes[2:], fraction=0.03, pad=0.02)
+    bar.set_label("% of gates", color=MUTED)
+    bar.outline.set_visible(False)
+    return figure

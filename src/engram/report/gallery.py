@@ -1,0 +1,209 @@
+"""Which figures a set of results gets, with the words that describe each to a reader who cannot see it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram.report import figures
+from engram.report._style import save
+from engram.report._words import counts_words, mean_pm, number
+from engram.report.figures_generative import has_gates, has_growth, has_mask_use
+from engram.results import FoundResult, done_seeds
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+__all__ = ["Picture", "comparison_pictures", "load_samples", "method_pictures", "slug"]
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: file name without ending, alternative text, caption, PNG bytes, and whether it is wide."""
+
+    name: str
+    alt: str
+    caption: str
+    png: bytes
+    wide: bool = True
+
+    @property
+    def data_uri(self) -> str:
+        """The PNG as a data URI, so that the page needs no other file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def slug(text: str) -> str:
+    """A name for files and anchors: lower-case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "method"
+
+
+def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture]:
+    """Figures that hold all results: accuracy, forgetting, storage, growth.
+
+    Args:
+        results: results of schema 1, in the order of their colours.
+        folder: where PNG and PDF files go.
+    Returns:
+        Pictures; empty when no seed has finished.
+    """
+    shown = [r for r in results if r["summary"]["n"]]
+    if not shown:
+        return []
+    words = counts_words(shown)
+    finals = _each(shown, "final_average_accuracy", 100, " %")
+    out = [
+        _picture(
+            folder, "accuracy-curves", figures.accuracy_curves(shown),
+            f"Line chart of the average accuracy after each task, {words}. After the last task: {finals}.",
+            "Accuracy on real test data, averaged over the tasks learned so far.",
+        )
+    ]  # fmt: skip
+    if max(len(r["tasks"]) for r in shown) > 1:
+        lost = _each(shown, "final_forgetting", 100, " points")
+        out.append(
+            _picture(
+                folder, "forgetting-curves", figures.forgetting_curves(shown),
+                f"Line chart of the forgetting after each task, {words}. After the last task: {lost}.",
+                "Best earlier accuracy of a task minus its accuracy now, averaged over the earlier tasks.",
+            )
+        )  # fmt: skip
+    if any(r["summary"]["storage_total_bytes"] for r in shown):
+        kib = _each(shown, "storage_total_bytes", 1 / 1024, " KiB")
+        out.append(
+            _picture(
+                folder, "storage", figures.storage_bars(shown),
+                f"Bar chart of the storage kept after the last task by kind. Totals: {kib}.",
+                "What has to be kept to go on learning; exemplars are stored real samples.",
+            )
+        )  # fmt: skip
+    growing = [r for r in shown if has_growth(r)]
+    if growing:
+        out.append(
+            _picture(
+                folder, "network-growth", figures.network_growth(growing),
+                f"Line chart of the number of weights per task of {', '.join(r['label'] for r in growing)}, "
+                "against a line that adds the first task's size at every task.",
+                "Size while learning a task, what is reserved at its end, and the worst case of one network per task.",
+            )
+        )  # fmt: skip
+    return out
+
+
+def method_pictures(found: FoundResult, folder: Path) -> list[Picture]:
+    """Figures of one result: matrix, confusion, samples, masks, gates, losses; those that have data.
+
+    Args:
+        found: the result and its folder (for the samples).
+        folder: where PNG and PDF files go; names start with the label.
+    Returns:
+        Pictures; empty when no seed has finished.
+    """
+    result = found.result
+    seeds = done_seeds(result)
+    if not seeds:
+        return []
+    name, label = slug(str(result["label"])), str(result["label"])
+    final = mean_pm(result["summary"]["final_average_accuracy"], scale=100)
+    out = [
+        _picture(
+            folder, f"{name}-accuracy-matrix", figures.accuracy_matrix(result),
+            f"Heat map of the accuracy of {label} on each task after each task; the numbers are in the table below. "
+            f"Average of the last row: {final} %.",
+            "A row keeps its colour to the left when nothing is forgotten.",
+            wide=False,
+        )
+    ]  # fmt: skip
+    if any(s.get("confusion") for s in seeds):
+        out.append(
+            _picture(
+                folder, f"{name}-confusion", figures.confusion_matrix(result),
+                f"Heat map of predicted against true classes of {label} after the last task, in % of the true class.",
+                "The diagonal holds the recall of each class.",
+                wide=False,
+            )
+        )  # fmt: skip
+    sampled = load_samples(found)
+    if sampled is not None:
+        seed, images, labels = sampled
+        out.append(
+            _picture(
+                folder, f"{name}-samples", figures.sample_grid(result, images, labels, seed=seed),
+                f"Grid of images generated by {label} after the last task, one row for each of {len(labels)} classes.",
+                "Generated after the last task by the first finished seed.",
+                wide=False,
+            )
+        )  # fmt: skip
+    if has_mask_use(result):
+        out.append(
+            _picture(
+                folder, f"{name}-mask-use", figures.mask_use(result),
+                f"Stacked bars per task: share of the units used by {label} that are newly reserved, and reused.",
+                "Reuse grows when later tasks build on what earlier ones reserved.",
+            )
+        )  # fmt: skip
+    if has_gates(result):
+        out.append(
+            _picture(
+                folder, f"{name}-gates", figures.gate_values(result),
+                f"Gate values of {label} over the epochs of the last task, for each masked layer.",
+                "Gates start at 0.5 and have to become binary before the task ends.",
+            )
+        )  # fmt: skip
+    if figures.loss_names(result):
+        terms = ", ".join(f"{phase} {loss}" for phase, loss in figures.loss_names(result))
+        out.append(
+            _picture(
+                folder, f"{name}-losses", figures.loss_curves(result),
+                f"Line charts of the losses of {label} over all epochs: {terms}.",
+                "Every loss term as it was recorded, once per epoch.",
+            )
+        )  # fmt: skip
+    return out
+
+
+def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """The generated samples of the first finished seed whose file is there, as (seed, images, labels).
+
+    Args:
+        found: the result and its folder; a file outside that folder is not read.
+    Returns:
+        None where no seed names a readable file with uint8 images [C, n, channels, H, W] and labels [C].
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    root = found.directory.resolve()
+    for seed in done_seeds(found.result):
+        path = (root / str(seed.get("samples") or "")).resolve()
+        if not path.is_file() or root not in path.parents:
+            continue
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError):
+            continue
+        images, labels = tensors.get("images"), tensors.get("labels")
+        if images is None or labels is None or images.ndim != 5 or images.dtype != "uint8" or not images.size:
+            continue
+        if labels.shape == images.shape[:1]:
+            return int(seed["seed"]), images, labels
+    return None
+
+
+def _each(results: Sequence[Result], key: str, scale: float, unit: str) -> str:
+    return ", ".join(
+        f"{r['label']} {number((r['summary'][key] or {}).get('mean'), scale=scale)}{unit}" for r in results
+    )
+
+
+def _picture(
+    folder: Path, name: str, figure: Figure, alt: str, caption: str, *, wide: bool = True
+) -> Picture:
+    return Picture(name, alt, caption, save(figure, folder / name), wide)

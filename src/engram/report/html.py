@@ -1,0 +1,114 @@
+"""The report page: one self-contained HTML file that opens offline, reads in the dark, and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from engram.report._words import counts_words, scenario_words, setting_words, task_names
+from engram.report.gallery import Picture, slug
+from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
+
+__all__ = ["render"]
+
+Result = Mapping[str, Any]
+
+
+def render(
+    results: Sequence[Result], overview: Sequence[Picture], details: Sequence[Sequence[Picture]]
+) -> str:
+    """The page as a string, a pure function of its arguments.
+
+    Args:
+        results: results of schema 1 with distinct labels, in display order.
+        overview: figures that hold all results.
+        details: figures of each result, in the same order.
+    Returns:
+        HTML with images as data URIs, no script, and no reference to anything outside.
+    """
+    import jinja2
+
+    template = resources.files("engram.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    methods = [
+        {
+            "label": str(result["label"]),
+            "anchor": f"method-{index + 1}-{slug(str(result['label']))}",
+            "facts": {
+                **(result.get("facts") or {}),
+                "may read": result["protocol"].get("reads", "not recorded"),
+            },
+            "pictures": pictures,
+            "matrix": matrix_table(result) if result["summary"]["n"] else None,
+            "seeds": seed_table(result),
+            "config": _yaml(result["config"]),
+        }
+        for index, (result, pictures) in enumerate(zip(results, details, strict=True))
+    ]
+    return environment.from_string(template).render(
+        title=setting_words(results),
+        kind="Comparison" if len(results) > 1 else f"Run of {results[0]['label']}",
+        tiles=_tiles(results),
+        headline=headline_table(results),
+        spread=counts_words(results),
+        accuracy=accuracy_table(results),
+        overview=overview,
+        methods=methods,
+        setting=_setting(results),
+        notes=list(dict.fromkeys(str(n) for r in results for n in r["data"].get("notes") or [])),
+        tasks=_tasks(results[0]),
+        version=_several([r.get("engram", "unknown") for r in results]),
+    )
+
+
+def _several(values: Sequence[Any]) -> str:
+    return " / ".join(dict.fromkeys(str(v) for v in values))
+
+
+def _tiles(results: Sequence[Result]) -> list[tuple[str, str]]:
+    tiles = [
+        ("Data", _several([r["data"].get("name", "not recorded") for r in results])),
+        ("Scenario", _several([scenario_words(r) for r in results])),
+        ("Tasks", _several([len(r["tasks"]) for r in results])),
+        ("Classes", _several([r["data"].get("n_classes", "–") for r in results])),
+        ("Finished seeds", _several([r["summary"]["n"] for r in results])),
+        ("Device", _several([r["device"].get("class", "not recorded") for r in results])),
+    ]
+    return tiles
+
+
+def _setting(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Protocol, data and device, each value once, and by method where methods differ."""
+    rows = []
+    for group, keys in (
+        ("protocol", dict.fromkeys(k for r in results for k in r["protocol"])),
+        ("data", ("name", "fingerprint", "n_classes", "image_shape")),
+        ("device", dict.fromkeys(k for r in results for k in r["device"])),
+    ):
+        for key in keys:
+            values = [_plain_words(r[group].get(key, "not recorded")) for r in results]
+            if len(set(values)) == 1:
+                text = values[0]
+            else:
+                text = "; ".join(f"{r['label']}: {v}" for r, v in zip(results, values, strict=True))
+            rows.append((f"{group}: {str(key).replace('_', ' ')}", text))
+    return rows
+
+
+def _plain_words(value: Any) -> str:
+    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _tasks(result: Result) -> list[tuple[str, str, str]]:
+    names = task_names(result, limit=60)
+    return [
+        (name, str(task.get("n_train", "–")), str(task.get("n_test", "–")))
+        for name, task in zip(names, result["tasks"], strict=True)
+    ]
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, default_flow_style=False)

@@ -1,0 +1,210 @@
+"""The tables of a report: one set of strings for the terminal (rich) and for HTML.
+
+Every column says of what, with which unit and spread; the footnotes say what is not comparable and which
+seeds failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engram.report._words import (
+    MISSING,
+    by_accuracy,
+    counts_words,
+    mean_pm,
+    number,
+    setting_words,
+    task_names,
+)
+from engram.results import comparable
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = [
+    "Column",
+    "Table",
+    "accuracy_table",
+    "footnotes",
+    "headline_table",
+    "matrix_table",
+    "seed_table",
+    "terminal",
+]
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what exactly it holds, and whether it is text (left) or a number (right)."""
+
+    name: str
+    of: str = ""
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of strings; the first cell of a row is its heading."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    footnotes: tuple[str, ...] = ()
+
+
+def headline_table(results: Sequence[Result]) -> Table:
+    """One row per result, best final average accuracy first.
+
+    Args:
+        results: results of schema 1 with their summary.
+    Returns:
+        Table of strings: percentages and percentage points with one decimal, ``mean ± half width`` of the 95
+        % interval, the mean alone where only one seed finished; `footnotes` below.
+    """
+    ordered = sorted(results, key=by_accuracy)
+    facts = list(dict.fromkeys(k for r in ordered for k in r.get("facts") or {}))
+    spread = "± half width of the 95 % interval"
+    columns = (
+        Column("Method", text=True),
+        *(Column(f, text=True) for f in facts),
+        Column("Seeds", "finished"),
+        Column("Final average accuracy", f"%, all tasks, real test data, mean {spread}"),
+        Column("Worst seed", "%, final average accuracy"),
+        Column("Forgetting", f"percentage points, mean {spread}"),
+        Column("acc_gen", f"%, generated samples, mean {spread}"),
+        Column("Stored real samples", "mean"),
+        Column("Storage", "KiB, mean"),
+        Column("Time", f"s per seed, mean {spread}"),
+    )
+    rows = []
+    for r in ordered:
+        s = r["summary"]
+        final = s["final_average_accuracy"] or {}
+        rows.append(
+            (
+                str(r["label"]),
+                *(str((r.get("facts") or {}).get(f, MISSING)) for f in facts),
+                f"{s['n']} of {s['n'] + len(s['excluded'])}" if s["excluded"] else str(s["n"]),
+                mean_pm(s["final_average_accuracy"], scale=100),
+                number(final.get("worst"), scale=100),
+                mean_pm(s["final_forgetting"], scale=100),
+                mean_pm(s["final_acc_gen"], scale=100),
+                number((s["stored_real_samples"] or {}).get("mean"), digits=0),
+                number((s["storage_total_bytes"] or {}).get("mean"), scale=1 / 1024),
+                mean_pm(s["seconds"]),
+            )
+        )
+    keep = [i for i, c in enumerate(columns) if c.name != "acc_gen" or any(r[i] != MISSING for r in rows)]
+    return Table(
+        title=f"Results on {setting_words(results)}",
+        columns=tuple(columns[i] for i in keep),
+        rows=tuple(tuple(row[i] for i in keep) for row in rows),
+        footnotes=tuple(footnotes(ordered)),
+    )
+
+
+def footnotes(results: Sequence[Result]) -> list[str]:
+    """What a reader has to know before using the numbers: left-out seeds, no interval, not comparable."""
+    notes = []
+    for r in results:
+        s = r["summary"]
+        for out in s["excluded"]:
+            why = f": {out['error']}" if out.get("error") else "."
+            who = f"{r['label']}: seed {out['seed']} is {out['status']}"
+            notes.append(f"{who} and left out of every number{why}")
+        if s["n"] == 1:
+            notes.append(f"{r['label']}: n = 1, no interval.")
+        if s["n"] == 0:
+            notes.append(f"{r['label']}: no finished seed, hence no numbers.")
+    notes += [f"Not directly comparable. {reason}" for reason in comparable(results)]
+    return notes
+
+
+def accuracy_table(results: Sequence[Result]) -> Table:
+    """Average accuracy [%] after each task, the numbers behind the accuracy curves."""
+    n_tasks = max(len(r["tasks"]) for r in results)
+    rows = []
+    for r in results:
+        series = r["summary"]["average_accuracy"]
+        cells = [MISSING] * n_tasks
+        if series is not None:
+            pairs = zip(series["mean"], series["ci95"], strict=True)
+            cells[: len(series["mean"])] = [mean_pm({"mean": m, "ci95": c}, scale=100) for m, c in pairs]
+        rows.append((str(r["label"]), str(r["summary"]["n"]), *cells))
+    after = (Column(f"after task {t + 1}") for t in range(n_tasks))
+    columns = (Column("Method", text=True), Column("Seeds"), *after)
+    return Table(f"Average accuracy [%] after each task, {counts_words(results)}", columns, tuple(rows))
+
+
+def matrix_table(result: Result) -> Table:
+    """Accuracy matrix [%] in numbers, mean ± half width of the 95 % interval over the finished seeds."""
+    from engram.protocols.metrics import Summary
+    from engram.results import done_seeds
+
+    matrices = [s["accuracy_matrix"] for s in done_seeds(result)]
+    names = task_names(result)
+    rows = []
+    for i, name in enumerate(names):
+        cells = []
+        for j in range(len(names)):
+            s = Summary.of(m[i][j] for m in matrices)
+            missing = s.mean != s.mean
+            cells.append(MISSING if missing else mean_pm({"mean": s.mean, "ci95": s.ci95}, scale=100))
+        rows.append((name, *cells))
+    columns = (Column("after learning", text=True), *(Column(f"on {name}") for name in names))
+    title = f"Accuracy of each task [%], {result['label']}, {counts_words([result])}"
+    return Table(title, columns, tuple(rows))
+
+
+def seed_table(result: Result) -> Table:
+    """One row per seed, failed and unfinished ones included."""
+    columns = (
+        Column("Seed"),
+        Column("Status", text=True),
+        Column("Final average accuracy", "%"),
+        Column("Forgetting", "percentage points"),
+        Column("Backward transfer", "percentage points"),
+        Column("acc_gen", "%, generated samples"),
+        Column("Time", "s"),
+        Column("Peak memory", "MiB"),
+        Column("Stored real samples"),
+        Column("Error", text=True),
+    )
+    rows = tuple(
+        (
+            str(s["seed"]),
+            str(s["status"]),
+            number(s.get("final_average_accuracy"), scale=100),
+            number(s.get("final_forgetting"), scale=100),
+            number(s.get("backward_transfer"), scale=100),
+            number((s.get("acc_gen") or [None])[-1], scale=100),
+            number(s.get("seconds")),
+            number(s.get("peak_memory_bytes"), scale=1 / 2**20),
+            number(s.get("stored_real_samples"), digits=0),
+            str(s.get("error") or MISSING),
+        )
+        for s in result["seeds"]
+    )
+    return Table(f"Seeds of {result['label']}", columns, rows)
+
+
+def terminal(table: Table) -> Group:
+    """The table as a rich renderable, footnotes below."""
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(title=Text(table.title), title_justify="left", header_style="bold", title_style="bold")
+    for column in table.columns:
+        heading = Text(column.name)
+        if column.of:
+            heading.append(f"\n{column.of}", style="dim")
+        drawn.add_column(heading, justify="left" if column.text else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return Group(drawn, *(Text(f"[{i}] {note}", style="dim") for i, note in enumerate(table.footnotes, 1)))

@@ -1,0 +1,267 @@
+"""A labelled image data set held as bytes, and the operations that keep it one.
+
+Shape legend: ``N`` samples, ``C`` channels (1 grey, 3 colour), ``H`` and ``W`` pixels, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engram.errors import ConfigError, DataError
+
+Layout = Literal["NHW", "NHWC", "NCHW"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set with a train and a test split; valid by construction.
+
+    Args:
+        name: as given to `load`.
+        train_x, test_x: uint8 [N, C, H, W], the same C, H, W in both.
+        train_y, test_y: int64 [N], labels 0..K-1; every class occurs in both splits.
+        class_names: K names, by label.
+        fingerprint: `fingerprint` of the four tensors.
+        notes: what a reader of results should know (how the test split was made, lossy pixels, ...).
+    Raises:
+        DataError: any of the above does not hold.
+    """
+
+    name: str
+    train_x: Tensor = field(repr=False)
+    train_y: Tensor = field(repr=False)
+    test_x: Tensor = field(repr=False)
+    test_y: Tensor = field(repr=False)
+    class_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split, x, y in (("train", self.train_x, self.train_y), ("test", self.test_x, self.test_y)):
+            _check_split(self.name, split, x, y, self.class_names)
+        if self.train_x.shape[1:] != self.test_x.shape[1:]:
+            raise DataError(
+                f"{self.name}: train and test images must have one shape, got {list(self.train_x.shape[1:])} "
+                f"and {list(self.test_x.shape[1:])} [C, H, W]: resize or convert one of them."
+            )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.train_x.shape[1:]
+        return channels, height, width
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """sha256, as hex, over type, shape and bytes of each tensor in turn."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {list(tensor.shape)};".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).numpy().data)
+    return digest.hexdigest()
+
+
+def from_arrays(
+    train_x: Any,
+    train_y: Any,
+    test_x: Any,
+    test_y: Any,
+    *,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    layout: Layout | None = None,
+) -> ImageData:
+    """An `ImageData` from NumPy arrays or tensors, which are copied.
+
+    Args:
+        train_x, test_x: uint8, or float in [0, 1] (rounded to 0..255, said in the notes);
+            [N, H, W], [N, H, W, C] or [N, C, H, W].
+        train_y, test_y: [N] integers of any value; mapped in sorted order to 0..K-1.
+        class_names: K names in sorted order of the labels; by default the labels themselves.
+        name: used in messages and results.
+        layout: where the channels are. None finds out: three axes are "NHW"; of four axes, the one among the
+            second and the last that has length 1 or 3 is the channels, and both or neither is an error.
+    Raises:
+        DataError: a shape, type or value other than above, an empty split, or a class missing from a split.
+    """
+    if layout not in (None, "NHW", "NHWC", "NCHW"):
+        raise ConfigError(f'layout must be "NHW", "NHWC" or "NCHW", got {layout!r}.')
+    notes: list[str] = []
+    pixels = [
+        _pixels(f"{name}: {split}_x", _tensor(f"{name}: {split}_x", x), layout, notes)
+        for split, x in (("train", train_x), ("test", test_x))
+    ]
+    labels = [
+        _labels(f"{name}: {split}_y", _tensor(f"{name}: {split}_y", y))
+        for split, y in (("train", train_y), ("test", test_y))
+    ]
+    values = torch.cat(labels).unique()  # sorted
+    if class_names is not None and len(class_names) != len(values):
+        raise DataError(
+            f"{name}: class_names must hold one name for each of the {len(values)} labels, "
+            f"got {len(class_names)}: give them in sorted order of the labels."
+        )
+    names = [str(v) for v in values.tolist()] if class_names is None else [str(n) for n in class_names]
+    ours = [torch.searchsorted(values, y) for y in labels]
+    return ImageData(
+        name=name,
+        train_x=pixels[0],
+        train_y=ours[0],
+        test_x=pixels[1],
+        test_y=ours[1],
+        class_names=tuple(names),
+        fingerprint=fingerprint(pixels[0], ours[0], pixels[1], ours[1]),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def resize(data: ImageData, size: int) -> ImageData:
+    """All images at ``size`` x ``size``: bilinear, antialiased when shrinking, rounded to bytes.
+
+    The aspect ratio is not kept. Raises ConfigError when size is not an integer >= 1.
+    """
+    check_size(size)
+    height, width = data.image_shape[1:]
+    if (height, width) == (size, size):
+        return data
+    note = f"resized from {height}x{width} to {size}x{size} pixels (bilinear)"
+    return _with_pixels(data, resize_pixels(data.train_x, size), resize_pixels(data.test_x, size), note)
+
+
+def to_channels(data: ImageData, n_channels: int = 3) -> ImageData:
+    """Grey images with the grey value repeated over ``n_channels``; unchanged where that is the number
+    already.
+
+    Raises ConfigError when the images are colour and n_channels differs: colour is never thrown away unsaid.
+    """
+    have = data.image_shape[0]
+    if have == n_channels:
+        return data
+    if have != 1 or not isinstance(n_channels, int) or n_channels < 1:
+        raise ConfigError(
+            f"to_channels repeats grey images (1 channel) an integer number of times, got {data.name} with "
+            f"{have} "
+            f"channels and n_channels={n_channels!r}: convert the other data set instead."
+        )
+    widened = [x.expand(-1, n_channels, -1, -1).contiguous() for x in (data.train_x, data.test_x)]
+    return _with_pixels(data, widened[0], widened[1], f"grey repeated over {n_channels} channels")
+
+
+def resize_pixels(x: Tensor, size: int) -> Tensor:
+    """The pixels of `resize`: uint8 [N, C, H, W] to uint8 [N, C, size, size]."""
+    parts = []
+    for part in x.split(4096):  # in parts, since the arithmetic needs four bytes a pixel
+        scaled = functional.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+        parts.append(scaled.round_().clamp_(0, 255).to(torch.uint8))
+    return torch.cat(parts)
+
+
+def check_size(size: object) -> None:
+    """Raise ConfigError unless size is a plausible edge length in pixels."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"image_size must be an integer >= 1, got {size!r}.")
+
+
+def _with_pixels(data: ImageData, train_x: Tensor, test_x: Tensor, note: str) -> ImageData:
+    return dataclasses.replace(
+        data,
+        train_x=train_x,
+        test_x=test_x,
+        fingerprint=fingerprint(train_x, data.train_y, test_x, data.test_y),
+        notes=(*data.notes, note),
+    )
+
+
+def _check_split(name: str, split: str, x: Tensor, y: Tensor, class_names: tuple[str, ...]) -> None:
+    if x.ndim != 4 or x.dtype != torch.uint8 or min(x.shape[1:]) < 1:
+        raise DataError(
+            f"{name}: {split} images must be uint8 [N, C, H, W], got {x.dtype} {list(x.shape)}: "
+            "use from_arrays, which converts."
+        )
+    if y.ndim != 1 or y.dtype != torch.int64 or len(y) != len(x):
+        raise DataError(
+            f"{name}: {split} labels must be int64 [N], one an image, got {y.dtype} {list(y.shape)} "
+            f"for {len(x)} images."
+        )
+    if len(x) == 0:
+        raise DataError(f"{name}: the {split} split must hold at least one image, got none.")
+    if int(y.min()) < 0 or int(y.max()) >= len(class_names):
+        raise DataError(
+            f"{name}: {split} labels must lie in 0..{len(class_names) - 1}, one a class name, "
+            f"got {int(y.min())}..{int(y.max())}."
+        )
+    counts = torch.bincount(y, minlength=len(class_names))
+    missing = [class_names[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if missing:
+        shown = ", ".join(f'"{n}"' for n in missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{name}: every class needs a sample in train and in test, {len(missing)} of {len(class_names)} "
+            f"have no {split} sample ({shown}): add samples, or leave these classes out (a class range such "
+            "as NAME:0-4)."
+        )
+
+
+def _tensor(what: str, values: Any) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{what} must be an array or tensor of numbers, got {type(values).__name__} {array.dtype}."
+        )
+    if array.dtype.kind == "u" and array.dtype != np.uint8:
+        array = array.astype(np.int64)  # torch knows the wider unsigned types only in part
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _labels(what: str, y: Tensor) -> Tensor:
+    if y.ndim != 1 or y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
+        raise DataError(
+            f"{what} must be integers [N], got {y.dtype} {list(y.shape)}: one whole number an image."
+        )
+    return y.to(torch.int64)
+
+
+def _pixels(what: str, x: Tensor, layout: Layout | None, notes: list[str]) -> Tensor:
+    """uint8 [N, C, H, W], a contiguous copy."""
+    if x.ndim not in (3, 4) or (layout is not None and x.ndim != len(layout)):
+        wanted = layout or "[N, H, W], [N, H, W, C] or [N, C, H, W]"
+        raise DataError(f"{what} must be {wanted}, got {list(x.shape)}: reshape it first.")
+    if x.is_floating_point():
+        if x.numel() and not bool(((x >= 0) & (x <= 1)).all()):  # also false for nan
+            raise DataError(
+                f"{what} of a float type must lie in [0, 1], got {float(x.min()):g}..{float(x.max()):g}: "
+                "divide by its range, or give uint8."
+            )
+        notes.append("float pixels in [0, 1] rounded to bytes")
+        x = (x.double() * 255).round()
+    elif x.dtype != torch.uint8:
+        raise DataError(
+            f"{what} must be uint8 in 0..255 or float in [0, 1], got {x.dtype}: convert it first."
+        )
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    else:
+        first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
+        if layout is None and first == last:
+            raise DataError(
+                f"{what} must show which axis is the channels (1 or 3 long), got {list(x.shape)}: "
+                'say layout="NCHW" or layout="NHWC".'
+            )
+        if layout == "NHWC" or (layout is None and last):
+            x = x.permute(0, 3, 1, 2)
+    return x.to(torch.uint8).clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,205 @@
+"""`load`: a data set by short name, Hugging Face name, or folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engram.errors import ConfigError, DataError
+from engram.streams import _readers
+from engram.streams._cache import Arrays, cached, default_cache_dir
+from engram.streams._decode import Decoder
+from engram.streams._splits import hold_out, named_generator, rounded_share
+from engram.streams._tables import Table
+from engram.streams.images import ImageData, check_size, fingerprint, resize
+
+SHORT_NAMES: dict[str, str] = {
+    "mnist": "ylecun/mnist",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "svhn": "ufldl-stanford/svhn@cropped_digits",
+}
+TEST_SHARE = 0.25  # of each class, where a source has no test split
+
+_STAND_INS = {
+    "mnist_m": "MNIST-M is a stand-in for SVHN (colour digits), not SVHN; its digits are those of MNIST",
+    "tiny_imagenet_100_32px": "100 classes of Tiny ImageNet are a stand-in for CIFAR-100, not CIFAR-100",
+}
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Something that can be decoded: its name, what identifies its content, and how to read it."""
+
+    name: str
+    identity: str
+    read: Callable[[], Table]
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    label_column: str | None = None,
+) -> ImageData:
+    """A data set, decoded, from the first of these that fits ``name_or_path``:
+
+    1. ``digits``: the 8x8 grey digits that scikit-learn brings along, values 0..16 scaled to 0..255.
+    2. the name of a folder in ``data_dir``.
+    3. a short name (see `SHORT_NAMES`), taken from the Hugging Face hub.
+    4. the path of a folder on this machine.
+    5. a hub name ``user/name`` or ``user/name@config``.
+
+    A folder holds ``train*.parquet`` and ``test*.parquet`` (or ``validation*.parquet``), itself or in
+    ``data/``; or images as ``train/<class>/*.png`` and ``test/<class>/*.png``, or as ``<class>/*.png`` only.
+    Where there is no test split, a quarter of each class, the same on every machine, is set aside and the
+    notes say so.
+
+    A suffix ``:FIRST-LAST`` keeps the classes of these labels, renumbered from 0: ``mnist:0-4``.
+
+    Grey and colour images mixed become colour. The first load decodes and stores the pixels under
+    ``cache_dir``; later ones read that. Local folders are recognised by path, sizes and times of their
+    files; a hub name by the name alone, so that a second load asks no network (the notes give the revision;
+    delete the cached file to renew it).
+
+    Args:
+        name_or_path: see above.
+        data_dir: folder of data sets; by default ``$ENGRAM_DATA``, and none if that is not set. Only read.
+        cache_dir: folder for decoded data; by default ``$ENGRAM_CACHE``, or ``~/.cache/engram``.
+        image_size: resize every image to this many pixels squared (bilinear, antialiased, as `resize`).
+        label_column: name of the label column in a table that has several.
+    Returns:
+        The data set, of which every class has train and test samples.
+    Raises:
+        DataError: nothing has this name, the source cannot be read, or what it holds cannot be used.
+        ConfigError: image_size or the class range is not usable.
+    """
+    if image_size is not None:
+        check_size(image_size)
+    given = os.fspath(name_or_path)
+    name, classes = _split_range(given)
+    if name == "digits":
+        arrays = _digits()
+    else:
+        source = _find(name, data_dir, label_column)
+        folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        identity = f"{source.identity}/size={image_size}/label={label_column}"
+        arrays = cached(folder, source.name, identity, build=lambda: _decode(source, image_size))
+    if classes is not None:
+        arrays = _restrict(given, arrays, *classes)
+    tensors = (arrays.train_x, arrays.train_y, arrays.test_x, arrays.test_y)
+    data = ImageData(
+        name=given if name in ("digits", *SHORT_NAMES) or _HUB_NAME.fullmatch(name) else Path(given).name,
+        train_x=arrays.train_x,
+        train_y=arrays.train_y,
+        test_x=arrays.test_x,
+        test_y=arrays.test_y,
+        class_names=arrays.class_names,
+        fingerprint=fingerprint(*tensors),
+        notes=arrays.notes,
+    )
+    return data if image_size is None else resize(data, image_size)
+
+
+def _split_range(given: str) -> tuple[str, tuple[int, int] | None]:
+    match = re.fullmatch(r"(.+):(\d+)-(\d+)", given)
+    if match is None or Path(given).exists():
+        return given, None
+    return match[1], (int(match[2]), int(match[3]))
+
+
+def _find(name: str, data_dir: str | os.PathLike[str] | None, label_column: str | None) -> _Source:
+    root = os.fspath(data_dir) if data_dir is not None else os.environ.get("ENGRAM_DATA")
+    if root:
+        if not Path(root).expanduser().is_dir():
+            raise DataError(
+                f"data_dir (or ENGRAM_DATA) must be a folder, got {root}: correct it or leave it out."
+            )
+        local = Path(root).expanduser() / name
+        if name not in ("", ".", "..") and local.is_dir():
+            return _folder(local, label_column)
+    if name in SHORT_NAMES:
+        return _hub(SHORT_NAMES[name], name, label_column)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _folder(path, label_column)
+    if path.exists():
+        raise DataError(f"a data set must be a folder, got the file {path}: give the folder that holds it.")
+    if _HUB_NAME.fullmatch(name):
+        return _hub(name, name, label_column)
+    raise DataError(
+        f'data must be digits, {", ".join(SHORT_NAMES)}, a hub name "user/name" or a folder, got "{name}": '
+        "a folder in data_dir goes by its name, any other by its path."
+    )
+
+
+def _folder(root: Path, label_column: str | None) -> _Source:
+    return _Source(root.name, _readers.identity(root), lambda: _readers.read_folder(root, label_column))
+
+
+def _hub(hub_name: str, name: str, label_column: str | None) -> _Source:
+    repository, _, config = hub_name.partition("@")
+    return _Source(
+        name, f"hub/{hub_name}", lambda: _readers.read_hub(repository, config or None, label_column)
+    )
+
+
+def _decode(source: _Source, image_size: int | None) -> Arrays:
+    table = source.read()
+    decoder = Decoder(image_size=image_size)
+    train = decoder.read(table.train.images)
+    test = None if table.test is None else decoder.read(table.test.images)
+    for split, images in (("train", train), ("test", test)):
+        if images is not None and not images:
+            raise DataError(f"{source.name}: the {split} split must hold at least one image, got none.")
+    notes = [*table.notes, *decoder.notes()]
+    if source.name in _STAND_INS:
+        notes.insert(0, _STAND_INS[source.name])
+    train_x, train_y = decoder.stack(train), torch.tensor(table.train.labels, dtype=torch.int64)
+    if test is None or table.test is None:
+        return _with_test_split(train_x, train_y, table.class_names, notes)
+    test_x, test_y = decoder.stack(test), torch.tensor(table.test.labels, dtype=torch.int64)
+    return Arrays(train_x, train_y, test_x, test_y, table.class_names, tuple(notes))
+
+
+def _with_test_split(x: torch.Tensor, y: torch.Tensor, names: tuple[str, ...], notes: list[str]) -> Arrays:
+    kept, held = hold_out(y, rounded_share(TEST_SHARE), generator=named_generator("test split"))
+    said = f"the source has no test split: {TEST_SHARE:.0%} of each class set aside, the same every time"
+    return Arrays(x[kept], y[kept], x[held], y[held], names, (*notes, said))
+
+
+def _restrict(given: str, arrays: Arrays, first: int, last: int) -> Arrays:
+    n_classes = len(arrays.class_names)
+    if not first <= last < n_classes:
+        raise ConfigError(
+            f"a class range must lie in 0-{n_classes - 1} with the smaller label first, got {first}-{last} "
+            f"in {given}."
+        )
+    train, test = ((y >= first) & (y <= last) for y in (arrays.train_y, arrays.test_y))
+    return Arrays(
+        arrays.train_x[train],
+        arrays.train_y[train] - first,
+        arrays.test_x[test],
+        arrays.test_y[test] - first,
+        arrays.class_names[first : last + 1],
+        (*arrays.notes, f"only classes {first} to {last} of {n_classes}"),
+    )
+
+
+def _digits() -> Arrays:
+    from sklearn.datasets import load_digits  # here, since it is slow to import
+
+    bunch = load_digits()
+    # values are whole numbers 0..16; 255 / 16 never lands on a half, so rounding is the same everywhere
+    x = (torch.from_numpy(bunch.images) * 255 / 16).round().to(torch.uint8).unsqueeze(1)
+    y = torch.from_numpy(bunch.target).to(torch.int64)
+    return _with_test_split(x, y, tuple(str(k) for k in range(10)), [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -27,6 +28,8 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0
 HATCHES = ("", "//", "..", "xx", "--")
 INK, MUTED, GRID = "#1f2328", "#57606a", "#dfe3e8"
 DPI = 160
+WIDTH = 6.2
+"""Inches; in the page a figure is shown at about this size, so that its letters keep theirs."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -48,8 +51,9 @@ RC: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5,
+    "lines.markersize": 5.5,
     "figure.facecolor": "white",
+    "hatch.linewidth": 0.7,
     "pdf.fonttype": 42,
 }
 
@@ -74,6 +78,7 @@ def new_figure(width: float, height: float, title: str, note: str) -> Figure:
 
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(title, x=0.012, ha="left", fontweight="bold", fontsize=11.5)
+    note = "\n".join(textwrap.wrap(note, int(width * 16)))
     figure.supxlabel(note, x=0.012, ha="left", fontsize=8, color=MUTED)
     return figure
 

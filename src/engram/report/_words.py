@@ -46,6 +46,17 @@ def counts_words(results: Sequence[Mapping[str, Any]]) -> str:
     return "mean over the finished seeds (n in the legend), 95 % Student-t interval where n > 1"
 
 
+def spread_words(results: Sequence[Mapping[str, Any]]) -> str:
+    """What ``a ± b`` means in a table of these results."""
+    counts = sorted({r["summary"]["n"] for r in results if r["summary"]["n"]})
+    if not counts:
+        return "no finished seed"
+    if counts == [1]:
+        return "1 seed, hence no interval"
+    over = f"{counts[0]} seeds" if len(counts) == 1 else "the finished seeds"
+    return f"mean over {over} ± half width of its 95 % Student-t interval"
+
+
 def setting_words(results: Sequence[Mapping[str, Any]]) -> str:
     """Data, scenario and number of tasks, each named once; several values are separated by a slash."""
 

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engram.report._style import COLOURS, HATCHES, INK, MUTED, line_style, new_figure, styled, task_axis
+from engram.report._style import (
+    COLOURS,
+    HATCHES,
+    INK,
+    MUTED,
+    WIDTH,
+    line_style,
+    new_figure,
+    styled,
+    task_axis,
+)
 from engram.report._words import counts_words, setting_words, task_names
 from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
 from engram.results import done_seeds
@@ -73,7 +83,7 @@ def forgetting_curves(results: Sequence[Result]) -> Figure:
 
 def _curves(results: Sequence[Result], key: str, title: str) -> Figure:
     note = f"{setting_words(results)}; {counts_words(results)} (band)."
-    figure = new_figure(7.4, 3.9, title, note)
+    figure = new_figure(WIDTH, 3.7, title, note)
     axes = figure.add_subplot()
     n_tasks = max(len(r["tasks"]) for r in results)
     for index, result in enumerate(results):
@@ -113,11 +123,11 @@ def accuracy_matrix(result: Result) -> Figure:
     mean = 100 * _stack(seeds, "accuracy_matrix").mean(axis=0)
     n = len(mean)
     note = f"{setting_words([result])}; {_over(len(seeds))}. Empty: not measured."
-    side = min(7.4, 2.6 + 0.5 * n)
+    side = min(WIDTH - 0.9, 2.6 + 0.5 * n)
     figure = new_figure(side + 0.9, side, f"{result['label']}: accuracy of each task [%]", note)
     axes = figure.add_subplot()
     names = task_names(result)
-    _heat(axes, mean, names, names)
+    _heat(axes, mean, names, [str(i + 1) for i in range(n)])
     axes.set_xlabel("measured on task")
     axes.set_ylabel("after learning task")
     return figure
@@ -138,7 +148,7 @@ def confusion_matrix(result: Result) -> Figure:
     names = [str(c) for c in result["data"].get("class_names") or []]
     names = names if len(names) == n else [str(c) for c in range(n)]
     note = f"{setting_words([result])}; counts summed over {_plural(len(seeds), 'seed')}. Row: true class."
-    side = min(7.4, 2.6 + 0.44 * n)
+    side = min(WIDTH - 0.9, 2.6 + 0.44 * n)
     figure = new_figure(side + 0.9, side, f"{result['label']}: predictions after the last task [%]", note)
     axes = figure.add_subplot()
     _heat(axes, share, names, names)
@@ -188,7 +198,7 @@ def storage_bars(results: Sequence[Result]) -> Figure:
     kinds = list(dict.fromkeys(k for r in shown for k in r["summary"]["storage_bytes"]))
     kinds = [k for k in kinds if any(_kib(r, k) > 0 for r in shown)]
     note = f"{setting_words(results)}; mean over the finished seeds. 1 KiB = 1024 bytes."
-    figure = new_figure(7.4, 1.7 + 0.42 * len(shown), "Storage kept after the last task", note)
+    figure = new_figure(WIDTH, 1.7 + 0.42 * len(shown), "Storage kept after the last task", note)
     axes = figure.add_subplot()
     y = np.arange(len(shown))
     left = np.zeros(len(shown))
@@ -245,7 +255,7 @@ def loss_curves(result: Result) -> Figure:
     seeds = done_seeds(result)
     lines_words = f"thin: {_plural(len(seeds), 'seed')}, thick: their mean, vertical lines: next task"
     note = f"{setting_words([result])}; {lines_words}."
-    figure = new_figure(7.4, 1.2 + 1.75 * rows, f"{result['label']}: losses", note)
+    figure = new_figure(WIDTH, 1.2 + 1.75 * rows, f"{result['label']}: losses", note)
     for index, (phase, name) in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
         lines, starts = [], [0]

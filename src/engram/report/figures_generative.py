@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engram.protocols.metrics import Summary
-from engram.report._style import COLOURS, GRID, HATCHES, MUTED, line_style, new_figure, styled, task_axis
+from engram.report._style import (
+    COLOURS,
+    GRID,
+    HATCHES,
+    MUTED,
+    WIDTH,
+    line_style,
+    new_figure,
+    styled,
+    task_axis,
+)
 from engram.report._words import counts_words, seeds_words, setting_words
 from engram.results import done_seeds
 
@@ -56,7 +66,7 @@ def sample_grid(result: Result, images: np.ndarray, labels: np.ndarray, *, seed:
     note = f"{setting_words([result])}; seed {seed}. Row: class asked for; samples are not selected."
     ratio = canvas.shape[0] / canvas.shape[1]
     title = f"{result['label']}: generated samples"
-    figure = new_figure(5.6, min(9.0, 1.1 + 4.2 * ratio), title, note)
+    figure = new_figure(5.3, min(9.0, 1.1 + 4.0 * ratio), title, note)
     axes = figure.add_subplot()
     pixels = canvas if shown == 3 else canvas[:, :, 0]
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -93,7 +103,7 @@ def network_growth(results: Sequence[Result]) -> Figure:
             area is what earlier tasks and this one have reserved by its end.
     """
     note = f"{setting_words(results)}; {counts_words(results)} (band)."
-    figure = new_figure(7.4, 3.9, "Network size against the linear worst case", note)
+    figure = new_figure(WIDTH, 3.9, "Network size, and its linear worst case", note)
     axes = figure.add_subplot()
     for index, result in enumerate(results):
         logs = _tasks_with(result, "growth")
@@ -102,14 +112,14 @@ def network_growth(results: Sequence[Result]) -> Figure:
         x = np.arange(1, sizes.shape[1] + 1)
         style = line_style(index)
         label = f"{result['label']} (n={len(logs)})"
-        axes.plot(x, sizes.mean(axis=0), label=f"{label}: size", zorder=3, **style)
+        axes.plot(x, sizes.mean(axis=0), label=f"{label}", zorder=3, **style)
         bands = [Summary.of(column).ci95 for column in sizes.T]
         if all(b is not None for b in bands):
             low, high = np.array(bands, dtype=np.float64).T
             axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
-        axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label=f"{label}: reserved")
+        axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label="… reserved")
         worst = sizes[:, 0].mean() * x
-        axes.plot(x, worst, color=style["color"], linewidth=1, linestyle=":", label=f"{label}: size_1 · t")
+        axes.plot(x, worst, color=style["color"], linewidth=1, linestyle=":", label="… size_1 · t")
     task_axis(axes, max(len(r["tasks"]) for r in results), "task")
     axes.set_ylabel("weights [thousands]")
     axes.set_ylim(bottom=0)
@@ -132,7 +142,7 @@ def mask_use(result: Result) -> Figure:
     mean = np.array([s.mean for s in summaries])
     x = np.arange(1, len(mean) + 1)
     note = f"{setting_words([result])}; {seeds_words(len(logs))}{' (error bars)' if len(logs) > 1 else ''}."
-    figure = new_figure(7.4, 3.4, f"{result['label']}: what a task's mask uses", note)
+    figure = new_figure(WIDTH, 3.4, f"{result['label']}: what a task's mask uses", note)
     axes = figure.add_subplot()
     bar: dict[str, Any] = {"width": 0.62, "edgecolor": "white", "linewidth": 0.8}
     axes.bar(x, mean, label="newly reserved", color=COLOURS[0], **bar)
@@ -183,14 +193,13 @@ def gate_values(result: Result, task: int = -1) -> Figure:
     note = (
         f"{setting_words([result])}; seed {seed['seed']}. On: 0.5 or more. Below: share of gates per value."
     )
-    figure = new_figure(7.4, 5.0, title, note)
-    grid = figure.add_gridspec(2, max(2, len(layers)))
-    half = max(2, len(layers)) / 2
-    top = [figure.add_subplot(grid[0, : int(half)]), figure.add_subplot(grid[0, int(half) :])]
+    figure = new_figure(WIDTH, 5.0, title, note)
+    grid = figure.add_gridspec(2, 2 * len(layers))
+    top = [figure.add_subplot(grid[0, : len(layers)]), figure.add_subplot(grid[0, len(layers) :])]
     x = np.arange(1, len(epochs) + 1)
     for axes, key, label in ((top[0], "mean", "mean gate value"), (top[1], "on", "fraction of gates on")):
         for index, layer in enumerate(layers):
-            style = {**line_style(index), "markersize": 3.5, "linewidth": 1.4}
+            style = {**line_style(index), "markersize": 4, "linewidth": 1.4}
             axes.plot(x, [e[layer][key] for e in epochs], label=layer if key == "mean" else None, **style)
         axes.set_title(label)
         axes.set_ylim(-0.02, 1.02)
@@ -198,7 +207,7 @@ def gate_values(result: Result, task: int = -1) -> Figure:
         axes.set_xlabel("epoch")
     figure.legend(loc="outside right upper")
     for index, layer in enumerate(layers):
-        axes = figure.add_subplot(grid[1, index])
+        axes = figure.add_subplot(grid[1, 2 * index : 2 * index + 2])
         hist = np.array([e[layer]["hist"] for e in epochs], dtype=np.float64)
         share = 100 * hist / np.maximum(hist.sum(axis=1, keepdims=True), 1)
         extent = (0.5, len(epochs) + 0.5, 0.0, 1.0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from engram.report._words import counts_words, scenario_words, setting_words, task_names
+from engram.report._words import scenario_words, setting_words, spread_words, task_names
 from engram.report.gallery import Picture, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
 
@@ -51,7 +51,7 @@ def render(
         kind="Comparison" if len(results) > 1 else f"Run of {results[0]['label']}",
         tiles=_tiles(results),
         headline=headline_table(results),
-        spread=counts_words(results),
+        spread=spread_words(results),
         accuracy=accuracy_table(results),
         overview=overview,
         methods=methods,

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from engram.report._words import (
     MISSING,
     by_accuracy,
-    counts_words,
     mean_pm,
     number,
-    setting_words,
+    spread_words,
     task_names,
 )
 from engram.results import comparable
@@ -68,18 +67,17 @@ def headline_table(results: Sequence[Result]) -> Table:
     """
     ordered = sorted(results, key=by_accuracy)
     facts = list(dict.fromkeys(k for r in ordered for k in r.get("facts") or {}))
-    spread = "± half width of the 95 % interval"
     columns = (
         Column("Method", text=True),
         *(Column(f, text=True) for f in facts),
         Column("Seeds", "finished"),
-        Column("Final average accuracy", f"%, all tasks, real test data, mean {spread}"),
-        Column("Worst seed", "%, final average accuracy"),
-        Column("Forgetting", f"percentage points, mean {spread}"),
-        Column("acc_gen", f"%, generated samples, mean {spread}"),
-        Column("Stored real samples", "mean"),
-        Column("Storage", "KiB, mean"),
-        Column("Time", f"s per seed, mean {spread}"),
+        Column("Final average accuracy", "%, real test data"),
+        Column("Worst seed", "%"),
+        Column("Forgetting", "percentage points"),
+        Column("acc_gen", "%, generated samples"),
+        Column("Stored real samples", "after the last task"),
+        Column("Storage", "KiB"),
+        Column("Time", "s per seed"),
     )
     rows = []
     for r in ordered:
@@ -101,7 +99,7 @@ def headline_table(results: Sequence[Result]) -> Table:
         )
     keep = [i for i, c in enumerate(columns) if c.name != "acc_gen" or any(r[i] != MISSING for r in rows)]
     return Table(
-        title=f"Results on {setting_words(results)}",
+        title=f"After the last task: {spread_words(results)}",
         columns=tuple(columns[i] for i in keep),
         rows=tuple(tuple(row[i] for i in keep) for row in rows),
         footnotes=tuple(footnotes(ordered)),
@@ -115,8 +113,8 @@ def footnotes(results: Sequence[Result]) -> list[str]:
         s = r["summary"]
         for out in s["excluded"]:
             why = f": {out['error']}" if out.get("error") else "."
-            who = f"{r['label']}: seed {out['seed']} is {out['status']}"
-            notes.append(f"{who} and left out of every number{why}")
+            how = "failed" if out["status"] == "failed" else "has not finished"
+            notes.append(f"{r['label']}: seed {out['seed']} {how} and is left out of every number{why}")
         if s["n"] == 1:
             notes.append(f"{r['label']}: n = 1, no interval.")
         if s["n"] == 0:
@@ -138,7 +136,7 @@ def accuracy_table(results: Sequence[Result]) -> Table:
         rows.append((str(r["label"]), str(r["summary"]["n"]), *cells))
     after = (Column(f"after task {t + 1}") for t in range(n_tasks))
     columns = (Column("Method", text=True), Column("Seeds"), *after)
-    return Table(f"Average accuracy [%] after each task, {counts_words(results)}", columns, tuple(rows))
+    return Table(f"Average accuracy [%] after each task, {spread_words(results)}", columns, tuple(rows))
 
 
 def matrix_table(result: Result) -> Table:
@@ -157,7 +155,7 @@ def matrix_table(result: Result) -> Table:
             cells.append(MISSING if missing else mean_pm({"mean": s.mean, "ci95": s.ci95}, scale=100))
         rows.append((name, *cells))
     columns = (Column("after learning", text=True), *(Column(f"on {name}") for name in names))
-    title = f"Accuracy of each task [%], {result['label']}, {counts_words([result])}"
+    title = f"Accuracy of each task [%], {result['label']}, {spread_words([result])}"
     return Table(title, columns, tuple(rows))
 
 

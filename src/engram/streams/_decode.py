@@ -91,10 +91,12 @@ class Decoder:
                         f"{where}: images must have 8 bits a channel, got mode {mode}: convert them to 8 "
                         "bits."
                     )
+                alpha = "A" in mode or "a" in mode or "transparency" in image.info
                 turned = ImageOps.exif_transpose(image) if kind in _ORIENTED else image
+                if alpha and mode == "P":
+                    turned = turned.convert("RGBA")  # on the direct way Pillow warns
                 target = _GREY.get(mode, "RGB")
                 pixels = np.asarray(turned if mode == target else turned.convert(target))
-                alpha = "A" in mode or "a" in mode or "transparency" in image.info
         except DataError:
             raise
         except Exception as fault:  # Pillow's parsers raise almost any type on damaged bytes

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engram.errors import DataError
-from engram.streams._tables import TEST_NAMES, Table, from_datasets, from_image_folder
+from engram.streams._tables import TEST_NAMES, Columns, Table, from_datasets, from_image_folder
 
 HUB_TIMEOUT_S = 10.0
 
@@ -27,13 +27,13 @@ def identity(root: Path) -> str:
     return digest.hexdigest()
 
 
-def read_folder(root: Path, label_column: str | None) -> Table:
+def read_folder(root: Path, columns: Columns) -> Table:
     """Parquet files where there are any, else images in class folders."""
     files = _parquet_files(root)
-    return _read_parquet(root, files, label_column) if files else from_image_folder(root)
+    return _read_parquet(root, files, columns) if files else from_image_folder(root)
 
 
-def read_hub(repository: str, config: str | None, label_column: str | None) -> Table:
+def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
     """A data set of the hub, at the revision it has now.
 
     The hub is asked first for the revision, with a time limit: `load_dataset` itself tries a dead network for
@@ -55,7 +55,7 @@ def read_hub(repository: str, config: str | None, label_column: str | None) -> T
             f"{reason.rstrip('.')}: put it in a folder and give --data-dir (data_dir=), "
             "or check the network and the name."
         ) from fault
-    table = from_datasets(repository, splits, label_column=label_column)
+    table = from_datasets(repository, splits, columns)
     note = f"from the Hugging Face hub, {repository}" + (f", revision {revision}" if revision else "")
     return Table(table.train, table.test, table.class_names, (note, *table.notes))
 
@@ -78,7 +78,7 @@ def _parquet_files(root: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def _read_parquet(root: Path, files: dict[str, list[Path]], label_column: str | None) -> Table:
+def _read_parquet(root: Path, files: dict[str, list[Path]], columns: Columns) -> Table:
     import datasets  # here, since it is slow to import
 
     splits = {}
@@ -96,7 +96,7 @@ def _read_parquet(root: Path, files: dict[str, list[Path]], label_column: str | 
                     f"{paths[0].parent}: {split}*.parquet must be readable Parquet tables, got {reason}: "
                     "copy or download them again."
                 ) from fault
-    return from_datasets(str(root), splits, label_column=label_column)
+    return from_datasets(str(root), splits, columns)
 
 
 @contextlib.contextmanager

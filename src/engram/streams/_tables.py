@@ -42,7 +42,15 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def from_datasets(origin: str, splits: Mapping[str, Any], *, label_column: str | None = None) -> Table:
+@dataclass(frozen=True)
+class Columns:
+    """Names of the image and label columns where the user gave them."""
+
+    image: str | None = None
+    label: str | None = None
+
+
+def from_datasets(origin: str, splits: Mapping[str, Any], columns: Columns) -> Table:
     """A table from `datasets.Dataset` objects by split name.
 
     The image column is the one of type Image (or a struct with ``bytes``, or binary), the label column the
@@ -53,10 +61,13 @@ def from_datasets(origin: str, splits: Mapping[str, Any], *, label_column: str |
     """
     roles = _roles(origin, splits)
     features = splits[roles["train"]].features
-    image = _choose(origin, "image", "image_column", _image_columns(features), ("image", "img"))
-    label = label_column or _label_column(origin, features, image)
-    if label not in features:
-        raise DataError(f'{origin} must have a label column "{label}", got columns {", ".join(features)}.')
+    for given in (columns.image, columns.label):
+        if given is not None and given not in features:
+            raise DataError(f'{origin} must have a column "{given}", got columns {", ".join(features)}.')
+    image = columns.image
+    if image is None:
+        image = _choose(origin, "image", "image_column", _image_columns(features), ("image", "img"))
+    label = columns.label or _label_column(origin, features, image)
     raw = {
         role: _plain_labels(f'{origin}, split "{split}"', splits[split][label])
         for role, split in roles.items()

@@ -15,7 +15,7 @@ from engram.streams import _readers
 from engram.streams._cache import Arrays, cached, default_cache_dir
 from engram.streams._decode import Decoder
 from engram.streams._splits import hold_out, named_generator, rounded_share
-from engram.streams._tables import Table
+from engram.streams._tables import Columns, Table
 from engram.streams.images import ImageData, check_size, fingerprint, resize
 
 SHORT_NAMES: dict[str, str] = {
@@ -49,6 +49,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    image_column: str | None = None,
     label_column: str | None = None,
 ) -> ImageData:
     """A data set, decoded, from the first of these that fits ``name_or_path``:
@@ -76,7 +77,7 @@ def load(
         data_dir: folder of data sets; by default ``$ENGRAM_DATA``, and none if that is not set. Only read.
         cache_dir: folder for decoded data; by default ``$ENGRAM_CACHE``, or ``~/.cache/engram``.
         image_size: resize every image to this many pixels squared (bilinear, antialiased, as `resize`).
-        label_column: name of the label column in a table that has several.
+        image_column, label_column: names of the columns of a table, where it has several candidates.
     Returns:
         The data set, of which every class has train and test samples.
     Raises:
@@ -90,9 +91,10 @@ def load(
     if name == "digits":
         arrays = _digits()
     else:
-        source = _find(name, data_dir, label_column)
+        columns = Columns(image_column, label_column)
+        source = _find(name, data_dir, columns)
         folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-        identity = f"{source.identity}/size={image_size}/label={label_column}"
+        identity = f"{source.identity}/{image_size}/{columns}"
         arrays = cached(folder, source.name, identity, build=lambda: _decode(source, image_size))
     if classes is not None:
         arrays = _restrict(given, arrays, *classes)
@@ -117,7 +119,7 @@ def _split_range(given: str) -> tuple[str, tuple[int, int] | None]:
     return match[1], (int(match[2]), int(match[3]))
 
 
-def _find(name: str, data_dir: str | os.PathLike[str] | None, label_column: str | None) -> _Source:
+def _find(name: str, data_dir: str | os.PathLike[str] | None, columns: Columns) -> _Source:
     root = os.fspath(data_dir) if data_dir is not None else os.environ.get("ENGRAM_DATA")
     if root:
         if not Path(root).expanduser().is_dir():
@@ -126,31 +128,29 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None, label_column: str 
             )
         local = Path(root).expanduser() / name
         if name not in ("", ".", "..") and local.is_dir():
-            return _folder(local, label_column)
+            return _folder(local, columns)
     if name in SHORT_NAMES:
-        return _hub(SHORT_NAMES[name], name, label_column)
+        return _hub(SHORT_NAMES[name], name, columns)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, label_column)
+        return _folder(path, columns)
     if path.exists():
         raise DataError(f"a data set must be a folder, got the file {path}: give the folder that holds it.")
     if _HUB_NAME.fullmatch(name):
-        return _hub(name, name, label_column)
+        return _hub(name, name, columns)
     raise DataError(
         f'data must be digits, {", ".join(SHORT_NAMES)}, a hub name "user/name" or a folder, got "{name}": '
         "a folder in data_dir goes by its name, any other by its path."
     )
 
 
-def _folder(root: Path, label_column: str | None) -> _Source:
-    return _Source(root.name, _readers.identity(root), lambda: _readers.read_folder(root, label_column))
+def _folder(root: Path, columns: Columns) -> _Source:
+    return _Source(root.name, _readers.identity(root), lambda: _readers.read_folder(root, columns))
 
 
-def _hub(hub_name: str, name: str, label_column: str | None) -> _Source:
+def _hub(hub_name: str, name: str, columns: Columns) -> _Source:
     repository, _, config = hub_name.partition("@")
-    return _Source(
-        name, f"hub/{hub_name}", lambda: _readers.read_hub(repository, config or None, label_column)
-    )
+    return _Source(name, f"hub/{hub_name}", lambda: _readers.read_hub(repository, config or None, columns))
 
 
 def _decode(source: _Source, image_size: int | None) -> Arrays:

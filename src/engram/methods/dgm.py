@@ -1,0 +1,635 @@
+"""Dynamic Generative Memory: a generator that masks, freezes and grows its weights replays old classes to a classifier.
+
+Ostapenko, Puscas, Klein, Jaehnichen, Nabi: "Learning to Remember: A Synaptic Plasticity Driven Framework for Continual
+Learning", CVPR 2019, arXiv 1904.03137 ("DGM"). Equations here: masks (2, 3), annealing (4, 5), gradient gating (6, 7),
+sparsity (8), losses of Sec. 3.3, growth of Sec. 3.2. Embedding-gradient compensation: Serra et al., "Overcoming
+Catastrophic Forgetting with Hard Attention to the Task" (HAT), ICML 2018, Sec. 2.5. AC-GAN: Odena et al. (ICML 2017);
+WGAN-GP: Gulrajani et al. (NIPS 2017).
+
+Departures from the paper, each an option that can be set back:
+- old classes are generated with exact binary masks (``replay_mask=soft`` is the released code);
+- masks per unit act after the ReLU (``act_gate=pre_bn``), else closed units leak into frozen ones;
+- the slope of epoch e uses (e + 1) / I (``annealing=official | paper``), else the first epoch anneals backwards;
+- running statistics of the critic are reset with its weights (``reset_statistics=False``);
+- data and replay are shuffled in every epoch (``shuffle=False``);
+- ``solver=separate`` trains a classifier of its own on generated samples after the generator; ``shared`` is the paper.
+The recipe ``dgmw-mnist-official`` sets all of them as released.
+
+Cost: one embedding a masked weight (or unit) while a task is learned, one bit a masked weight (or unit) and task
+afterwards; batch norm and an output layer a task; t classifier steps an iteration at task t with ``solver=shared``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram import seeds
+from engram.errors import ConfigError
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Noise,
+    Optimiser,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    Update,
+    evaluating,
+    named_parameters,
+)
+from engram.networks.base import Norm, n_features
+from engram.networks.heads import Head
+from engram.networks.masked import MaskedGenerator
+from engram.parts import gan, masks
+from engram.parts.averaging import WeightAverage
+from engram.parts.classifier import Classifier
+from engram.parts.images import shift
+from engram.parts.memory import SampleMemory
+from engram.parts.options import check_at_least, check_fraction, check_positive
+from engram.parts.statistics import kept_statistics, reestimated_statistics
+
+REPLAY_BATCH = 500
+
+
+@dataclass(frozen=True)
+class DgmConfig:
+    """Options of Dynamic Generative Memory. Defaults are the paper's MNIST settings for masks per weight.
+
+    Args:
+        mask: a gate per weight (DGMw) or per unit (DGMa).
+        epochs: of the generative phase, a task.
+        steps_per_epoch: None for passes over the task; a number makes an epoch a block of full batches.
+        batch_size: samples a step.
+        lr_d: learning rate of the critic.
+        lr_g: learning rate of the generator, weights and gates alike.
+        beta1: first decay rate of Adam (both players).
+        beta2: second decay rate of Adam (both players).
+        n_critic: adversarial critic steps an iteration.
+        lambda_gp: weight of the gradient penalty.
+        lambda_adv: weight of the adversarial term in the generator's loss.
+        lambda_ru: weight of the sparsity term, multiplied by the growth factor alpha_t.
+        g_class_weight: weight of the class term in the generator's loss; None is 0 for one-class tasks, else 1.
+        d_class_on_fake: add the class loss on current fakes to the critic (AC-GAN; absent in the released code).
+        s_max: largest slope of the gates.
+        annealing: of the slope over epochs and steps: shifted, paper or official.
+        local_annealing: anneal within an epoch too; None does for masks per weight only, as the paper.
+        mask_grad: gate gradient by autograd, or in closed form.
+        compensate: make the embedding gradient independent of the slope (HAT).
+        emb_clamp: bound on embeddings after each step (HAT has 6); None for none, as released.
+        clip_norm: bound on the norm of all generator gradients together.
+        act_gate: where a unit's gate acts: post (after the ReLU) or pre_bn.
+        threshold: a gate is on from 0.5 (ge) or above it (gt).
+        replay_mask: generate old classes with exact binary masks, or soft ones as released.
+        replay_refresh: draw the replay set once a task, every epoch, or every step.
+        expansion: per_task replaces what the task reserved; carry credits earlier roundings.
+        ratio: growth factor alpha_t from neurons or from params.
+        reinit_d: start the critic afresh in every task.
+        reset_statistics: with ``reinit_d``, reset its running statistics too.
+        critic_norm: batch, group or none.
+        d_statistics: which passes of a shared critic update its running statistics: all, or class only.
+        bn_reestimate: batches of noise with which the generator's running statistics are taken anew with the binary
+            mask before it freezes; 0 for none, as released.
+        average_g: decay of a running average of the generator's free parameters, used from the task's end on; 0 off.
+        zero_unused: parameters that a loss does not reach get zero gradients, as in PyTorch 1.0.
+        shuffle: new order of data and replay in every epoch.
+        n_label: label entries of the noise vector; None is the number of classes of the stream.
+        solver: shared is the paper's (the critic's class head); separate trains its own network.
+        solver_data: of a separate solver: generated samples of all classes, or mixed (new real, old generated).
+        solver_epochs: of a separate solver, a task.
+        solver_steps: steps an epoch of a separate solver.
+        solver_batch: samples a step of a separate solver.
+        solver_samples: generated samples a class and refresh.
+        solver_lr: learning rate of a separate solver, cosine to 0.
+        solver_norm: batch, group or none.
+        solver_start: fresh weights in every task, or continue.
+        solver_shift: pixels by which its training images are shifted at random.
+        solver_average: decay of a running average of its weights, used for prediction; 0 off.
+        solver_smoothing: label smoothing.
+        memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
+        memory_budget: relaxed mode: stored real samples K over all classes.
+    """
+
+    mask: Literal["weight", "unit"] = "weight"
+    epochs: int = 101
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    lr_d: float = 2e-3
+    lr_g: float = 2e-3
+    beta1: float = 0.5
+    beta2: float = 0.999
+    n_critic: int = 1
+    lambda_gp: float = 1.0
+    lambda_adv: float = 1.0
+    lambda_ru: float = 0.08
+    g_class_weight: float | None = None
+    d_class_on_fake: bool = False
+    s_max: float = 1e4
+    annealing: masks.Annealing = "shifted"
+    local_annealing: bool | None = None
+    mask_grad: Literal["autograd", "closed_form"] = "autograd"
+    compensate: bool = True
+    emb_clamp: float | None = None
+    clip_norm: float = 1e4
+    act_gate: Literal["post", "pre_bn"] = "post"
+    threshold: Literal["ge", "gt"] = "ge"
+    replay_mask: Literal["exact", "soft"] = "exact"
+    replay_refresh: Literal["task", "epoch", "step"] = "task"
+    expansion: Literal["per_task", "carry"] = "per_task"
+    ratio: Literal["neurons", "params"] = "neurons"
+    reinit_d: bool = True
+    reset_statistics: bool = True
+    critic_norm: Norm = "batch"
+    d_statistics: Literal["all", "class"] = "all"
+    bn_reestimate: int = 0
+    average_g: float = 0.0
+    zero_unused: bool = False
+    shuffle: bool = True
+    n_label: int | None = None
+    solver: Literal["shared", "separate"] = "shared"
+    solver_data: Literal["generated", "mixed"] = "generated"
+    solver_epochs: int = 5
+    solver_steps: int = 100
+    solver_batch: int = 64
+    solver_samples: int = 500
+    solver_lr: float = 1e-3
+    solver_norm: Norm = "batch"
+    solver_start: Literal["fresh", "continue"] = "fresh"
+    solver_shift: int = 0
+    solver_average: float = 0.0
+    solver_smoothing: float = 0.0
+    memory_ratio: float = 0.0
+    memory_budget: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "epochs", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm")
+        check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
+        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "solver_shift", "memory_budget", "bn_reestimate")
+        check_fraction(self, "beta1", "beta2", "memory_ratio", "average_g", "solver_average", "solver_smoothing")
+        if self.memory_ratio and self.memory_budget:
+            raise ConfigError(
+                f"only one of memory_ratio and memory_budget may be given, got {self.memory_ratio} and "
+                f"{self.memory_budget}: leave one at 0."
+            )
+
+
+class Critic(nn.Module):
+    """One trunk, two heads: adversarial score a(x) [B] and class logits c(x) [B, n_seen] (DGM, Sec. 3.3)."""
+
+    def __init__(self, context: Context, norm: Norm, task: int) -> None:
+        super().__init__()
+        with seeds.seeded(context.seed, "critic", task):
+            self.trunk = context.network.trunk(context.image_shape, norm=norm)
+            self.adversarial = nn.Linear(n_features(self.trunk), 1)
+        self.classes = Head(n_features(self.trunk), "single")
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.adversarial(self.trunk(x)).squeeze(1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.classes(self.trunk(x), (0, self.classes.n_outputs))
+
+
+class Dgm(Method):
+    """Dynamic Generative Memory, with masks per weight (``dgmw``) or per unit (``dgma``)."""
+
+    Config = DgmConfig
+    config: DgmConfig
+    scenarios: ClassVar = frozenset({"class"})
+    generative: ClassVar = True
+
+    def __init__(self, config: DgmConfig, context: Context) -> None:
+        super().__init__(config, context)
+        shape = context.network.generator(context.image_shape, mask=config.mask)
+        self.n_label = context.n_classes if config.n_label is None else config.n_label
+        if not context.n_classes <= self.n_label <= shape.n_z:
+            raise ConfigError(
+                f"n_label must lie between the stream's {context.n_classes} classes and the {shape.n_z} noise entries, "
+                f"got {self.n_label}: give n_label or a network with a larger n_z."
+            )
+        self.reads = "memory" if config.memory_ratio or config.memory_budget else "task"
+        self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
+        self.critic = Critic(context, config.critic_norm, 0)
+        self.solver = Classifier(context, norm=config.solver_norm, name="solver") if self._separate else None
+        self.memory = SampleMemory(context.image_shape, config.memory_budget or None)
+        self.generator_average = WeightAverage()
+        self.solver_average = WeightAverage()
+        self.stops: list[int] = []  # first label after each task begun
+        self.use: list[list[dict[str, int]]] = []  # mask use of each task frozen
+        self.size_before = self.generator.n_weights()
+        self.task: Task | None = None
+        self._blocked: list[Tensor] | None = None
+
+    @property
+    def _separate(self) -> bool:
+        return self.config.solver == "separate"
+
+    # Phases ----------------------------------------------------------------------------------------------------
+    def begin_task(self, task: Task, data: Samples) -> None:
+        c, device = self.config, self.generator.weights[0].device
+        self.size_before = self.generator.n_weights()
+        self.generator.begin(task.index)
+        self.stops.append(task.stop)
+        if c.reinit_d and task.index > 0:
+            fresh = Critic(self.context, c.critic_norm, task.index)
+            if not c.reset_statistics:
+                kept = {k: v for k, v in self.critic.trunk.state_dict().items() if "running_" in k}
+                fresh.trunk.load_state_dict(kept, strict=False)
+            self.critic = fresh.to(device)
+        elif task.index > 0:
+            with seeds.seeded(self.context.seed, "adversarial", task.index):
+                self.critic.adversarial.reset_parameters()
+        self.critic.classes.grow(task.n_seen, self.context.seed, task.index)
+        self.critic.to(device)
+        if self.solver is not None:
+            if c.solver_start == "fresh" and task.index > 0:
+                self.solver = Classifier(self.context, norm=c.solver_norm, name=f"solver-{task.index}").to(device)
+            self.solver.head.grow(task.n_seen, self.context.seed, task.index)
+            self.solver.to(device)
+        self._blocked = None
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        c = self.config
+        self.task = task
+        z, u = Noise((self.generator.shape.n_z,)), Noise((1, 1, 1), "uniform")
+        fresh = {"z": z} if c.replay_refresh == "step" else {}
+        classify: list[Update] = []
+        if not self._separate:
+            pools = ("task", *(f"replay/{t}" for t in range(task.index)))
+            n = task.index + 1
+            classify = [Update("class", "critic", self.class_loss, pools, (k, n), fresh) for k in range(n)]
+        elif self.class_weight > 0:
+            classify = [Update("class", "critic", self.class_loss)]
+        adversarial = [
+            Update("critic", "critic", self.critic_loss, noise={"z": z, "u": u}) for _ in range(c.n_critic)
+        ]
+        play = Update("generator", "generator", self.generator_loss, noise={"z": z})
+        refresh: Literal["phase", "epoch"] = "epoch" if c.replay_refresh == "epoch" else "phase"
+        learn = Phase(
+            "gan",
+            c.epochs,
+            (*classify, *adversarial, play),
+            c.batch_size,
+            c.steps_per_epoch,
+            shuffle=c.shuffle,
+            refresh=refresh,
+        )
+        if not self._separate:
+            return (learn,)
+        solve = Update("solver", "solver", self.solver_loss, ("solver",), noise={"shift": Noise((2,), "uniform")})
+        return (
+            learn,
+            Phase("solver", c.solver_epochs, (solve,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"),
+        )
+
+    def players(self, phase: str) -> dict[str, Player]:
+        c = self.config
+        if phase == "solver":
+            spec = Optimiser("adam", c.solver_lr, schedule="cosine")
+            return {"solver": Player(named_parameters(self, "solver."), spec)}
+        betas = (c.beta1, c.beta2)
+        t = self._now.index
+        names = ("generator.weights.", "generator.embeddings.", f"generator.norms.{t}.", f"generator.outputs.{t}.")
+        return {
+            # New optimisers in every task, and no weight decay: otherwise frozen weights would move.
+            "critic": Player(
+                named_parameters(self, "critic."), Optimiser("adam", c.lr_d, betas), zero_unused=c.zero_unused
+            ),
+            "generator": Player(
+                named_parameters(self, *names), Optimiser("adam", c.lr_g, betas), clip_norm=c.clip_norm
+            ),
+        }
+
+    @property
+    def _now(self) -> Task:
+        if self.task is None:
+            raise ConfigError("a task must have begun, none has: call begin_task and phases first.")
+        return self.task
+
+    @property
+    def class_weight(self) -> float:
+        """Weight of the class term in the generator's loss for the current task."""
+        weight = self.config.g_class_weight
+        if weight is None:
+            return 0.0 if self._now.n_classes == 1 else 1.0
+        return weight
+
+    def begin_phase(self, task: Task, phase: str) -> None:
+        if phase == "gan" and self.config.average_g:
+            self.generator_average.start(named_parameters(self, *self._own(task.index)))
+        if phase == "solver" and self.config.solver_average:
+            self.solver_average.start(named_parameters(self, "solver."))
+
+    def _own(self, task: int) -> tuple[str, ...]:
+        return ("generator.weights.", f"generator.norms.{task}.", f"generator.outputs.{task}.")
+
+    # Replay ----------------------------------------------------------------------------------------------------
+    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        c = self.config
+        g = seeds.generator(self.context.seed, "replay", task.index, phase, epoch, device=data.x.device)
+        if phase == "solver":
+            tasks = range(task.index + 1 if c.solver_data == "generated" else task.index)
+            sets = [self._replay(t, c.solver_samples, g) for t in tasks]
+            if c.solver_data == "mixed":
+                sets.append(self._balanced(data, c.solver_samples, g))
+            return {"solver": Samples(torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets]))}
+        if self._separate:
+            return {}
+        per_class = round(len(data) / task.n_classes)
+        return {f"replay/{t}": self._replay(t, per_class, g) for t in range(task.index)}
+
+    def _balanced(self, data: Samples, per_class: int, g: torch.Generator) -> Samples:
+        n = per_class * self._now.n_classes
+        rows = torch.cat([torch.randperm(len(data), generator=g, device=data.x.device) for _ in range(-(-n // len(data)))])
+        return Samples(self.context.network.normalise(data.x[rows[:n]]), data.y[rows[:n]])
+
+    def _replay(self, task: int, per_class: int, g: torch.Generator) -> Samples:
+        """``per_class`` samples of each class of a task: stored real ones first (relaxed mode), the rest generated."""
+        first = self.stops[task - 1] if task else 0
+        xs, ys = [], []
+        for label in range(first, self.stops[task]):
+            stored = self.memory.images[self.memory.labels == label][:per_class]
+            y = torch.full((per_class,), label, device=self.memory.labels.device)
+            xs += [self.context.network.normalise(stored), self.generate(y[len(stored) :], generator=g)]
+            ys.append(y)
+        return Samples(torch.cat(xs), torch.cat(ys))
+
+    def generate(self, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1] of labels ``y`` [N], all of frozen tasks: exact masks, stored statistics."""
+        z = torch.randn((len(y), self.generator.shape.n_z), generator=generator, device=y.device)
+        return self.generate_from(z, y)
+
+    def generate_from(self, z: Tensor, y: Tensor) -> Tensor:
+        """As :meth:`generate`, from given noise [N, n_z]."""
+        x = z.new_empty((len(y), *self.context.image_shape))
+        z = self.condition(z, y)
+        with torch.no_grad():
+            first = 0
+            for task, stop in enumerate(self.stops[: self.generator.n_frozen]):
+                rows = ((y >= first) & (y < stop)).nonzero().flatten()
+                if len(rows):
+                    gates = self._replay_gates(task)
+                    for part in rows.split(REPLAY_BATCH):
+                        x[part] = self.generator(z[part], task, gates)
+                first = stop
+        return x
+
+    def _replay_gates(self, task: int) -> list[Tensor]:
+        if self.config.replay_mask == "exact":
+            return self.generator.binary_gates(task)
+        return [getattr(self, f"soft_{task}_{i}") for i in range(len(self.generator.weights))]
+
+    def condition(self, z: Tensor, y: Tensor) -> Tensor:
+        """Noise [N, n_z] whose first ``n_label`` entries are the label's one-hot."""
+        return torch.cat([F.one_hot(y, self.n_label).to(z.dtype), z[:, self.n_label :]], dim=1)
+
+    # Losses ----------------------------------------------------------------------------------------------------
+    def slopes(self, step: Step) -> tuple[float, float]:
+        """The slope of this step and the largest of its epoch: (s, s_e) (DGM, Eq. 4 and 5)."""
+        c = self.config
+        s_e = masks.slope_of_epoch(c.s_max, step.epoch, step.n_epochs, c.annealing)
+        local = c.mask == "weight" if c.local_annealing is None else c.local_annealing
+        return (masks.slope_of_step(s_e, step.step, step.n_steps, c.annealing) if local else s_e), s_e
+
+    def _fakes(self, batch: Batch, step: Step) -> tuple[Tensor, list[Tensor]]:
+        gates = self.generator.soft_gates(self.slopes(step)[0], closed_form=self.config.mask_grad == "closed_form")
+        z = self.condition(batch.noise["z"], batch.y)
+        return self.generator(z, step.task, gates, statistics=True), gates
+
+    def class_loss(self, batch: Batch, step: Step) -> Terms:
+        """Cross entropy of the critic's class head on current real and replayed old samples (L_c of Sec. 3.3)."""
+        x = batch.x
+        if "z" in batch.noise:
+            old = batch.y < self._now.start
+            x = torch.where(old[:, None, None, None], self.generate_from(batch.noise["z"], batch.y), x)
+        return {"ce": F.cross_entropy(self.critic.classify(x), batch.y)}
+
+    def critic_loss(self, batch: Batch, step: Step) -> Terms:
+        """Wasserstein loss with gradient penalty on the current task (L_s + lambda_GP L_gp)."""
+        c = self.config
+        with torch.no_grad():
+            fake, _ = self._fakes(batch, step)
+        with kept_statistics(self.critic, c.d_statistics == "class"):
+            real_score, fake_score = self.critic.score(batch.x), self.critic.score(fake)
+            penalty = gan.gradient_penalty(self.critic.score, batch.x, fake, batch.noise["u"])
+            terms = {"wasserstein": gan.wasserstein(real_score, fake_score), "penalty": c.lambda_gp * penalty}
+            if c.d_class_on_fake:
+                terms["ce_fake"] = F.cross_entropy(self.critic.classify(fake), batch.y)
+        return terms
+
+    def generator_loss(self, batch: Batch, step: Step) -> Terms:
+        """Adversarial term, sparsity with its growth factor (Eq. 8), and the class term where it is on."""
+        c = self.config
+        fake, gates = self._fakes(batch, step)
+        with kept_statistics(self.critic, c.d_statistics == "class"):
+            terms = {"adversarial": -c.lambda_adv * self.critic.score(fake).mean()}
+            if self.class_weight > 0:
+                terms["class"] = self.class_weight * F.cross_entropy(self.critic.classify(fake), batch.y)
+        reserved = [self.generator.reserved(i) for i in range(len(gates))]
+        terms["sparsity"] = c.lambda_ru * self.alpha * masks.sparsity(gates, reserved)
+        return terms
+
+    @property
+    def alpha(self) -> float:
+        """Growth factor S_t / S_free: size at the start of the task against the first (Sec. 3.3)."""
+        first, now = self.generator.widths[0], self.generator.widths[-1]
+        if self.config.ratio == "neurons":
+            return sum(now) / sum(first)
+        return self.generator.n_weights(now) / self.generator.n_weights(first)
+
+    def solver_loss(self, batch: Batch, step: Step) -> Terms:
+        """Cross entropy of the separate solver, on shifted images if asked."""
+        x = shift(batch.x, batch.noise["shift"], self.config.solver_shift)
+        logits = self._solver(x, (0, self._now.n_seen))
+        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=self.config.solver_smoothing)}
+
+    @property
+    def _solver(self) -> Classifier:
+        if self.solver is None:
+            raise ConfigError("a separate solver must exist, solver=shared has none: set solver=separate.")
+        return self.solver
+
+    # Moments ---------------------------------------------------------------------------------------------------
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        if player != "generator":
+            return
+        g, c = self.generator, self.config
+        s, s_e = self.slopes(step)
+        for i, e in enumerate(g.embeddings):
+            if step.task > 0:
+                # A select, not a product: 0 * NaN is NaN (Eq. 7).
+                grads[f"generator.weights.{i}"].masked_fill_(self.blocked[i], 0.0)
+            if c.compensate:
+                masks.compensate(grads[f"generator.embeddings.{i}"], e.detach(), s, s_e)
+
+    @property
+    def blocked(self) -> list[Tensor]:
+        """Weights [I, O, k, k] that no gradient may move: those an earlier task uses (Eq. 6)."""
+        if self._blocked is None:
+            g = self.generator
+            reserved = [g.reserved(i) for i in range(len(g.weights))]
+            if g.mask == "unit":
+                below = [None, *reserved[:-1]]
+                kernels = [layer.kernel for layer in g.shape.layers]
+                reserved = [masks.blocked_weights(r, b, k) for r, b, k in zip(reserved, below, kernels, strict=True)]
+            self._blocked = reserved
+        return self._blocked
+
+    def after_step(self, player: str, step: Step) -> None:
+        c = self.config
+        if player == "generator":
+            if c.emb_clamp is not None:
+                with torch.no_grad():
+                    for e in self.generator.embeddings:
+                        e.clamp_(-c.emb_clamp, c.emb_clamp)
+            if c.average_g:
+                self.generator_average.update(named_parameters(self, *self._own(step.task)), c.average_g)
+        elif player == "solver" and c.solver_average:
+            self.solver_average.update(named_parameters(self, "solver."), c.solver_average)
+
+    def end_phase(self, task: Task, phase: str) -> None:
+        if phase == "solver":
+            if self.config.solver_average:
+                self.solver_average.finish(named_parameters(self, "solver."))
+                self._recalibrate_solver()
+            return
+        c, g = self.config, self.generator
+        if c.average_g:
+            held = {f"generator.weights.{i}": b for i, b in enumerate(self.blocked)} if task.index else {}
+            self.generator_average.finish(named_parameters(self, *self._own(task.index)), held)
+        if c.replay_mask == "soft":
+            for i, m in enumerate(g.soft_gates(c.s_max)):
+                self.register_buffer(f"soft_{task.index}_{i}", m.detach().clone())
+        self.use.append(g.freeze(strict_threshold=c.threshold == "gt"))
+        if c.bn_reestimate:
+            self._reestimate(task)
+
+    def _reestimate(self, task: Task) -> None:
+        """Take the generator's running statistics anew, with the mask that replay will use."""
+        g, n = self.generator, self.config.batch_size
+        noise = seeds.generator(self.context.seed, "statistics", task.index, device=g.weights[0].device)
+        gates = self._replay_gates(task.index)
+        with reestimated_statistics(g.norms[task.index]), torch.no_grad():
+            for _ in range(self.config.bn_reestimate):
+                z = torch.randn((n, g.shape.n_z), generator=noise, device=noise.device)
+                y = torch.randint(task.start, task.stop, (n,), generator=noise, device=noise.device)
+                g(self.condition(z, y), task.index, gates, statistics=True)
+
+    def _recalibrate_solver(self) -> None:
+        """Averaged weights need statistics of their own: generated samples of all classes, in fixed batches."""
+        n, device = self.config.solver_batch, self.memory.labels.device
+        noise = seeds.generator(self.context.seed, "solver-statistics", self._now.index, device=device)
+        with reestimated_statistics(self._solver), torch.no_grad():
+            for _ in range(50):
+                y = torch.randint(0, self._now.n_seen, (n,), generator=noise, device=device)
+                self._solver.trunk(self.generate(y, generator=noise))
+
+    def end_task(self, task: Task, data: Samples) -> None:
+        c, g = self.config, self.generator
+        newly = [row["newly"] for row in self.use[-1]]
+        if g.mask == "unit":
+            new = masks.growth_per_unit(newly)
+        else:
+            new = masks.growth_per_weight(
+                g.current,
+                g.shape.n_z,
+                [layer.kernel**2 for layer in g.shape.layers],
+                newly,
+                rule=c.expansion,
+                reserved=[int(g.reserved(i).sum()) for i in range(len(newly))],
+                initial=[w.numel() for w in self._initial()],
+            )
+        g.grow(new)
+        if self.reads == "memory":
+            n_t = round(len(data) / task.n_classes)
+            per_class = c.memory_budget // task.n_seen if c.memory_budget else round(c.memory_ratio * n_t)
+            self.memory.add_random(data, per_class, seeds.generator(self.context.seed, "memory", task.index))
+
+    def _initial(self) -> list[Tensor]:
+        first = self.generator.widths[0]
+        return [w[: self.generator.inputs(i, first), : first[i]] for i, w in enumerate(self.generator.weights)]
+
+    # Answers ---------------------------------------------------------------------------------------------------
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        with evaluating(self):
+            return self._solver.predict(x, None) if self._separate else self.critic.classify(x)
+
+    # State -----------------------------------------------------------------------------------------------------
+    def structure(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.structure(),
+            "classes": self.critic.classes.sizes,
+            "solver": self.solver.head.sizes if self.solver is not None else [],
+            "stops": self.stops,
+            "use": self.use,
+            "size_before": self.size_before,
+            "memory": len(self.memory),
+            "averages": [self.generator_average.structure(), self.solver_average.structure()],
+        }
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        self.generator.rebuild(structure["generator"])
+        self.critic.classes.rebuild(structure["classes"])
+        if self.solver is not None:
+            self.solver.head.rebuild(structure["solver"])
+        self.stops = list(structure["stops"])
+        self.use = [list(rows) for rows in structure["use"]]
+        self.size_before = int(structure["size_before"])
+        self.memory.rebuild(structure["memory"])
+        for average, shapes in zip((self.generator_average, self.solver_average), structure["averages"], strict=True):
+            average.rebuild(shapes)
+        if self.config.replay_mask == "soft":
+            for t in range(self.generator.n_frozen):
+                for i in range(len(self.generator.weights)):
+                    shape = self.generator.mask_shape(i, self.generator.widths[t])
+                    self.register_buffer(f"soft_{t}_{i}", torch.zeros(shape))
+        self._blocked = None
+
+    def storage_bytes(self) -> dict[str, int]:
+        kept = self.generator.storage_bytes()
+        soft = sum(b.numel() * 4 for n, b in self.named_buffers() if n.startswith("soft_"))
+        solver = self.solver if self.solver is not None else self.critic
+        other = sum(t.numel() * t.element_size() for t in solver.state_dict().values())
+        exemplars = self.memory.images.numel() + 8 * len(self.memory)
+        return {**kept, "masks": kept["masks"] + soft, "exemplars": exemplars, "other": other}
+
+    # Observed --------------------------------------------------------------------------------------------------
+    def facts(self) -> dict[str, str]:
+        c = self.config
+        return {"solver": f"separate ({c.solver_data})" if self._separate else "shared"}
+
+    def measures(self, step: Step) -> dict[str, Any]:
+        if step.phase != "gan":
+            return {}
+        s, s_e = self.slopes(step)
+        gates = {}
+        with torch.no_grad():
+            for i, m in enumerate(self.generator.soft_gates(s_e)):
+                gates[f"layer{i}"] = {
+                    "mean": round(float(m.mean()), 6),
+                    "on": round(float((m >= 0.5).float().mean()), 6),
+                    "hist": torch.histc(m, 10, 0.0, 1.0).long().tolist(),
+                }
+        return {"slope": s_e, "gates": gates}
+
+    def report(self) -> dict[str, Any]:
+        g = self.generator
+        return {
+            "growth": {
+                "widths": g.widths[-1],
+                "weights": g.n_weights(g.widths[-1]),
+                "reserved": [int(g.reserved(i).sum()) for i in range(len(g.weights))],
+                "widths_after": g.current,
+                "weights_after": g.n_weights(),
+                "alpha": self.alpha,
+            },
+            "mask_use": self.use[-1],
+        }

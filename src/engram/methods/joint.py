@@ -1,0 +1,99 @@
+"""Joint training: the upper bound. After each task a fresh network is trained on all data so far.
+
+Source: "JT" in Ostapenko et al. (CVPR 2019), Table 1; the paper gives no recipe for it, ours is the options' defaults.
+
+Departures: none to name. It declares that it reads ``all``: the one method here that is not a continual learner.
+Cost: the data of all tasks; training time grows with their number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from engram import seeds
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Optimiser,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    Update,
+    named_parameters,
+)
+from engram.parts.classifier import Classifier
+from engram.parts.options import check_positive
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Options of joint training.
+
+    Args:
+        epochs: passes over all data so far, or blocks of ``steps_per_epoch`` steps.
+        steps_per_epoch: None for whole passes.
+        batch_size: samples a step.
+        optimiser: adam or sgd.
+        lr: learning rate.
+        schedule: constant, or cosine from lr to 0 over each training.
+    """
+
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    optimiser: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "epochs", "batch_size", "lr")
+
+
+class Joint(Method):
+    """Cross entropy on everything seen so far, from fresh weights at every task."""
+
+    Config = JointConfig
+    config: JointConfig
+    reads: ClassVar = "all"
+
+    def __init__(self, config: JointConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.net = Classifier(context)
+        self.active = (0, 0)
+
+    def begin_task(self, task: Task, data: Samples) -> None:
+        device = next(self.parameters()).device
+        fresh = Classifier(replace(self.context, seed=seeds.derive(self.context.seed, "fresh", task.index)))
+        fresh.head.grow(task.n_seen, self.context.seed, task.index)
+        self.net = fresh.to(device)
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        c = self.config
+        # With a task label each sample's own head would be needed; the union trains one softmax over all labels seen.
+        self.active = (0, task.n_seen)
+        fit = Update("net", "net", self.loss)
+        return (Phase("fit", c.epochs, (fit,), c.batch_size, c.steps_per_epoch),)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        c = self.config
+        return {"net": Player(named_parameters(self), Optimiser(c.optimiser, c.lr, schedule=c.schedule))}
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        return {"ce": F.cross_entropy(self.net(batch.x, self.active), batch.y)}
+
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        return self.net.predict(x, task)
+
+    def structure(self) -> dict[str, Any]:
+        return {"head": self.net.head.sizes}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        self.net.head.rebuild(structure["head"])

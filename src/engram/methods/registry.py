@@ -1,0 +1,78 @@
+"""Methods by name: the class, its options, and the defaults that a name changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from engram.errors import ConfigError
+from engram.methods.base import Context, Method
+from engram.methods.dgm import Dgm
+from engram.methods.finetune import Finetune
+from engram.methods.joint import Joint
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered method: how to make it, its default options, one line on what it is, and options fixed by its name."""
+
+    make: Callable[[Any, Context], Method]
+    config: Any
+    summary: str
+    fixed: tuple[str, ...] = ()
+
+
+METHODS: dict[str, Entry] = {
+    "dgmw": Entry(
+        Dgm,
+        Dgm.Config(mask="weight"),
+        "Dynamic Generative Memory, a mask per weight (Ostapenko et al., CVPR 2019)",
+        ("mask",),
+    ),
+    "dgma": Entry(
+        Dgm,
+        Dgm.Config(mask="unit", s_max=1e5, lambda_ru=0.01),
+        "Dynamic Generative Memory, a mask per unit (Ostapenko et al., CVPR 2019)",
+        ("mask",),
+    ),
+    "finetune": Entry(Finetune, Finetune.Config(), "plain training on each task: the lower bound"),
+    "joint": Entry(Joint, Joint.Config(), "trained afresh on all data so far: the upper bound, reads all"),
+}
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method to run: its name, how to make it from (config, context), and its options."""
+
+    name: str
+    make: Callable[[Any, Context], Method]
+    config: Any
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options as JSON."""
+        return {"name": self.name, "options": asdict(self.config)}
+
+
+def entry(name: str) -> Entry:
+    """The entry registered under ``name``; ``ConfigError`` lists the known ones."""
+    if name not in METHODS:
+        raise ConfigError(f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}: see engram list.")
+    return METHODS[name]
+
+
+def method(name: str, options: Mapping[str, Any] | None = None, **more: Any) -> MethodSpec:
+    """A registered method with some options changed.
+
+    Raises:
+        ConfigError: unknown method, unknown option, or a value out of range.
+    """
+    found = entry(name)
+    given = {**(options or {}), **more}
+    known = {f.name for f in fields(found.config)} - set(found.fixed)
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ConfigError(
+            f"options of {name} must be among {', '.join(sorted(known))}, got {unknown[0]!r}: see engram list {name}."
+        )
+    return MethodSpec(name, found.make, replace(found.config, **given))

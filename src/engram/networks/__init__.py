@@ -1,0 +1,27 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from engram.errors import ConfigError
+from engram.networks.base import Network
+from engram.networks.dcgan import Dcgan, Dcgan8
+from engram.networks.mlp import Mlp
+
+NETWORKS: dict[str, type[Network]] = {cls.name: cls for cls in (Dcgan, Dcgan8, Mlp)}
+
+__all__ = ["NETWORKS", "Dcgan", "Dcgan8", "Mlp", "Network", "default_for"]
+
+
+def default_for(image_shape: tuple[int, int, int]) -> Network:
+    """The network that fits an image shape (C, H, W): ``dcgan8`` for 8x8, ``dcgan`` for 32x32, else the MLP."""
+    for cls in (Dcgan8, Dcgan):
+        if image_shape[1:] == (cls.image_size, cls.image_size):
+            return cls()
+    return Mlp()
+
+
+def by_name(name: str) -> type[Network]:
+    """The class registered under ``name``; ``ConfigError`` lists the known ones."""
+    if name not in NETWORKS:
+        raise ConfigError(f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}: choose one of them.")
+    return NETWORKS[name]

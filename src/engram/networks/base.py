@@ -1,0 +1,81 @@
+"""What a method asks of a network: a trunk with features and, for generative methods, the shapes of a generator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from engram.errors import ConfigError
+
+Norm = Literal["batch", "group", "none"]
+
+
+@dataclass(frozen=True)
+class Deconv:
+    """A transposed convolution: output channels, kernel size, stride and padding."""
+
+    out: int
+    kernel: int
+    stride: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class GeneratorShape:
+    """Shapes of a generator: noise entries, masked layers in order, and the unmasked output layer."""
+
+    n_z: int
+    layers: tuple[Deconv, ...]
+    output: Deconv
+
+
+class Network(ABC):
+    """A family of networks for one image shape. Concrete networks are frozen dataclasses: their fields are options."""
+
+    name: ClassVar[str]
+    image_size: ClassVar[int | None] = None
+    mean: ClassVar[float] = 0.0
+    std: ClassVar[float] = 1.0
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raise ``ConfigError`` unless images of ``image_shape`` (C, H, W) fit."""
+        size = self.image_size
+        if size is not None and image_shape[1:] != (size, size):
+            raise ConfigError(
+                f"images must be {size}x{size} for network {self.name}, got {image_shape[1]}x{image_shape[2]}: "
+                f"give --image-size {size} or another network."
+            )
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Pixels to the network's range: uint8 [N, C, H, W] to float ``(x / 255 - mean) / std``; floats pass."""
+        if x.dtype != torch.uint8:
+            return x
+        scale = 1.0 / (255.0 * self.std)
+        return x.float().mul_(scale).sub_(self.mean / self.std)
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`normalise` for floats, rounded to uint8 and clipped to 0..255."""
+        return (x * self.std + self.mean).mul(255.0).round_().clamp_(0, 255).to(torch.uint8)
+
+    @abstractmethod
+    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+        """A module from images [B, C, H, W] to features [B, ``n_features``], freshly initialised."""
+
+    def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+        """The generator's shapes for masks per weight or per unit; ``ConfigError`` where the network has none."""
+        raise ConfigError(
+            f"the network must have a generator for this method, {self.name} has none: use dcgan (32x32) or "
+            "dcgan8 (8x8)."
+        )
+
+
+def n_features(trunk: nn.Module) -> int:
+    """Width of a trunk's output."""
+    width = trunk.n_features
+    if not isinstance(width, int):
+        raise ConfigError(f"a trunk must have an integer n_features, got {width!r}: set it in its constructor.")
+    return width

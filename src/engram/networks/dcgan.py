@@ -1,0 +1,118 @@
+"""The DCGAN pair of Ostapenko et al. (CVPR 2019, Sec. 4 and the released configuration), and its small sister.
+
+Radford et al. (2015): strided convolutions, batch norm except at the critic's input and the generator's output, ReLU
+in the generator, LeakyReLU(0.2) in the critic, weights N(0, 0.02^2). Images lie in [-1, 1].
+
+Departures: ``dcgan8`` is ours, for the 8x8 digits: two masked layers up to 4x4, a critic of two convolutions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from engram.networks.base import Deconv, GeneratorShape, Network, Norm
+
+
+def _norm(norm: Norm, width: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    if norm == "group":
+        return nn.GroupNorm(min(8, width), width)
+    return nn.Identity()
+
+
+class ConvTrunk(nn.Module):
+    """Strided convolutions without bias, norm from the second on, LeakyReLU(0.2); [B, C, H, W] to [B, F]."""
+
+    def __init__(
+        self, channels: tuple[int, ...], kernel: int, size: int, *, norm: Norm, negative_slope: float = 0.2
+    ) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for i, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
+            blocks.append(nn.Conv2d(a, b, kernel, stride=2, padding=kernel // 2, bias=False))
+            if i > 0:
+                blocks.append(_norm(norm, b))
+            blocks.append(nn.LeakyReLU(negative_slope))
+            size = (size + 1) // 2
+        self.blocks = nn.Sequential(*blocks)
+        self.n_features = channels[-1] * size * size
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Convolutions N(0, 0.02^2); norm scales N(1, 0.02^2), offsets 0, running statistics 0 and 1."""
+        for m in self.blocks:
+            if isinstance(m, nn.Conv2d):
+                nn.init.normal_(m.weight, 0.0, 0.02)
+            elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
+                m.reset_parameters()
+                nn.init.normal_(m.weight, 1.0, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x).flatten(1)
+
+
+@dataclass(frozen=True)
+class Dcgan(Network):
+    """The pair for 32x32 images: 3 masked transposed convolutions against 3 convolutions of 5x5.
+
+    Args:
+        n_f: base width of the generator (4, 2, 1 times it); None takes the paper's 6 for masks per weight and 20
+            for masks per unit.
+        n_d: base width of the critic (1, 2, 4 times it).
+        n_z: noise entries, the label's one-hot included.
+    """
+
+    name: ClassVar[str] = "dcgan"
+    image_size: ClassVar[int | None] = 32
+    mean: ClassVar[float] = 0.5
+    std: ClassVar[float] = 0.5
+    n_f: int | None = None
+    n_d: int = 32
+    n_z: int = 128
+
+    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+        """The critic's trunk, which is also the solver's: features [B, 64 n_d]."""
+        self.check(image_shape)
+        return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d, 4 * self.n_d), 5, 32, norm=norm)
+
+    def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+        """n_z -> 4 n_f at 4x4 -> 2 n_f at 8x8 -> n_f at 16x16 -> output at 32x32."""
+        self.check(image_shape)
+        n_f = self.n_f or (6 if mask == "weight" else 20)
+        layers = (Deconv(4 * n_f, 4, 1, 0), Deconv(2 * n_f, 4, 2, 1), Deconv(n_f, 4, 2, 1))
+        return GeneratorShape(self.n_z, layers, Deconv(image_shape[0], 4, 2, 1))
+
+
+@dataclass(frozen=True)
+class Dcgan8(Network):
+    """The pair for 8x8 images: 2 masked transposed convolutions up to 4x4 against 2 convolutions of 3x3.
+
+    Args:
+        n_f: base width of the generator (2 and 1 times it); None takes 16 for masks per weight, 24 per unit.
+        n_d: base width of the critic (1 and 2 times it).
+        n_z: noise entries, the label's one-hot included.
+    """
+
+    name: ClassVar[str] = "dcgan8"
+    image_size: ClassVar[int | None] = 8
+    mean: ClassVar[float] = 0.5
+    std: ClassVar[float] = 0.5
+    n_f: int | None = None
+    n_d: int = 32
+    n_z: int = 32
+
+    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+        """The critic's trunk, which is also the solver's: features [B, 8 n_d]."""
+        self.check(image_shape)
+        return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d), 3, 8, norm=norm)
+
+    def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+        """n_z -> 2 n_f at 2x2 -> n_f at 4x4 -> output at 8x8."""
+        self.check(image_shape)
+        n_f = self.n_f or (16 if mask == "weight" else 24)
+        layers = (Deconv(2 * n_f, 2, 1, 0), Deconv(n_f, 4, 2, 1))
+        return GeneratorShape(self.n_z, layers, Deconv(image_shape[0], 4, 2, 1))

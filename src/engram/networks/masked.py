@@ -1,0 +1,241 @@
+"""A generator that remembers: transposed convolutions with one binary mask a task, which freeze and grow.
+
+Ostapenko et al. (CVPR 2019), Sec. 3.1 and 3.2. Each masked layer's weights are shared by all tasks; a task sees the
+slice of the widths it was trained with, through its own mask, its own batch norm and its own output layer. What is
+used at generation equals what is protected: old tasks are generated with their exact binary masks.
+
+Shapes: S widths of layer l at task t are ``widths[t][l]``; weights are [I, O, k, k]; masks per weight have that
+shape, masks per unit [O].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram import seeds
+from engram.networks.base import GeneratorShape
+from engram.parts import masks
+
+Mask = Literal["weight", "unit"]
+
+
+class MaskedGenerator(nn.Module):
+    """Masked transposed convolutions, batch norm and output layer per task.
+
+    Args:
+        shape: kernels, strides and initial widths.
+        mask: a gate per weight or per unit (output channel).
+        act_gate: where a unit's gate acts: ``"post"`` after the ReLU, so that a closed unit is exactly 0; ``"pre_bn"``
+            before batch norm as in the released code, where a closed unit leaks its offset into later layers.
+        seed: growth and initialisation draw from generators named by it.
+    """
+
+    def __init__(
+        self, shape: GeneratorShape, *, mask: Mask, act_gate: Literal["post", "pre_bn"] = "post", seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.shape, self.mask, self.act_gate, self.seed = shape, mask, act_gate, seed
+        self.widths: list[list[int]] = []
+        self.current = [layer.out for layer in shape.layers]
+        self.n_frozen = 0
+        self.weights = nn.ParameterList()
+        self.embeddings = nn.ParameterList()
+        self.norms = nn.ModuleList()
+        self.outputs = nn.ModuleList()
+        inputs = shape.n_z
+        for i, layer in enumerate(shape.layers):
+            self.weights.append(nn.Parameter(self._fresh(i, (inputs, layer.out), first=True, task=-1)))
+            self.register_buffer(f"reserved_{i}", self._empty_mask(i, inputs, layer.out))
+            self.embeddings.append(nn.Parameter(torch.zeros_like(self.reserved(i), dtype=torch.float32)))
+            inputs = layer.out
+
+    # Shapes ----------------------------------------------------------------------------------------------------
+    def inputs(self, i: int, widths: Sequence[int]) -> int:
+        """Input channels of layer ``i`` for the given widths."""
+        return self.shape.n_z if i == 0 else widths[i - 1]
+
+    def _empty_mask(self, i: int, inputs: int, outputs: int) -> Tensor:
+        k = self.shape.layers[i].kernel
+        return torch.zeros((inputs, outputs, k, k) if self.mask == "weight" else (outputs,), dtype=torch.bool)
+
+    def mask_shape(self, i: int, widths: Sequence[int]) -> tuple[int, ...]:
+        """Shape of layer ``i``'s mask for the given widths."""
+        k = self.shape.layers[i].kernel
+        return (self.inputs(i, widths), widths[i], k, k) if self.mask == "weight" else (widths[i],)
+
+    def reserved(self, i: int) -> Tensor:
+        """Cumulated binary mask m_{<=t} of layer ``i``, bool."""
+        return self.get_buffer(f"reserved_{i}")
+
+    def n_weights(self, widths: Sequence[int] | None = None) -> int:
+        """Masked weights for the given widths (the current ones by default)."""
+        widths = self.current if widths is None else widths
+        return sum(
+            self.inputs(i, widths) * widths[i] * layer.kernel**2 for i, layer in enumerate(self.shape.layers)
+        )
+
+    def _fresh(self, i: int, channels: tuple[int, int], *, first: bool, task: int) -> Tensor:
+        """Freshly drawn weights of layer ``i``: Xavier uniform with gain sqrt(2), or N(0, 0.02^2).
+
+        The released code uses Xavier for the first weights of DGMw and the new ones of DGMa, the normal otherwise.
+        """
+        k = self.shape.layers[i].kernel
+        g = seeds.generator(self.seed, "weights", task, i)
+        if (self.mask == "weight") == first:
+            bound = math.sqrt(2.0) * math.sqrt(6.0 / (sum(channels) * k * k))
+            return (torch.rand((*channels, k, k), generator=g) * 2.0 - 1.0) * bound
+        return torch.randn((*channels, k, k), generator=g) * 0.02
+
+    # A task's life ---------------------------------------------------------------------------------------------
+    def begin(self, task: int) -> None:
+        """New gates at 0.5, batch norm and output layer for ``task``."""
+        device = self.weights[0].device
+        with seeds.seeded(self.seed, "generator", task):
+            self._append_task(self.current)
+            if task == 0:
+                for norm in self.norms[0]:  # type: ignore[attr-defined]
+                    nn.init.normal_(norm.weight, 1.0, 0.02)
+        self.norms[-1].to(device)
+        self.outputs[-1].to(device)
+        self.widths.append(list(self.current))
+        for i in range(len(self.weights)):
+            shape = self.mask_shape(i, self.current)
+            self.embeddings[i] = nn.Parameter(torch.zeros(shape, device=device))
+
+    def _append_task(self, widths: Sequence[int]) -> None:
+        out = self.shape.output
+        self.norms.append(nn.ModuleList(nn.BatchNorm2d(w) for w in widths))
+        self.outputs.append(
+            nn.ConvTranspose2d(widths[-1], out.out, out.kernel, out.stride, out.padding, bias=False)
+        )
+
+    def freeze(self, *, strict_threshold: bool = False) -> list[dict[str, int]]:
+        """Binarise the current task's gates, store and reserve them.
+
+        Gates are thresholded at 0.5, e >= 0 (or e > 0 with ``strict_threshold``).
+
+        Returns:
+            For each layer: its size, elements used by the task, newly reserved, reused.
+        """
+        task = len(self.widths) - 1
+        use = []
+        for i, e in enumerate(self.embeddings):
+            m = (e > 0) if strict_threshold else (e >= 0)
+            before = self.reserved(i)
+            newly = int((m & ~before).sum())
+            used = int(m.sum())
+            use.append(
+                {"layer": i, "size": m.numel(), "used": used, "newly": newly, "reused": used - newly}
+            )
+            self.register_buffer(f"mask_{task}_{i}", masks.pack(m))
+            self.register_buffer(f"reserved_{i}", before | m)
+        self.n_frozen = task + 1
+        return use
+
+    def grow(self, new: Sequence[int]) -> None:
+        """Widen each layer by ``new`` outputs; the old block is copied, the rest freshly drawn and unreserved."""
+        task = len(self.widths) - 1
+        widths = [w + d for w, d in zip(self.current, new, strict=True)]
+        device = self.weights[0].device
+        with torch.no_grad():
+            for i in range(len(self.weights)):
+                old = self.weights[i]
+                channels = (self.inputs(i, widths), widths[i])
+                if tuple(old.shape[:2]) == channels:
+                    continue
+                grown = self._fresh(i, channels, first=False, task=task).to(device)
+                grown[: old.shape[0], : old.shape[1]] = old
+                self.weights[i] = nn.Parameter(grown)
+                before = self.reserved(i)
+                after = self._empty_mask(i, *channels).to(device)
+                after[tuple(slice(0, n) for n in before.shape)] = before
+                self.register_buffer(f"reserved_{i}", after)
+                self.embeddings[i] = nn.Parameter(torch.zeros(after.shape, device=device))
+        self.current = widths
+
+    # Forward ---------------------------------------------------------------------------------------------------
+    def soft_gates(self, s: float, *, closed_form: bool = False) -> list[Tensor]:
+        """Gates of the current task at slope ``s``."""
+        return [masks.gate(e, s, closed_form=closed_form) for e in self.embeddings]
+
+    def binary_gates(self, task: int) -> list[Tensor]:
+        """The exact mask of a frozen task, as 0.0 and 1.0."""
+        return [
+            masks.unpack(self.get_buffer(f"mask_{task}_{i}"), self.mask_shape(i, self.widths[task])).float()
+            for i in range(len(self.weights))
+        ]
+
+    def forward(self, z: Tensor, task: int, gates: Sequence[Tensor], *, statistics: bool = False) -> Tensor:
+        """Images [B, C, H, W] in [-1, 1] from noise ``z`` [B, n_z].
+
+        Args:
+            task: whose batch norm, output layer and widths.
+            gates: one tensor a layer, from :meth:`soft_gates` or :meth:`binary_gates`.
+            statistics: use and update the batch's statistics (training of this task); otherwise the stored ones.
+        """
+        h = z[:, :, None, None]
+        widths = self.widths[task]
+        for i, layer in enumerate(self.shape.layers):
+            w = self.weights[i][: self.inputs(i, widths), : widths[i]].contiguous()
+            if self.mask == "weight":
+                w = w * gates[i]
+            h = F.conv_transpose2d(h, w, stride=layer.stride, padding=layer.padding)
+            m = gates[i][:, None, None] if self.mask == "unit" else None
+            if m is not None and self.act_gate == "pre_bn":
+                h = h * m
+            h = self._norm(self.norms[task][i], h, statistics).relu()  # type: ignore[index]
+            if m is not None and self.act_gate == "post":
+                h = h * m
+        return self.outputs[task](h).tanh()
+
+    def _norm(self, norm: nn.BatchNorm2d, h: Tensor, statistics: bool) -> Tensor:
+        if statistics and self.training:
+            return norm(h)
+        return F.batch_norm(
+            h, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
+
+    # State -----------------------------------------------------------------------------------------------------
+    def structure(self) -> dict[str, Any]:
+        """Widths of every task begun, current widths, and how many tasks are frozen."""
+        return {"widths": self.widths, "current": self.current, "n_frozen": self.n_frozen}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        """Tensors of the shapes that ``structure`` says, for a state dict to fill."""
+        self.widths = [list(w) for w in structure["widths"]]
+        self.current = list(structure["current"])
+        self.n_frozen = int(structure["n_frozen"])
+        self.norms, self.outputs = nn.ModuleList(), nn.ModuleList()
+        for widths in self.widths:
+            self._append_task(widths)
+        # Between begin and growth the embeddings have the shape of the task's own widths, which are the current ones.
+        for i, layer in enumerate(self.shape.layers):
+            channels = (self.inputs(i, self.current), self.current[i])
+            self.weights[i] = nn.Parameter(torch.zeros(*channels, layer.kernel, layer.kernel))
+            self.register_buffer(f"reserved_{i}", self._empty_mask(i, *channels))
+            self.embeddings[i] = nn.Parameter(torch.zeros(self.mask_shape(i, self.current)))
+            for task in range(self.n_frozen):
+                n = math.prod(self.mask_shape(i, self.widths[task]))
+                self.register_buffer(f"mask_{task}_{i}", torch.zeros(-(-n // 8), dtype=torch.uint8))
+
+    def storage_bytes(self) -> dict[str, int]:
+        """Bytes that must last, by kind: masked weights, packed masks, and norms with output layers of all tasks.
+
+        The cumulated masks follow from the stored ones and are not counted.
+        """
+        n_masks = [
+            self.get_buffer(f"mask_{t}_{i}").numel() for t in range(self.n_frozen) for i in range(len(self.weights))
+        ]
+        side = [
+            v.numel() * v.element_size()
+            for module in (self.norms, self.outputs)
+            for k, v in module.state_dict().items()
+            if not k.endswith("num_batches_tracked")
+        ]
+        return {"weights": 4 * self.n_weights(), "masks": sum(n_masks), "norms_and_heads": sum(side)}

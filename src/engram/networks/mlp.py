@@ -1,0 +1,48 @@
+"""A plain multi-layer perceptron on flattened pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from engram.errors import ConfigError
+from engram.networks.base import Network, Norm
+
+
+class MlpTrunk(nn.Module):
+    """Linear layers with ReLU, from images [B, C, H, W] to features [B, hidden[-1]]."""
+
+    def __init__(self, n_inputs: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        widths = (n_inputs, *hidden)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.n_features = hidden[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x
+
+
+@dataclass(frozen=True)
+class Mlp(Network):
+    """Multi-layer perceptron.
+
+    Args:
+        hidden: widths of the hidden layers, at least one.
+    """
+
+    name: ClassVar[str] = "mlp"
+    hidden: tuple[int, ...] = (256, 256)
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ConfigError(f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256].")
+
+    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+        """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""
+        c, h, w = image_shape
+        return MlpTrunk(c * h * w, tuple(self.hidden))

@@ -1,0 +1,34 @@
+"""A trunk and a growing head: what every discriminative method trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engram import seeds
+from engram.methods.base import Context, Task
+from engram.networks.base import Norm, n_features
+from engram.networks.heads import Head
+
+
+class Classifier(nn.Module):
+    """``trunk`` and ``head``; real heads per task where the scenario gives the task label, else a single one."""
+
+    def __init__(self, context: Context, *, norm: Norm = "batch", name: str = "classifier") -> None:
+        super().__init__()
+        with seeds.seeded(context.seed, name):
+            self.trunk = context.network.trunk(context.image_shape, norm=norm)
+        self.head = Head(n_features(self.trunk), "multi" if context.scenario == "task" else "single")
+
+    def forward(self, x: Tensor, active: tuple[int, int]) -> Tensor:
+        """Logits [B, b - a] of the ``active`` labels a .. b - 1 for ``x`` [B, C, H, W]."""
+        return self.head(self.trunk(x), active)
+
+    def predict(self, x: Tensor, task: Task | None) -> Tensor:
+        """Logits [B, n] of all labels seen; minus infinity outside the task's own where its label is given."""
+        n = self.head.n_outputs
+        if task is None or task.active == (0, n):
+            return self(x, (0, n))
+        logits = torch.full((len(x), n), -torch.inf, device=x.device)
+        logits[:, task.active[0] : task.active[1]] = self(x, task.active)
+        return logits

@@ -170,15 +170,12 @@ class Session:
             "stream": self.stream.describe(),
             "network": describe_network(network),
             "method": spec.describe(),
-            "scenario": self.protocol.scenario,
+            "protocol": dataclasses.asdict(self.protocol),
             "seed": self.seed,
         }
 
     def _resume(self) -> None:
-        assert_checkpoints = self.checkpoints
-        if assert_checkpoints is None:
-            return
-        record = assert_checkpoints.restore(self.method, self.state)
+        record = self.checkpoints.restore(self.method, self.state) if self.checkpoints is not None else None
         if record is not None:
             self.phases = record.pop("phases")
             self.confusion = record.pop("confusion")
@@ -203,18 +200,22 @@ class Session:
         def on_epoch(event: EpochEnd) -> None:
             epochs = self.phases.setdefault(event.phase, [])
             epochs.append({"epoch": event.epoch, "losses": event.losses, "measures": event.measures})
+            self._look(index, event)
             self._save(elapsed=time.perf_counter() - began)
             self._tell(event, stop_after)
 
         train_task(self.method, task, data, self.state, self.seed, on_epoch=on_epoch)
         self.guard.end(index)
-        row, confusion = evaluate(self.method, self.stream, self.protocol, index)
+        row, counts = evaluate(self.method, self.stream, self.protocol, index)
+        self.confusion = counts.tolist()
+        best = self.record.pop("best", None)
+        if best is not None and best["valid"] >= self._validation(index):
+            row, self.confusion = best["row"], best["confusion"]
         if self.method.generative and self.protocol.generated_per_class:
             if self.oracle is None:
                 self.oracle = Oracle(self.method.context.network, self.stream)
             n = self.protocol.generated_per_class
             self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
-        self.confusion = confusion.tolist()
         seconds = time.perf_counter() - began
         phases = [{"phase": name, "epochs": epochs} for name, epochs in self.phases.items()]
         done = {"task": index, "seconds": seconds, "phases": phases, **self.method.report()}
@@ -224,6 +225,20 @@ class Session:
         self.record["seconds"].append(seconds)
         self._save()
         self._tell(TaskEnd(index, row, seconds, done), stop_after)
+
+    def _look(self, index: int, event: EpochEnd) -> None:
+        """Keep the test row of the epoch with the best validation accuracy, where the protocol selects by it."""
+        if self.protocol.selection == "last" or (event.epoch + 1) % self.protocol.select_every:
+            return
+        valid = self._validation(index)
+        best = self.record.get("best")
+        if best is None or valid > best["valid"]:
+            row, counts = evaluate(self.method, self.stream, self.protocol, index)
+            self.record["best"] = {"valid": valid, "row": row, "confusion": counts.tolist(), "epoch": event.epoch}
+
+    def _validation(self, index: int) -> float:
+        row, _ = evaluate(self.method, self.stream, self.protocol, index, "valid")
+        return sum(row) / len(row)
 
     def _data(self, index: int) -> Samples:
         if self.method.reads != "all":

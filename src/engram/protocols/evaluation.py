@@ -6,7 +6,7 @@ Only this module reads test samples, and only its oracle is trained on real data
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from engram.networks.base import Network, n_features
 from engram.streams import Samples, Stream
 
 BATCH = 500
+Selection = Literal["last", "val_real_all"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,25 @@ class Protocol:
         scenario: class (no task label, all classes seen compete), task (label given, its own classes compete), or
             domain (no label, all tasks share the classes).
         generated_per_class: samples a class for the oracle's accuracy of generative methods; 0 leaves it out.
+        selection: which test accuracy of a task's training is reported: ``last``, after its last epoch; or
+            ``val_real_all``, at the epoch with the best accuracy on real validation samples of all tasks so far, as
+            the released code of Ostapenko et al. (CVPR 2019) does. The latter reads old classes to choose, so it is
+            not strict, and the result says so. Training itself does not depend on it.
+        select_every: epochs between two looks of ``val_real_all``.
     """
 
     scenario: Scenario = "class"
     generated_per_class: int = 200
+    selection: Selection = "last"
+    select_every: int = 2
 
     def check(self, stream: Stream) -> None:
-        """Raise ``ConfigError`` unless the stream's labels fit the scenario."""
+        """Raise ``ConfigError`` unless the stream's labels and splits fit."""
+        if self.selection == "val_real_all" and any(task.n_valid == 0 for task in stream.tasks):
+            raise ConfigError(
+                "selection val_real_all needs validation samples in every task, this stream has none: give "
+                "--valid-fraction, for example 0.15."
+            )
         shared = stream.label_space == "shared"
         if shared != (self.scenario == "domain") and stream.n_tasks > 1:
             kind = "shared by its tasks" if shared else "of their own in each task"
@@ -55,8 +68,14 @@ class Protocol:
         return Task(index, start, stop, stop, active)
 
 
-def evaluate(method: Method, stream: Stream, protocol: Protocol, learned: int) -> tuple[list[float], Tensor]:
-    """Test accuracy on tasks 0 .. ``learned``.
+def evaluate(
+    method: Method,
+    stream: Stream,
+    protocol: Protocol,
+    learned: int,
+    split: Literal["test", "valid"] = "test",
+) -> tuple[list[float], Tensor]:
+    """Accuracy on the test (or validation) samples of tasks 0 .. ``learned``.
 
     Returns:
         Accuracy of each of these tasks in [0, 1], from exact counts, and the confusion counts [C, C] over them, rows
@@ -66,7 +85,7 @@ def evaluate(method: Method, stream: Stream, protocol: Protocol, learned: int) -
     confusion = torch.zeros((n, n), dtype=torch.int64)
     row = []
     for j in range(learned + 1):
-        samples = stream.test(j)
+        samples = stream.test(j) if split == "test" else stream.valid(j)
         task = protocol.task(stream, j) if protocol.scenario == "task" else None
         predicted = predict_labels(method, samples.x, task)
         row.append(float((predicted == samples.y).double().mean()))

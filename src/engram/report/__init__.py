@@ -15,7 +15,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     """Draw the figures and write ``report.html`` for the results found in a folder.
 
     Args:
-        directory: folder of a run or of a comparison; ```figures/``` (PNG and PDF) and ``report.html`` go into it.
+        directory: folder of a run or of a comparison; gets ``figures/`` (PNG, PDF) and ``report.html``.
     Returns:
         Path of the page, which embeds its figures and needs no other file.
     Raises:

@@ -39,11 +39,16 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what exactly it holds, and whether it is text (left) or a number (right)."""
+    """A column: its heading, what exactly it holds, text (left) or number (right), heading for a terminal.
+
+    A minor column moves below the table where the terminal is narrow.
+    """
 
     name: str
     of: str = ""
     text: bool = False
+    short: str = ""
+    minor: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,13 @@ def headline_table(results: Sequence[Result]) -> Table:
         Column("Method", text=True),
         *(Column(f, text=True) for f in facts),
         Column("Seeds", "finished"),
-        Column("Final average accuracy", "%, real test data"),
-        Column("Worst seed", "%"),
-        Column("Forgetting", "percentage points"),
-        Column("acc_gen", "%, generated samples"),
-        Column("Stored real samples", "after the last task"),
-        Column("Storage", "KiB"),
-        Column("Time", "s per seed"),
+        Column("Final average accuracy", "%, real test data", short="Final avg\naccuracy %"),
+        Column("Worst seed", "%", short="Worst\n%"),
+        Column("Forgetting", "percentage points", short="Forgetting\npoints"),
+        Column("acc_gen", "%, generated samples", short="acc_gen\n%"),
+        Column("Stored real samples", "after the last task", short="Real\nkept", minor=True),
+        Column("Storage", "KiB", short="KiB"),
+        Column("Time", "s per seed", short="s per\nseed", minor=True),
     )
     rows = []
     for r in ordered:
@@ -191,18 +196,35 @@ def seed_table(result: Result) -> Table:
     return Table(f"Seeds of {result['label']}", columns, rows)
 
 
-def terminal(table: Table) -> Group:
-    """The table as a rich renderable, footnotes below."""
+def _full_name(column: Column) -> str:
+    return f"{column.name} ({column.of})" if column.of else column.name
+
+
+def terminal(table: Table, *, width: int = 120) -> Group:
+    """The table as a rich renderable, footnotes below.
+
+    Args:
+        table: any table of this module.
+        width: columns of the terminal; below 100 text and minor columns move below the table, and numbers stay whole.
+    """
+    from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(title=Text(table.title), title_justify="left", header_style="bold", title_style="bold")
-    for column in table.columns:
-        heading = Text(column.name)
-        if column.of:
-            heading.append(f"\n{column.of}", style="dim")
-        drawn.add_column(heading, justify="left" if column.text else "right", overflow="fold")
+    moved = [i for i, c in enumerate(table.columns) if i and (c.text or c.minor) and width < 100]
+    look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD}
+    drawn = RichTable(title=Text(table.title), padding=(0, 1, 0, 0), **look)
+    for index, column in enumerate(table.columns):
+        if index not in moved:
+            number = not column.text
+            heading = Text(column.short or column.name)
+            drawn.add_column(heading, justify="right" if number else "left", no_wrap=number or not index)
     for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    return Group(drawn, *(Text(f"[{i}] {note}", style="dim") for i, note in enumerate(table.footnotes, 1)))
+        drawn.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in moved))
+    below = [
+        Text(f"{_full_name(table.columns[i])}: " + ", ".join(f"{row[0]} {row[i]}" for row in table.rows))
+        for i in moved
+    ]
+    notes = [Text(f"[{i}] {note}", style="dim") for i, note in enumerate(table.footnotes, 1)]
+    return Group(drawn, *below, *notes)

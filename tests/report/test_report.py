@@ -1,0 +1,272 @@
+"""The report of made-up results: page, figures, tables, what is said of missing or incomparable numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engram.errors import EngramError
+from engram.report import figures as fig
+from engram.report import write_report
+from engram.report.gallery import load_samples, slug
+from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table, terminal
+from engram.results import FoundResult, find_results, read_result, seed_result, write_result
+
+sys.path.insert(0, str(Path(__file__).parent))
+import synthetic
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and refuses tags that do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = synthetic.write_comparison(tmp_path_factory.mktemp("comparison"))
+    assert write_report(root) == root / "report.html"
+    return root
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    parsed = Page()
+    parsed.feed(html)
+    parsed.close()
+    assert parsed.open == []
+    return parsed
+
+
+def test_page_needs_nothing_else(html: str, page: Page) -> None:
+    assert not re.search(r"https?://|//cdn|url\(|@import", html)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "srcset"):
+            value = attrs.get(name)
+            if value is not None:
+                assert value.startswith("data:image/png;base64," if tag == "img" else "#")
+
+
+def test_images_open_and_are_described(page: Page) -> None:
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    # 4 overview; matrix, confusion, losses of three methods; samples, masks, gates of the generative one
+    assert len(images) == 4 + 3 * 3 + 3
+    for attrs in images:
+        data = base64.b64decode((attrs["src"] or "").split(",", 1)[1])
+        assert Image.open(io.BytesIO(data)).width > 400
+        assert len(attrs["alt"] or "") > 30
+
+
+def test_figures_are_saved_twice(folder: Path) -> None:
+    png = {p.stem for p in (folder / "figures").glob("*.png")}
+    assert png == {p.stem for p in (folder / "figures").glob("*.pdf")}
+    assert {"accuracy-curves", "forgetting-curves", "storage", "network-growth", "dgmw-gates"} <= png
+
+
+def test_links_lead_somewhere(page: Page) -> None:
+    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = [(attrs["href"] or "")[1:] for tag, attrs in page.tags if tag == "a"]
+    assert set(targets) <= set(ids)
+
+
+def test_tables_are_accessible(page: Page) -> None:
+    tables = sum(tag == "table" for tag, _ in page.tags)
+    assert tables == sum(tag == "caption" for tag, _ in page.tags) >= 9
+    scopes = {attrs.get("scope") for tag, attrs in page.tags if tag == "th"}
+    assert scopes == {"row", "col"}
+
+
+def test_page_says_what_is_not_comparable(html: str) -> None:
+    assert "finetune: seed 3 failed and is left out of every number" in html
+    assert "number of stored real samples differs" in html
+    assert "What a method may read (reads) differs" in html
+    assert "mean over 3 seeds ± half width of its 95 % Student-t interval" in html
+
+
+def test_same_results_give_the_same_page(folder: Path, html: str, tmp_path: Path) -> None:
+    root = tmp_path / "again"
+    write_result(root / "results.json", read_result(folder / "icarl"))
+    first = write_report(root).read_bytes()
+    pdf = (root / "figures" / "icarl-losses.pdf").read_bytes()
+    assert write_report(root).read_bytes() == first
+    assert (root / "figures" / "icarl-losses.pdf").read_bytes() == pdf
+    assert not list(root.glob(".*"))
+
+
+def test_headline_orders_by_accuracy_and_names_the_spread(folder: Path) -> None:
+    results = [f.result for f in find_results(folder)]
+    table = headline_table(results)
+    assert [row[0] for row in table.rows] == ["dgmw", "icarl", "finetune"]
+    names = [c.name for c in table.columns]
+    best = dict(zip(names, table.rows[0], strict=True))
+    summary = results[0]["summary"]["final_average_accuracy"]
+    half = (summary["ci95"][1] - summary["ci95"][0]) / 2
+    assert best["Final average accuracy"] == f"{100 * summary['mean']:.1f} ± {100 * half:.1f}"
+    assert best["Worst seed"] == f"{100 * summary['worst']:.1f}"
+    assert best["solver"] == "separate (generated)"
+    last = dict(zip(names, table.rows[2], strict=True))
+    assert last["Seeds"] == "3 of 4"
+    assert last["acc_gen"] == "–"
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    result = read_result(write_result(tmp_path, synthetic.result("dgmw", n_seeds=1)))
+    table = headline_table([result])
+    assert "1 seed, hence no interval" in table.title
+    assert table.footnotes == ("dgmw: n = 1, no interval.",)
+    assert "±" not in "".join(table.rows[0])
+    figure = fig.accuracy_curves([result])
+    assert not figure.axes[0].collections
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_table_keeps_numbers_whole(folder: Path, width: int) -> None:
+    from rich.console import Console
+
+    table = headline_table([f.result for f in find_results(folder)])
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(terminal(table, width=width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert table.rows[0][3] in text
+    assert all(row[0] in text for row in table.rows)
+    assert "separate (generated)" in text
+    assert all(f"[{i}]" in text for i in range(1, len(table.footnotes) + 1))
+
+
+def test_tables_hold_the_numbers(folder: Path) -> None:
+    result = read_result(folder / "finetune")
+    assert (
+        accuracy_table([result])
+        .rows[0][2]
+        .startswith(f"{100 * result['summary']['average_accuracy']['mean'][0]:.1f} ±")
+    )
+    matrix = matrix_table(result)
+    assert matrix.rows[0][2] == "–"
+    mean = 100 * np.mean([s["accuracy_matrix"][4][0] for s in result["seeds"][:3]])
+    assert matrix.rows[4][1].startswith(f"{mean:.1f} ±")
+    failed = seed_table(result).rows[3]
+    assert failed[1:3] == ("failed", "–")
+    assert "not finite" in failed[-1]
+
+
+def test_nothing_finished_still_gives_a_page(tmp_path: Path) -> None:
+    data = synthetic.result("finetune", n_seeds=0, failed=True)
+    write_result(tmp_path, data)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "no finished seed" in text
+    assert "<img" not in text
+
+
+def test_text_from_results_is_escaped(tmp_path: Path) -> None:
+    data = synthetic.result("finetune", n_seeds=0)
+    data["label"] = "<b>x</b> & $y$"
+    data["seeds"] = [seed_result(0, [], status="failed", error="<script>alert(1)</script>")]
+    write_result(tmp_path, data)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "<b>x</b>" not in text
+
+
+def test_one_task_and_equal_labels(tmp_path: Path) -> None:
+    """One task has no forgetting, and a label with dollars and braces is drawn as it is."""
+    for name in ("a", "b"):
+        data = synthetic.result("finetune", n_seeds=2, n_tasks=1)
+        data["label"] = "lr $10^{-3$"
+        write_result(tmp_path / name / "results.json", data)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "lr $10^{-3$ (2)" in text
+    assert "forgetting-curves" not in text
+
+
+def test_many_tasks_and_classes(tmp_path: Path) -> None:
+    result = read_result(write_result(tmp_path, synthetic.result("dgmw", n_seeds=2, n_tasks=25)))
+    for figure in (fig.accuracy_matrix(result), fig.confusion_matrix(result), fig.network_growth([result])):
+        figure.canvas.draw()
+        ticks = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+        assert 5 <= len(ticks) <= 20
+
+
+def test_samples_outside_the_folder_or_damaged_are_not_read(folder: Path, tmp_path: Path) -> None:
+    good = read_result(folder / "dgmw")
+    found = load_samples(FoundResult(folder / "dgmw", good))
+    assert found is not None
+    assert found[0] == 0
+    assert found[1].shape == (10, 8, 1, 8, 8)
+    good["seeds"][0]["samples"] = "../dgmw/seed-0/samples.safetensors"
+    assert load_samples(FoundResult(folder / "icarl", good)) is None
+    (tmp_path / "broken.safetensors").write_bytes(b"broken")
+    good["seeds"][0]["samples"] = "broken.safetensors"
+    assert load_samples(FoundResult(tmp_path, good)) is None
+
+
+def test_colour_samples(folder: Path) -> None:
+    result = read_result(folder / "dgmw")
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 3, 8, 8), dtype=np.uint8)
+    figure = fig.sample_grid(result, images, np.array([0, 1]), seed=0)
+    shown = figure.axes[0].images[0].get_array()
+    assert shown is not None
+    np.testing.assert_array_equal(shown[:8, :8], images[0, 0].transpose(1, 2, 0))
+
+
+def test_curves_show_the_summary(folder: Path) -> None:
+    results = [read_result(folder / m) for m in ("dgmw", "icarl")]
+    lines = fig.accuracy_curves(results).axes[0].lines
+    for line, result in zip(lines, results, strict=True):
+        mean = result["summary"]["average_accuracy"]["mean"]
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(mean))
+    assert lines[0].get_color() != lines[1].get_color()
+    assert lines[0].get_marker() != lines[1].get_marker()
+
+
+def test_growth_worst_case_is_linear(folder: Path) -> None:
+    result = read_result(folder / "dgmw")
+    size, _, worst = fig.network_growth([result]).axes[0].lines
+    first = np.asarray(size.get_ydata())[0]
+    np.testing.assert_allclose(worst.get_ydata(), first * np.arange(1, 6))
+
+
+def test_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngramError, match=r"no results\.json"):
+        write_report(tmp_path)
+
+
+def test_slug() -> None:
+    assert slug("DGMw, solver=joint") == "dgmw-solver-joint"
+    assert slug("***") == "method"
+
+
+def test_importing_the_report_imports_nothing_heavy() -> None:
+    code = "import sys, engram.report, engram.results; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in ("matplotlib", "scipy", "jinja2", "rich", "yaml", "safetensors"):
+        assert f"'{name}'" not in done.stdout

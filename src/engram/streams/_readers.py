@@ -16,10 +16,11 @@ HUB_TIMEOUT_S = 10.0
 
 
 def identity(root: Path) -> str:
-    """A hash of the path, size and time of every file in a folder: changes when the folder's content does."""
+    """A hash of folders' names and files' names, sizes and times: changes when the content does."""
     digest = hashlib.sha256(str(root.resolve()).encode())
     for folder, subfolders, files in os.walk(root):
         subfolders.sort()
+        digest.update(f"\n{os.path.relpath(folder, root)}/".encode())  # an empty folder is an empty class
         for name in sorted(files):
             path = os.path.join(folder, name)
             facts = os.stat(path)
@@ -48,11 +49,10 @@ def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
             revision = huggingface_hub.HfApi().dataset_info(repository, timeout=HUB_TIMEOUT_S).sha
         splits = datasets.load_dataset(repository, config, revision=revision)
     except Exception as fault:  # network, permission, name, format: many types, and they change with versions
-        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else "no details"
         raise DataError(
             f"{repository} must be reachable on the Hugging Face hub, or lie in data_dir, got "
             f"{type(fault).__name__}: "
-            f"{reason.rstrip('.')}: put it in a folder and give --data-dir (data_dir=), "
+            f"{_first_line(fault)}: put it in a folder and give --data-dir (data_dir=), "
             "or check the network and the name."
         ) from fault
     table = from_datasets(repository, splits, columns)
@@ -80,23 +80,41 @@ def _parquet_files(root: Path) -> dict[str, list[Path]]:
 
 def _read_parquet(root: Path, files: dict[str, list[Path]], columns: Columns) -> Table:
     import datasets  # here, since it is slow to import
+    from pyarrow import parquet
 
     splits = {}
     # `datasets` writes a copy of what it reads: into a folder of ours that goes away, never beside the data
     with tempfile.TemporaryDirectory(prefix="engram-") as scratch, _quiet():
         for split, paths in files.items():
+            names = [str(p) for p in paths]
             try:
-                names = [str(p) for p in paths]
+                n_rows = sum(parquet.read_metadata(name).num_rows for name in names)
+            except Exception as fault:  # pyarrow's own types, by version
+                raise _unreadable(paths[0].parent, split, fault) from fault
+            if n_rows == 0:  # which `datasets` cannot read
+                raise DataError(
+                    f"{root}: the {split} split must hold at least one image, got none: check {names[0]}."
+                )
+            try:
                 splits[split] = datasets.load_dataset(
                     "parquet", data_files=names, split="train", cache_dir=scratch, keep_in_memory=True
                 )
-            except Exception as fault:  # pyarrow's and datasets' own types, by version
-                reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-                raise DataError(
-                    f"{paths[0].parent}: {split}*.parquet must be readable Parquet tables, got {reason}: "
-                    "copy or download them again."
-                ) from fault
+            except Exception as fault:  # datasets wraps pyarrow's errors in its own
+                raise _unreadable(paths[0].parent, split, fault.__cause__ or fault) from fault
     return from_datasets(str(root), splits, columns)
+
+
+def _unreadable(folder: Path, split: str, fault: BaseException) -> DataError:
+    return DataError(
+        f"{folder}: {split}*.parquet must be readable Parquet tables, got {_first_line(fault)}: copy or "
+        "download them again."
+    )
+
+
+def _first_line(fault: BaseException) -> str:
+    """The first line of an exception's text, without a full stop; its type where it has no text."""
+    lines = str(fault).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(fault).__name__
 
 
 @contextlib.contextmanager

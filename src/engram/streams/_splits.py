@@ -73,7 +73,7 @@ def choose_rows(
         if int(smallest) < 2:
             raise DataError(
                 f"{data.name}: a validation split needs 2 training samples of each class, got "
-                f'{int(smallest)} of "{data.class_names[int(label)]}": set valid_fraction=0 or use more samples.'
+                f'{int(smallest)} of "{data.class_names[int(label)]}": set valid_fraction=0 or add samples.'
             )
 
         def n_held(size: int) -> int:

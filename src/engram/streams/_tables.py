@@ -68,11 +68,17 @@ def from_datasets(origin: str, splits: Mapping[str, Any], columns: Columns) -> T
     if image is None:
         image = _choose(origin, "image", "image_column", _image_columns(features), ("image", "img"))
     label = columns.label or _label_column(origin, features, image)
+    names = getattr(features[label], "names", None)
+    for split in roles.values():
+        if getattr(splits[split].features.get(label), "names", None) != names:
+            raise DataError(
+                f'{origin}: column "{label}" must have the same class names in every split, got others in '
+                f'"{split}": write the splits with one list of names.'
+            )
     raw = {
         role: _plain_labels(f'{origin}, split "{split}"', splits[split][label])
         for role, split in roles.items()
     }
-    names = getattr(features[label], "names", None)
     if names is None:
         values = sorted({v for column in raw.values() for v in column})
         place = {v: k for k, v in enumerate(values)}

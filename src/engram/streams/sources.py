@@ -132,9 +132,9 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None, columns: Columns) 
     if name in SHORT_NAMES:
         return _hub(SHORT_NAMES[name], name, columns)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _folder(path, columns)
-    if path.exists():
+    if name and path.exists():
         raise DataError(f"a data set must be a folder, got the file {path}: give the folder that holds it.")
     if _HUB_NAME.fullmatch(name):
         return _hub(name, name, columns)

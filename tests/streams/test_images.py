@@ -1,0 +1,148 @@
+"""ImageData, from_arrays, resize, to_channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engram.errors import ConfigError, DataError
+from engram.streams import ImageData, fingerprint, from_arrays, resize, to_channels
+from engram.streams.images import resize_pixels
+
+X = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+Y = [0, 1, 0, 1]
+
+
+def test_grey_arrays_get_a_channel():
+    data = from_arrays(X, Y, X[:2], Y[:2])
+    assert data.image_shape == (1, 5, 6)
+    assert data.n_classes == 2
+    assert torch.equal(data.train_x[:, 0], torch.from_numpy(X))
+    assert data.train_x.dtype == torch.uint8
+    assert data.train_y.dtype == torch.int64
+
+
+def test_channels_last_and_first_agree():
+    last = np.stack([X, X + 100, X + 50], axis=-1)
+    first = last.transpose(0, 3, 1, 2)
+    a = from_arrays(last, Y, last, Y)
+    b = from_arrays(torch.from_numpy(first.copy()), torch.tensor(Y), first, Y)
+    assert a.fingerprint == b.fingerprint
+    assert a.image_shape == (3, 5, 6)
+
+
+def test_ambiguous_layout_must_be_said():
+    x = np.zeros((2, 3, 8, 3), np.uint8)
+    with pytest.raises(DataError, match=r'layout="NCHW" or layout="NHWC"'):
+        from_arrays(x, [0, 1], x, [0, 1])
+    assert from_arrays(x, [0, 1], x, [0, 1], layout="NCHW").image_shape == (3, 8, 3)
+    assert from_arrays(x, [0, 1], x, [0, 1], layout="NHWC").image_shape == (3, 3, 8)
+    two = np.zeros((2, 5, 8, 7), np.uint8)
+    with pytest.raises(DataError, match="channels"):
+        from_arrays(two, [0, 1], two, [0, 1])
+    with pytest.raises(ConfigError, match="layout"):
+        from_arrays(X, Y, X, Y, layout="HWC")  # type: ignore[arg-type]
+
+
+def test_arrays_are_copied():
+    x = X.copy()
+    data = from_arrays(x, Y, x, Y)
+    x[:] = 0
+    assert torch.equal(data.train_x[:, 0], torch.from_numpy(X))
+
+
+def test_floats_are_rounded_and_said():
+    x = np.array([[[0.0, 1.0]], [[0.5, 0.002]]], np.float32)
+    data = from_arrays(x, [0, 1], x, [0, 1])
+    assert data.train_x.flatten().tolist() == [0, 255, 128, 1]
+    assert data.notes == ("float pixels in [0, 1] rounded to bytes",)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
+def test_floats_out_of_range_are_refused(value):
+    x = np.full((2, 3, 3), value)
+    with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
+        from_arrays(x, [0, 1], x, [0, 1])
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_labels_of_any_value_are_mapped_in_sorted_order(labels):
+    x = np.zeros((len(labels), 2, 2), np.uint8)
+    data = from_arrays(x, labels, x, labels)
+    assert [int(data.class_names[k]) for k in data.train_y.tolist()] == labels
+    assert [int(n) for n in data.class_names] == sorted(set(labels))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_x": X.reshape(4, 30)}, "reshape it first"),
+        ({"train_x": X.astype(np.int32)}, "must be uint8"),
+        ({"train_x": "pixels"}, "array or tensor of numbers"),
+        ({"train_x": X[:0], "train_y": np.zeros(0, int)}, "at least one image"),
+        ({"train_x": X[:3]}, "one an image"),
+        ({"train_y": [0.0, 1.0, 0.0, 1.0]}, "must be integers"),
+        ({"train_y": [0, 0, 0, 0]}, r'1 of 2 have no train sample \("1"\)'),
+        ({"test_y": [1, 1, 1, 1]}, r'1 of 2 have no test sample \("0"\)'),
+        ({"test_x": X[:, :4]}, "must have one shape"),
+        ({"class_names": ["a"]}, "one name for each of the 2 labels"),
+    ],
+)
+def test_unusable_arrays_are_refused(change, message):
+    arguments = {"train_x": X, "train_y": Y, "test_x": X, "test_y": Y} | change
+    with pytest.raises(DataError, match=message) as caught:
+        from_arrays(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_image_data_is_checked_however_it_is_made():
+    x, y = torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2])
+    with pytest.raises(DataError, match=r"must lie in 0\.\.1"):
+        ImageData("made", x, y, x, y, ("a", "b"), "")
+    with pytest.raises(DataError, match="from_arrays, which converts"):
+        ImageData("made", x.float(), y, x, y, ("a", "b"), "")
+
+
+def test_fingerprint_sees_shape_bytes_and_labels():
+    a = torch.arange(4, dtype=torch.uint8)
+    assert fingerprint(a) == fingerprint(a.clone())
+    assert len({fingerprint(a), fingerprint(a.reshape(2, 2)), fingerprint(a + 1), fingerprint(a.long())}) == 4
+
+
+def test_resize_keeps_constants_and_averages(make_data):
+    data = make_data(shape=(1, 8, 8))
+    small = resize(data, 4)
+    assert small.image_shape == (1, 4, 4)
+    assert small.fingerprint != data.fingerprint
+    assert small.notes == ("resized from 8x8 to 4x4 pixels (bilinear)",)
+    assert resize(data, 8) is data
+    assert abs(float(small.train_x.float().mean()) - float(data.train_x.float().mean())) < 3
+    constant = np.full((2, 6, 9), 77, np.uint8)
+    assert set(resize(from_arrays(constant, [0, 1], constant, [0, 1]), 5).train_x.unique().tolist()) == {77}
+
+
+def test_resize_of_one_image_does_not_depend_on_the_others(make_data):
+    data = make_data(shape=(3, 9, 7))
+    alone = torch.cat([resize_pixels(x.unsqueeze(0), 5) for x in data.train_x])
+    assert torch.equal(alone, resize(data, 5).train_x)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, "8"])
+def test_resize_refuses_other_sizes(make_data, size):
+    with pytest.raises(ConfigError, match="image_size must be an integer >= 1"):
+        resize(make_data(), size)
+
+
+def test_to_channels_repeats_grey(make_data):
+    data = make_data()
+    wide = to_channels(data, 3)
+    assert wide.image_shape == (3, 4, 4)
+    assert all(torch.equal(wide.test_x[:, c], data.test_x[:, 0]) for c in range(3))
+    assert wide.notes == ("grey repeated over 3 channels",)
+    assert to_channels(wide, 3) is wide
+    with pytest.raises(ConfigError, match="repeats grey images"):
+        to_channels(wide, 1)

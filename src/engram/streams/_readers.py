@@ -96,9 +96,8 @@ def _read_parquet(root: Path, files: dict[str, list[Path]], columns: Columns) ->
                     f"{root}: the {split} split must hold at least one image, got none: check {names[0]}."
                 )
             try:
-                splits[split] = datasets.load_dataset(
-                    "parquet", data_files=names, split="train", cache_dir=scratch, keep_in_memory=True
-                )
+                # not load_dataset("parquet", ...): it reports its use to the hub and waits for a dead network
+                splits[split] = datasets.Dataset.from_parquet(names, cache_dir=scratch, keep_in_memory=True)
             except Exception as fault:  # datasets wraps pyarrow's errors in its own
                 raise _unreadable(paths[0].parent, split, fault.__cause__ or fault) from fault
     return from_datasets(str(root), splits, columns)

@@ -199,7 +199,7 @@ def _digits() -> Arrays:
     from sklearn.datasets import load_digits  # here, since it is slow to import
 
     bunch = load_digits()
-    # values are whole numbers 0..16; 255 / 16 never lands on a half, so rounding is the same everywhere
+    # values are whole numbers 0..16, so every product is exact; the one half, 8 * 255 / 16, becomes 128
     x = (torch.from_numpy(bunch.images) * 255 / 16).round().to(torch.uint8).unsqueeze(1)
     y = torch.from_numpy(bunch.target).to(torch.int64)
     return _with_test_split(x, y, tuple(str(k) for k in range(10)), [])

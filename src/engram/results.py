@@ -240,7 +240,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     Args:
         path: the file, or the folder that holds ``results.json``.
     Returns:
-        The dictionary of schema 1.
+        The dictionary of schema 1, its summary recomputed from the seeds.
     Raises:
         EngramError: one line, when the file is missing, is not JSON, or is not a result of schema 1.
     """
@@ -253,7 +253,12 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     except ValueError as error:
         raise EngramError(f"{source} is not a result file: it is not JSON ({error}).") from error
     _validate(data, str(source))
-    return dict(data)
+    return {
+        "facts": {},
+        **data,
+        "label": data.get("label", data["method"]),
+        "summary": summarise(data["seeds"]),
+    }
 
 
 def find_results(directory: str | os.PathLike[str]) -> list[FoundResult]:

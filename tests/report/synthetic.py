@@ -52,7 +52,8 @@ def _gates(rng: np.random.Generator, hard: float, used: float) -> dict[str, Any]
 
 
 def _generative_task(rng: np.random.Generator, t: int) -> dict[str, Any]:
-    weights = int(54912 * (1 + 0.55 * t))
+    weights = round(54912 * (1 + 0.55 * t))
+    sizes = [weights // 2, weights // 4, weights - weights // 2 - weights // 4]
     return {
         "task": t,
         "seconds": 8.0 + t,
@@ -65,12 +66,12 @@ def _generative_task(rng: np.random.Generator, t: int) -> dict[str, Any]:
         "growth": {
             "widths": [24 + 9 * t, 12 + 5 * t, 6 + 2 * t],
             "weights": weights,
-            "reserved": int(weights * 0.55 * (1 - 0.6 ** (t + 1))),
+            "reserved": [int(size * 0.55 * (1 - 0.6 ** (t + 1))) for size in sizes],
             "widths_after": [33 + 9 * t, 17 + 5 * t, 8 + 2 * t],
             "weights_after": int(54912 * (1.55 + 0.55 * t)),
         },
         "mask_use": [
-            {"layer": i, "size": 49152 // 4**i, "used": 4000 // 2**i, "newly": n, "reused": 4000 // 2**i - n}
+            {"layer": i, "size": sizes[i], "used": 4000 // 2**i, "newly": n, "reused": 4000 // 2**i - n}
             for i, n in ((i, int(4000 // 2**i * (0.25 + 0.75 * 0.6**t))) for i in range(3))
         ],
     }

@@ -250,9 +250,31 @@ def test_curves_show_the_summary(folder: Path) -> None:
 
 def test_growth_worst_case_is_linear(folder: Path) -> None:
     result = read_result(folder / "dgmw")
-    size, _, worst = fig.network_growth([result]).axes[0].lines
+    size, worst, _ = fig.network_growth([result]).axes[0].lines
     first = np.asarray(size.get_ydata())[0]
     np.testing.assert_allclose(worst.get_ydata(), first * np.arange(1, 6))
+
+
+def test_reserved_units_are_not_drawn_as_weights(folder: Path) -> None:
+    result = read_result(folder / "dgmw")
+    for task in result["seeds"][0]["tasks"]:
+        for layer in task["mask_use"]:
+            layer["size"] = 24
+    assert len(fig.network_growth([result]).axes[0].lines) == 2
+
+
+def test_only_the_last_row_measured(tmp_path: Path) -> None:
+    """Joint training once on all tasks: a final accuracy, but no curve and no forgetting."""
+    data = synthetic.result("joint", n_seeds=2)
+    for index, seed in enumerate(data["seeds"]):
+        matrix = [[None] * 5] * 4 + [[0.9, 0.9, 0.8, 0.9, 0.9 - 0.1 * index]]
+        data["seeds"][index] = seed_result(seed["seed"], matrix)
+    write_result(tmp_path, data)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    row = headline_table([read_result(tmp_path)]).rows[0]
+    assert row[3].startswith("87.0 ±")
+    assert row[5] == "–"
+    assert "<img" in text
 
 
 def test_folder_without_results_is_refused(tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ def network_growth(results: Sequence[Result]) -> Figure:
     """Weights of the growing network while learning task t against the linear worst case size_1 * t.
 
     Args:
-        results: results with `has_growth`. The size before the first task's expansion is size_1; the filled
-            area is what earlier tasks and this one have reserved by its end.
+        results: results with `has_growth`. The first task has size_1. Where masks cover weights, a thin
+            line shows what this task and the earlier ones have reserved by its end.
     """
     note = f"{setting_words(results)}; {counts_words(results)} (band)."
     figure = new_figure(WIDTH, 3.9, "Network size, and its linear worst case", note)
@@ -108,7 +108,6 @@ def network_growth(results: Sequence[Result]) -> Figure:
     for index, result in enumerate(results):
         logs = _tasks_with(result, "growth")
         sizes = np.array([[t["growth"]["weights"] for t in tasks] for tasks in logs], dtype=np.float64) / 1e3
-        reserved = np.array([[t["growth"].get("reserved") or 0 for t in tasks] for tasks in logs]) / 1e3
         x = np.arange(1, sizes.shape[1] + 1)
         style = line_style(index)
         label = f"{result['label']} (n={len(logs)})"
@@ -117,14 +116,22 @@ def network_growth(results: Sequence[Result]) -> Figure:
         if all(b is not None for b in bands):
             low, high = np.array(bands, dtype=np.float64).T
             axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
-        axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label="… reserved")
         worst = sizes[:, 0].mean() * x
         axes.plot(x, worst, color=style["color"], linewidth=1, linestyle=":", label="… size_1 · t")
+        if all(_counts_weights(t) for tasks in logs for t in tasks):
+            reserved = np.array([[np.sum(t["growth"]["reserved"]) for t in tasks] for tasks in logs]) / 1e3
+            axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label="… reserved")
     task_axis(axes, max(len(r["tasks"]) for r in results), "task")
     axes.set_ylabel("weights [thousands]")
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right upper")
     return figure
+
+
+def _counts_weights(task: Mapping[str, Any]) -> bool:
+    """Whether masks cover every weight, so that what is reserved counts weights and not units."""
+    growth, use = task["growth"], task.get("mask_use") or []
+    return growth.get("reserved") is not None and sum(layer["size"] for layer in use) == growth["weights"]
 
 
 @styled

@@ -90,7 +90,7 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
                 folder, "network-growth", figures.network_growth(growing),
                 f"Line chart of the number of weights per task of {', '.join(r['label'] for r in growing)}, "
                 "against a line that adds the first task's size at every task.",
-                "Size while learning a task, what is reserved at its end, and one more first network a task.",
+                "Weights while learning a task; as many again at every task is the worst case.",
             )
         )  # fmt: skip
     return out

@@ -205,7 +205,7 @@ def terminal(table: Table, *, width: int = 120) -> Group:
 
     Args:
         table: any table of this module.
-        width: columns of the terminal; below 100 text and minor columns move below the table, and numbers stay whole.
+        width: columns of the terminal; below 100 text and minor columns move below the table.
     """
     from rich import box
     from rich.console import Group

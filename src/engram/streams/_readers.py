@@ -51,8 +51,7 @@ def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
     except Exception as fault:  # network, permission, name, format: many types, and they change with versions
         raise DataError(
             f"{repository} must be reachable on the Hugging Face hub, or lie in data_dir, got "
-            f"{type(fault).__name__}: "
-            f"{_first_line(fault)}: put it in a folder and give --data-dir (data_dir=), "
+            f"{type(fault).__name__}: {_first_line(fault)}: put it in a folder and give --data-dir (data_dir=), "
             "or check the network and the name."
         ) from fault
     table = from_datasets(repository, splits, columns)
@@ -65,11 +64,12 @@ def _parquet_files(root: Path) -> dict[str, list[Path]]:
         found = sorted(folder.glob("*.parquet"))
         if not found:
             continue
-        splits = {
-            split: [p for p in found if p.name.lower().startswith(split)] for split in ("train", *TEST_NAMES)
-        }
-        # "valid" would claim the files of "validation" too; the longer name comes first in TEST_NAMES
-        splits = {split: paths for split, paths in splits.items() if paths}
+        splits = {}
+        for split in ("train", *TEST_NAMES):
+            paths = [p for p in found if p.name.lower().startswith(split)]
+            # one test split is enough, and "val" would claim the files of "validation" again
+            if paths and len(splits) < 2:
+                splits[split] = paths
         if "train" not in splits:
             raise DataError(
                 f"{folder} must hold train*.parquet and test*.parquet, got {found[0].name}: rename the files."

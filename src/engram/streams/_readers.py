@@ -51,8 +51,8 @@ def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
     except Exception as fault:  # network, permission, name, format: many types, and they change with versions
         raise DataError(
             f"{repository} must be reachable on the Hugging Face hub, or lie in data_dir, got "
-            f"{type(fault).__name__}: {_first_line(fault)}: put it in a folder and give --data-dir (data_dir=), "
-            "or check the network and the name."
+            f"{type(fault).__name__}: {_first_line(fault)}: put it in a folder and give --data-dir "
+            "(data_dir=), or check the network and the name."
         ) from fault
     table = from_datasets(repository, splits, columns)
     note = f"from the Hugging Face hub, {repository}" + (f", revision {revision}" if revision else "")
@@ -64,7 +64,7 @@ def _parquet_files(root: Path) -> dict[str, list[Path]]:
         found = sorted(folder.glob("*.parquet"))
         if not found:
             continue
-        splits = {}
+        splits: dict[str, list[Path]] = {}
         for split in ("train", *TEST_NAMES):
             paths = [p for p in found if p.name.lower().startswith(split)]
             # one test split is enough, and "val" would claim the files of "validation" again

@@ -186,6 +186,14 @@ class Feeder:
         return x[a:b], y[a:b]
 
 
+def _laid_out_as(p: Tensor, g: Tensor) -> Tensor:
+    """The gradient with the parameter's strides: fused optimisers read both in order of memory.
+
+    ``torch.autograd.grad`` returns what the kernels left, which for the double backward of a convolution is permuted.
+    """
+    return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+
+
 def gradients(update: Update, player: Player, batch: Batch, step: Step) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Terms (detached) and the gradient of their sum by parameter name, for one update."""
     terms = update.loss(batch, step)
@@ -193,7 +201,7 @@ def gradients(update: Update, player: Player, batch: Batch, step: Step) -> tuple
     parameters = list(player.parameters.values())
     raw = torch.autograd.grad(total, parameters, allow_unused=True)
     grads = {
-        name: (torch.zeros_like(p) if g is None else g)
+        name: (torch.zeros_like(p) if g is None else _laid_out_as(p, g))
         for (name, p), g in zip(player.parameters.items(), raw, strict=True)
         if g is not None or player.zero_unused
     }

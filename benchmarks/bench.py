@@ -1,0 +1,376 @@
+"""What engram's loop costs beside the same mathematics written by hand (``limit/``): docs/benchmarks.md.
+
+    python benchmarks/bench.py [--quick] [--device cpu] [--out FILE]
+
+Both train from the same weights on the same batches and noise, in one process on one thread, in blocks that take turns:
+engram's own epochs through its real loop, then the hand-written one. A ratio is that of two neighbouring blocks.
+Reads MNIST where ENGRAM_DATA names a folder that holds it, random images of the same shape otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import engram  # noqa: F401
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from limit import dgm as limit_dgm
+from limit import finetune as limit_finetune
+
+from engram import seeds
+from engram.checkpoint import Checkpoints
+from engram.loop import EpochEnd, LoopState, run_phase, train_task
+from engram.methods.base import Context, Method, Phase, Task
+from engram.methods.registry import method as method_named
+from engram.networks import Dcgan, Dcgan8, Mlp
+from engram.networks.base import Network
+from engram.protocols.evaluation import Protocol
+from engram.streams import Samples, Stream
+from engram.streams.builders import class_incremental
+from engram.streams.images import ImageData, fingerprint
+from engram.streams.sources import load
+
+TARGET = 1.25
+SEED = 0
+
+
+def random_images(size: int, per_class: int = 6000, n_classes: int = 10) -> ImageData:
+    """Random grey images with as many training samples a class as MNIST has, about."""
+    g = torch.Generator().manual_seed(SEED)
+    train_y, test_y = (torch.arange(n_classes).repeat(n) for n in (per_class, 10))
+    train_x, test_x = (
+        torch.randint(0, 256, (len(y), 1, size, size), dtype=torch.uint8, generator=g) for y in (train_y, test_y)
+    )
+    names = tuple(str(k) for k in range(n_classes))
+    print_ = fingerprint(train_x, train_y, test_x, test_y)
+    return ImageData("random images", train_x, train_y, test_x, test_y, names, print_)
+
+
+def images(size: int | None) -> ImageData:
+    """MNIST from ENGRAM_DATA, or random images, with a word."""
+    root = os.environ.get("ENGRAM_DATA")
+    if root and (Path(root) / "mnist").is_dir():
+        return load("mnist", image_size=size)
+    print("ENGRAM_DATA holds no mnist: random images of the same shape are used.")
+    return random_images(size or 28)
+
+
+@dataclass
+class Subject:
+    """A method that stands at the start of a phase, as the loop leaves it there."""
+
+    method: Method
+    task: Task
+    phase: Phase
+    data: Samples
+    state: LoopState
+
+
+def at_task(
+    name: str, network: Network, stream: Stream, index: int, *, blocks: int, steps: int | None, **options: Any
+) -> Subject:
+    """A method at the start of task ``index``: each earlier task was trained for two steps.
+
+    Args:
+        blocks: epochs of the phase to come.
+        steps: its steps an epoch; None for whole passes.
+        options: of the method.
+    """
+    short = method_named(name, epochs=1, steps_per_epoch=2, **options)
+    protocol = Protocol("class")
+    context = Context(network, stream.image_shape, stream.n_classes, "class", SEED)
+    method = short.make(short.config, context).to(stream.device)
+    state = LoopState()
+    for i in range(index):
+        train_task(method, protocol.task(stream, i), stream.train(i), state, SEED)
+    method.config = dataclasses.replace(short.config, epochs=blocks, steps_per_epoch=steps)
+    task, data = protocol.task(stream, index), stream.train(index)
+    method.begin_task(task, data)
+    (phase,) = method.phases(task, len(data))
+    return Subject(method, task, phase, data, state)
+
+
+def rows_of(pool: str, n: int, needed: int, names: tuple[object, ...]) -> Tensor:
+    """The rows that engram's feeder reads from a pool in an epoch."""
+    g = seeds.generator(SEED, "order", pool, *names)
+    return torch.cat([torch.randperm(n, generator=g) for _ in range(math.ceil(needed / n))])[:needed]
+
+
+class DgmTwin:
+    """The hand-written loop with the weights of a subject, fed with the same rows and noise."""
+
+    def __init__(self, subject: Subject) -> None:
+        method, task, data = subject.method, subject.task, subject.data
+        pools = method.pools(task, "gan", 0, data)
+        g, critic = method.generator, method.critic
+        reserved = [g.reserved(i) for i in range(len(g.weights))]
+        self.subject, self.pools = subject, ["task", *pools]
+        self.sizes = [len(data), *(len(p) for p in pools.values())]
+        n_d = critic.trunk.n_features // 64
+        replay = [p.x for p in pools.values()]
+        self.limit = limit_dgm.Dgm(task.index, g.widths[-1], g.widths[0], reserved, data.x, replay, n_d)
+        with torch.no_grad():
+            for ours, theirs in self.pairs():
+                theirs.copy_(ours)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Parameters and running statistics of both, engram's first."""
+        g, critic, t = self.subject.method.generator, self.subject.method.critic, self.subject.task.index
+        limit = self.limit
+        pairs = [*zip(g.weights, limit.weights, strict=True), *zip(g.embeddings, limit.embeddings, strict=True)]
+        modules = (
+            (g.norms[t], limit.norms),
+            (g.outputs[t], limit.output),
+            (critic.trunk, limit.trunk),
+            (critic.adversarial, limit.adversarial),
+            (critic.classes, limit.classes),
+        )
+        for ours, theirs in modules:
+            pairs += zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+        return pairs
+
+    def block(self, epoch: int) -> dict[str, float]:
+        """One epoch by hand; the mean losses."""
+        phase, task = self.subject.phase, self.subject.task
+        device = self.subject.data.x.device
+        names = (task.index, phase.name, epoch)
+        noise = seeds.generator(SEED, "noise", *names, device=device)
+        shuffle = seeds.generator(SEED, "chunks", *names)
+        size, steps = phase.batch_size, phase.steps_per_epoch or math.ceil(self.sizes[0] / phase.batch_size)
+        stop = steps * size if phase.steps_per_epoch else self.sizes[0]
+        rows = {
+            p: rows_of(p, n, steps * size, names)[:stop].to(device)
+            for p, n in zip(self.pools, self.sizes, strict=True)
+        }
+        in_order = [*self.pools[1:], "task"]
+        sums: dict[str, Tensor] = {}
+        for i in range(steps):
+            slopes = limit_dgm.slopes(epoch, phase.epochs, i, steps)
+            batch = [rows[p][i * size : (i + 1) * size] for p in in_order]
+            for key, value in self.limit.iteration(batch, slopes, noise, shuffle).items():
+                sums[key] = sums.get(key, 0.0) + value
+        return {key: float(value) / steps for key, value in sums.items()}
+
+
+class FinetuneTwin:
+    """The hand-written perceptron with the weights of a subject, fed with the same rows."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        n_outputs = subject.method.net.head.n_outputs
+        self.limit = limit_finetune.Finetune(subject.data.x, subject.data.y, n_outputs)
+        with torch.no_grad():
+            for ours, theirs in self.pairs():
+                theirs.copy_(ours)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Parameters of both, engram's first."""
+        return list(zip(self.subject.method.parameters(), self.limit.net.parameters(), strict=True))
+
+    def block(self, epoch: int) -> dict[str, float]:
+        """One epoch by hand; the mean loss."""
+        n, size = len(self.subject.data), self.subject.phase.batch_size
+        steps = self.subject.phase.steps_per_epoch
+        names = (self.subject.task.index, self.subject.phase.name, epoch)
+        rows = rows_of("task", n, steps * size if steps else n, names)
+        return {"net/ce": float(self.limit.epoch(rows.to(self.subject.data.x.device)))}
+
+
+@dataclass
+class Duel:
+    """Engram's epochs and the twin's blocks in turns; the first pair warms up and shows that both agree."""
+
+    subject: Subject
+    twin: DgmTwin | FinetuneTwin
+    ours: list[float] = field(default_factory=list)
+    limit: list[float] = field(default_factory=list)
+    losses: list[tuple[dict[str, float], dict[str, float]]] = field(default_factory=list)
+    difference: float = 0.0
+
+    def run(self) -> None:
+        """All epochs of the phase."""
+        self.began = self.now()
+        run_phase(
+            *(self.subject.method, self.subject.task, self.subject.phase, self.subject.data, self.subject.state),
+            SEED,
+            self.on_epoch,
+        )
+
+    def now(self) -> float:
+        """Seconds, once the device has done its work."""
+        if self.subject.data.x.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def on_epoch(self, event: EpochEnd) -> None:
+        """Engram has just done an epoch: the twin's turn."""
+        between = self.now()
+        losses = self.twin.block(event.epoch)
+        end = self.now()
+        self.losses.append((event.losses, losses))
+        if event.epoch == 0:
+            self.difference = max(float((a - b).detach().abs().max()) for a, b in self.twin.pairs())
+        else:
+            self.ours.append(between - self.began)
+            self.limit.append(end - between)
+        self.began = self.now()
+
+    def row(self, what: str) -> dict[str, Any]:
+        """The result, in seconds an iteration."""
+        steps = self.subject.phase.steps_per_epoch or math.ceil(
+            len(self.subject.data) / self.subject.phase.batch_size
+        )
+        ratios = [a / b for a, b in zip(self.ours, self.limit, strict=True)]
+        return {
+            "what": what,
+            "engram_s": statistics.median(self.ours) / steps,
+            "limit_s": statistics.median(self.limit) / steps,
+            "ratio": statistics.median(ratios),
+            "ratio_min": min(ratios),
+            "ratio_max": max(ratios),
+            "blocks": len(ratios),
+            "steps_a_block": steps,
+            "difference": self.difference,
+        }
+
+
+def dgm_duel(stream: Stream, index: int, blocks: int, steps: int | None, network: Network | None = None) -> Duel:
+    """DGM with masks per weight and the shared solver at task ``index``."""
+    network = network or Dcgan()
+    subject = at_task("dgmw", network, stream, index, blocks=blocks, steps=steps, solver="shared")
+    return Duel(subject, DgmTwin(subject))
+
+
+def finetune_duel(stream: Stream, index: int, blocks: int, steps: int | None = None) -> Duel:
+    """Fine-tuning of the perceptron at task ``index``."""
+    subject = at_task("finetune", Mlp(), stream, index, blocks=blocks, steps=steps)
+    return Duel(subject, FinetuneTwin(subject))
+
+
+def median_seconds(f: Callable[[], object], n: int) -> float:
+    """Of ``n`` calls."""
+    times = []
+    for _ in range(n):
+        began = time.perf_counter()
+        f()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def checkpoint_row(what: str, method: Method, state: LoopState, history: int, n: int) -> dict[str, Any]:
+    """Seconds and bytes of the checkpoint that an epoch ends with, the record holding ``history`` epochs so far."""
+    epoch = {
+        "epoch": 0,
+        "losses": {f"generator/{k}": 0.123456789012345 + k for k in range(5)},
+        "measures": {
+            "slope": 9900.000000990098,
+            "gates": {f"layer{i}": {"mean": 0.123456, "on": 0.654321, "hist": [12345] * 10} for i in range(2)},
+        },
+    }
+    tasks = [{"task": i, "phases": [{"name": "gan", "epochs": [epoch] * 101}]} for i in range(history // 101)]
+    record = {"rows": [], "tasks": tasks, "phases": {"gan": [epoch] * (history % 101)}}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder), {"method": what})
+        checkpoints.save(method, state, record)
+        seconds = median_seconds(lambda: checkpoints.save(method, state, record), n)
+        size = sum(p.stat().st_size for p in Path(folder).iterdir()) // 2
+    return {"what": what, "seconds": seconds, "bytes": size}
+
+
+def digits_checkpoints(n: int) -> list[dict[str, Any]]:
+    """DGM on the digits: small tensors, so what counts is the record, which grows with the epochs done."""
+    stream = class_incremental(load("digits"), n_tasks=10, seed=SEED)
+    subject = at_task("dgmw", Dcgan8(), stream, 9, blocks=2, steps=None, solver="shared")
+    epochs: list[float] = [time.perf_counter()]
+    run_phase(
+        *(subject.method, subject.task, subject.phase, subject.data, subject.state),
+        SEED,
+        lambda event: epochs.append(time.perf_counter()),
+    )
+    rows = []
+    for tasks in (0, 5, 10):
+        what = f"DGM, digits, {tasks} tasks of 101 epochs done"
+        row = checkpoint_row(what, subject.method, subject.state, tasks * 101, n)
+        rows.append({**row, "epoch_s": epochs[-1] - epochs[-2]})
+    return rows
+
+
+def device_class(device: torch.device) -> str:
+    """The kind of machine, no names."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()}-core {platform.machine().replace('_', '-')} CPU"
+
+
+def measure(device: torch.device, quick: bool) -> dict[str, Any]:
+    """Everything, told row by row."""
+    rows, checkpoints = [], []
+    pairs = 4 if quick else 12
+    print(f"{'seconds an iteration':32} {'engram':>9} {'limit':>9} {'ratio':>6} {'[min, max]':>14} {'difference':>11}")
+
+    def told(duel: Duel, what: str) -> None:
+        duel.run()
+        r = duel.row(what)
+        rows.append(r)
+        spread = f"[{r['ratio_min']:.2f}, {r['ratio_max']:.2f}]"
+        print(
+            f"{what:32} {r['engram_s']:9.5f} {r['limit_s']:9.5f} {r['ratio']:6.3f} {spread:>14} "
+            f"{r['difference']:11.1e}",
+            flush=True,
+        )
+        checkpoints.append(checkpoint_row(what, duel.subject.method, duel.subject.state, 0, 5))
+
+    stream = class_incremental(images(32), n_tasks=10, seed=SEED).to(device)
+    for index in (0, 4, 9):
+        told(dgm_duel(stream, index, pairs + 1, 3 if quick else 8), f"DGM, MNIST 32x32, task {index + 1}")
+    stream = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
+    for index in (0, 4):
+        told(finetune_duel(stream, index, 2 * pairs + 1), f"fine-tuning, MNIST, task {index + 1} of 5")
+    if device.type == "cpu":
+        checkpoints += digits_checkpoints(5 if quick else 15)
+    print(f"\n{'checkpoint of an epoch':44} {'seconds':>9} {'kB':>8}")
+    for r in checkpoints:
+        share = f"  {r['seconds'] / r['epoch_s']:.1%} of the epoch's {r['epoch_s']:.3f} s" if "epoch_s" in r else ""
+        print(f"{r['what']:44} {r['seconds']:9.5f} {r['bytes'] / 1000:8.0f}{share}")
+    return {"rows": rows, "checkpoints": checkpoints}
+
+
+def main() -> int:
+    """Measure and print; 1 where a median ratio is above the target."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    device = torch.device(args.device)
+    print(f"{device_class(device)}, PyTorch {torch.__version__}, 1 thread\n")
+    result = measure(device, args.quick)
+    worst = max(r["ratio"] for r in result["rows"])
+    print(f"\nlargest median ratio {worst:.3f}, target {TARGET}")
+    if args.out:
+        facts = {"device": device_class(device), "threads": 1, "torch": torch.__version__, "target": TARGET}
+        args.out.write_text(json.dumps({**facts, **result}, indent=1) + "\n")
+    return int(worst > TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

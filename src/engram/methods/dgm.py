@@ -52,7 +52,7 @@ from engram.networks.masked import MaskedGenerator
 from engram.parts import gan, masks
 from engram.parts.averaging import WeightAverage
 from engram.parts.classifier import Classifier
-from engram.parts.images import shift
+from engram.parts.images import shift_and_rotate
 from engram.parts.memory import SampleMemory
 from engram.parts.options import check_at_least, check_fraction, check_positive
 from engram.parts.statistics import kept_statistics, reestimated_statistics
@@ -84,6 +84,8 @@ class DgmConfig:
         local_annealing: anneal within an epoch too; None does for masks per weight only, as the paper.
         mask_grad: gate gradient by autograd, or in closed form.
         compensate: make the embedding gradient independent of the slope (HAT).
+        hard_tail: last share of the generative phase in which the gates are fixed at their binary values, so that the
+            weights settle under the very mask that replay will use; 0 for none, as released.
         emb_clamp: bound on embeddings after each step (HAT has 6); None for none, as released.
         clip_norm: bound on the norm of all generator gradients together.
         act_gate: where a unit's gate acts: post (after the ReLU) or pre_bn.
@@ -111,7 +113,8 @@ class DgmConfig:
         solver_lr: learning rate of a separate solver, cosine to 0.
         solver_norm: batch, group or none.
         solver_start: fresh weights in every task, or continue.
-        solver_shift: pixels by which its training images are shifted at random.
+        solver_shift: pixels by which its training images are shifted at random, at most.
+        solver_rotate: degrees by which they are rotated at random, at most.
         solver_average: decay of a running average of its weights, used for prediction; 0 off.
         solver_smoothing: label smoothing.
         memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
@@ -137,6 +140,7 @@ class DgmConfig:
     local_annealing: bool | None = None
     mask_grad: Literal["autograd", "closed_form"] = "autograd"
     compensate: bool = True
+    hard_tail: float = 0.0
     emb_clamp: float | None = None
     clip_norm: float = 1e4
     act_gate: Literal["post", "pre_bn"] = "post"
@@ -163,7 +167,8 @@ class DgmConfig:
     solver_lr: float = 1e-3
     solver_norm: Norm = "batch"
     solver_start: Literal["fresh", "continue"] = "fresh"
-    solver_shift: int = 0
+    solver_shift: float = 0.0
+    solver_rotate: float = 0.0
     solver_average: float = 0.0
     solver_smoothing: float = 0.0
     memory_ratio: float = 0.0
@@ -172,8 +177,8 @@ class DgmConfig:
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm")
         check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
-        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "solver_shift", "memory_budget", "bn_reestimate")
-        check_fraction(self, "beta1", "beta2", "memory_ratio", "average_g", "solver_average", "solver_smoothing")
+        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "solver_shift", "solver_rotate", "memory_budget", "bn_reestimate")
+        check_fraction(self, "beta1", "beta2", "memory_ratio", "hard_tail", "average_g", "solver_average", "solver_smoothing")
         if self.memory_ratio and self.memory_budget:
             raise ConfigError(
                 f"only one of memory_ratio and memory_budget may be given, got {self.memory_ratio} and "
@@ -284,7 +289,7 @@ class Dgm(Method):
         )
         if not self._separate:
             return (learn,)
-        solve = Update("solver", "solver", self.solver_loss, ("solver",), noise={"shift": Noise((2,), "uniform")})
+        solve = Update("solver", "solver", self.solver_loss, ("solver",), noise={"move": Noise((3,), "uniform")})
         return (
             learn,
             Phase("solver", c.solver_epochs, (solve,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"),
@@ -399,8 +404,22 @@ class Dgm(Method):
         local = c.mask == "weight" if c.local_annealing is None else c.local_annealing
         return (masks.slope_of_step(s_e, step.step, step.n_steps, c.annealing) if local else s_e), s_e
 
+    def gates(self, step: Step) -> list[Tensor]:
+        """Gates of the current task: soft, or from the start of the hard tail on their binary values."""
+        c = self.config
+        if self._hardened(step):
+            return [self._on(e).float() for e in self.generator.embeddings]
+        return self.generator.soft_gates(self.slopes(step)[0], closed_form=c.mask_grad == "closed_form")
+
+    def _hardened(self, step: Step) -> bool:
+        done = (step.epoch * step.n_steps + step.step) / (step.n_epochs * step.n_steps)
+        return self.config.hard_tail > 0 and done >= 1.0 - self.config.hard_tail
+
+    def _on(self, e: Tensor) -> Tensor:
+        return e.detach() > 0 if self.config.threshold == "gt" else e.detach() >= 0
+
     def _fakes(self, batch: Batch, step: Step) -> tuple[Tensor, list[Tensor]]:
-        gates = self.generator.soft_gates(self.slopes(step)[0], closed_form=self.config.mask_grad == "closed_form")
+        gates = self.gates(step)
         z = self.condition(batch.noise["z"], batch.y)
         return self.generator(z, step.task, gates, statistics=True), gates
 
@@ -446,10 +465,11 @@ class Dgm(Method):
         return self.generator.n_weights(now) / self.generator.n_weights(first)
 
     def solver_loss(self, batch: Batch, step: Step) -> Terms:
-        """Cross entropy of the separate solver, on shifted images if asked."""
-        x = shift(batch.x, batch.noise["shift"], self.config.solver_shift)
+        """Cross entropy of the separate solver, on moved images if asked."""
+        c = self.config
+        x = shift_and_rotate(batch.x, batch.noise["move"], pixels=c.solver_shift, degrees=c.solver_rotate)
         logits = self._solver(x, (0, self._now.n_seen))
-        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=self.config.solver_smoothing)}
+        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=c.solver_smoothing)}
 
     @property
     def _solver(self) -> Classifier:
@@ -467,8 +487,9 @@ class Dgm(Method):
             if step.task > 0:
                 # A select, not a product: 0 * NaN is NaN (Eq. 7).
                 grads[f"generator.weights.{i}"].masked_fill_(self.blocked[i], 0.0)
-            if c.compensate:
-                masks.compensate(grads[f"generator.embeddings.{i}"], e.detach(), s, s_e)
+            q = grads.get(f"generator.embeddings.{i}")  # none once the gates are hard
+            if c.compensate and q is not None:
+                masks.compensate(q, e.detach(), s, s_e)
 
     @property
     def blocked(self) -> list[Tensor]:
@@ -508,7 +529,7 @@ class Dgm(Method):
         if c.replay_mask == "soft":
             for i, m in enumerate(g.soft_gates(c.s_max)):
                 self.register_buffer(f"soft_{task.index}_{i}", m.detach().clone())
-        self.use.append(g.freeze(strict_threshold=c.threshold == "gt"))
+        self.use.append(g.freeze([self._on(e) for e in g.embeddings]))
         if c.bn_reestimate:
             self._reestimate(task)
 
@@ -612,7 +633,7 @@ class Dgm(Method):
         s, s_e = self.slopes(step)
         gates = {}
         with torch.no_grad():
-            for i, m in enumerate(self.generator.soft_gates(s_e)):
+            for i, m in enumerate(self.gates(step) if self._hardened(step) else self.generator.soft_gates(s_e)):
                 gates[f"layer{i}"] = {
                     "mean": round(float(m.mean()), 6),
                     "on": round(float((m >= 0.5).float().mean()), 6),

@@ -25,7 +25,11 @@ def _norm(norm: Norm, width: int) -> nn.Module:
 
 
 class ConvTrunk(nn.Module):
-    """Strided convolutions without bias, norm from the second on, LeakyReLU(0.2); [B, C, H, W] to [B, F]."""
+    """Strided convolutions, norm from the second on, LeakyReLU(0.2); [B, C, H, W] to [B, F].
+
+    With a norm the convolutions have no bias and start at N(0, 0.02^2), as DCGAN. Without one nothing rescales such
+    small weights, so they have biases and start at He et al. (ICCV 2015), N(0, 2 / ((1 + 0.2^2) fan_in)), biases 0.
+    """
 
     def __init__(
         self, channels: tuple[int, ...], kernel: int, size: int, *, norm: Norm, negative_slope: float = 0.2
@@ -33,20 +37,25 @@ class ConvTrunk(nn.Module):
         super().__init__()
         blocks: list[nn.Module] = []
         for i, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
-            blocks.append(nn.Conv2d(a, b, kernel, stride=2, padding=kernel // 2, bias=False))
+            blocks.append(nn.Conv2d(a, b, kernel, stride=2, padding=kernel // 2, bias=norm == "none"))
             if i > 0:
                 blocks.append(_norm(norm, b))
             blocks.append(nn.LeakyReLU(negative_slope))
             size = (size + 1) // 2
         self.blocks = nn.Sequential(*blocks)
         self.n_features = channels[-1] * size * size
+        self.negative_slope = negative_slope
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Convolutions N(0, 0.02^2); norm scales N(1, 0.02^2), offsets 0, running statistics 0 and 1."""
+        """Draw all weights anew; norm scales N(1, 0.02^2), offsets 0, running statistics 0 and 1."""
         for m in self.blocks:
             if isinstance(m, nn.Conv2d):
-                nn.init.normal_(m.weight, 0.0, 0.02)
+                if m.bias is None:
+                    nn.init.normal_(m.weight, 0.0, 0.02)
+                else:
+                    nn.init.kaiming_normal_(m.weight, self.negative_slope)
+                    nn.init.zeros_(m.bias)
             elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
                 m.reset_parameters()
                 nn.init.normal_(m.weight, 1.0, 0.02)

@@ -115,18 +115,15 @@ class MaskedGenerator(nn.Module):
             nn.ConvTranspose2d(widths[-1], out.out, out.kernel, out.stride, out.padding, bias=False)
         )
 
-    def freeze(self, *, strict_threshold: bool = False) -> list[dict[str, int]]:
-        """Binarise the current task's gates, store and reserve them.
-
-        Gates are thresholded at 0.5, e >= 0 (or e > 0 with ``strict_threshold``).
+    def freeze(self, on: Sequence[Tensor]) -> list[dict[str, int]]:
+        """Store the current task's binary masks ``on`` (bool, one a layer) and reserve what they use.
 
         Returns:
             For each layer: its size, elements used by the task, newly reserved, reused.
         """
         task = len(self.widths) - 1
         use = []
-        for i, e in enumerate(self.embeddings):
-            m = (e > 0) if strict_threshold else (e >= 0)
+        for i, m in enumerate(on):
             before = self.reserved(i)
             newly = int((m & ~before).sum())
             used = int(m.sum())

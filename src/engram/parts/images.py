@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def shift(x: Tensor, u: Tensor, pixels: int) -> Tensor:
-    """Shift each image by a whole number of pixels in -``pixels`` .. ``pixels`` in both directions.
+def shift_and_rotate(x: Tensor, u: Tensor, *, pixels: float = 0.0, degrees: float = 0.0) -> Tensor:
+    """Shift and rotate each image at random, bilinearly; what moves in repeats the border.
 
     Args:
-        x: images [B, C, H, W]; what moves in repeats the border.
-        u: uniform numbers [B, 2] in [0, 1).
-        pixels: 0 leaves the images as they are.
+        x: images [B, C, H, W].
+        u: uniform numbers [B, 3] in [0, 1): shift down, shift right, rotation.
+        pixels: largest shift in either direction; need not be whole.
+        degrees: largest rotation in either direction, about the centre.
+
+    Returns:
+        Images [B, C, H, W]; ``x`` itself where both bounds are 0.
     """
-    if pixels == 0:
+    if pixels == 0 and degrees == 0:
         return x
-    b, _, h, w = x.shape
-    padded = F.pad(x, (pixels, pixels, pixels, pixels), mode="replicate")
-    offset = (u * (2 * pixels + 1)).long()
-    rows = offset[:, 0, None] + torch.arange(h, device=x.device)
-    columns = offset[:, 1, None] + torch.arange(w, device=x.device)
-    images = torch.arange(b, device=x.device)
-    return padded[images[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    v = 2.0 * u - 1.0
+    angle = v[:, 2] * math.radians(degrees)
+    cos, sin = angle.cos(), angle.sin()
+    down, right = v[:, 0] * (2.0 * pixels / x.shape[2]), v[:, 1] * (2.0 * pixels / x.shape[3])
+    rows = (torch.stack([cos, -sin, right], 1), torch.stack([sin, cos, down], 1))
+    grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -3,6 +3,9 @@
 A checkpoint is a pair ``N.safetensors`` and ``N.json``. The JSON is moved into place last and holds the checksum of
 the tensors and of itself, so a pair is either whole or not there. The newest two are kept; when the newest is damaged
 the one before it is used, and that is said.
+
+A killed process loses nothing that was written. Waiting for the disk costs more than a small network's epoch, so it is
+done at most every ten seconds, and the newest pair that was waited for is kept as well: a power cut loses no more.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +31,18 @@ from engram.methods.base import Method
 
 FORMAT = 1
 KEEP = 2
+SYNC_SECONDS = 10.0
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers see the old file or the whole new one."""
+def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write ``content`` to ``path`` so that readers see the old file or the whole new one; ``sync`` awaits the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
@@ -44,8 +50,18 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _canonical(meta: Mapping[str, Any]) -> bytes:
-    return json.dumps({k: v for k, v in meta.items() if k != "sha256"}, sort_keys=True).encode()
+def _sealed(body: str) -> bytes:
+    """The text of a JSON object with the checksum of that text as its first entry."""
+    return f'{{"sha256": "{_digest(body.encode())}", {body[1:]}'.encode()
+
+
+def _unsealed(content: bytes) -> dict[str, Any] | None:
+    """The object that :func:`_sealed` wrote, or None when it is damaged."""
+    start = len(_sealed("{}")) - 1
+    if content != _sealed("{" + content[start:].decode(errors="replace")):
+        return None
+    meta: dict[str, Any] = json.loads(content)
+    return meta
 
 
 class Checkpoints:
@@ -62,6 +78,8 @@ class Checkpoints:
         self.identity = json.loads(json.dumps(identity, sort_keys=True))
         numbers = self._numbers()
         self.number = max(numbers, default=-1)
+        self.synced: tuple[int, float] | None = None  # the newest pair that was waited for, and when
+        self._done: list[tuple[object, str]] = []  # finished tasks of the record and their JSON, which never changes
 
     def _numbers(self) -> list[int]:
         names = {p.stem for p in self.folder.glob("*.json")} if self.folder.is_dir() else set()
@@ -89,18 +107,31 @@ class Checkpoints:
             "identity": self.identity,
             "structure": method.structure(),
             "cursor": vars(state.cursor),
-            "record": record,
+            "record": {k: v for k, v in record.items() if k != "tasks"},
             "tensors_sha256": _digest(content),
         }
-        meta = json.loads(json.dumps(meta, sort_keys=True))
-        meta["sha256"] = _digest(_canonical(meta))
+        body = json.dumps(meta, sort_keys=True)
+        if "tasks" in record:
+            body = f'{{"tasks": [{", ".join(self._encoded(record["tasks"]))}], {body[1:]}'
+        now = time.monotonic()
+        sync = self.synced is None or now - self.synced[1] >= SYNC_SECONDS
         self.number += 1
         tensor_path, meta_path = self._paths(self.number)
-        write_atomically(tensor_path, content)
-        write_atomically(meta_path, json.dumps(meta, sort_keys=True).encode())
+        write_atomically(tensor_path, content, sync=sync)
+        write_atomically(meta_path, _sealed(body), sync=sync)
+        if sync:
+            self.synced = self.number, now
         for old in self._numbers()[:-KEEP]:
-            for path in reversed(self._paths(old)):
-                path.unlink(missing_ok=True)
+            if self.synced is None or old != self.synced[0]:
+                for path in reversed(self._paths(old)):
+                    path.unlink(missing_ok=True)
+
+    def _encoded(self, tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The JSON of each finished task; encoded once, as their number times their epochs grows large."""
+        known = self._done
+        same = sum(1 for task, (seen, _) in zip(tasks, known, strict=False) if task is seen)
+        known[:] = [*known[:same], *((task, json.dumps(task, sort_keys=True)) for task in tasks[same:])]
+        return [text for _, text in known]
 
     def restore(self, method: Method, state: LoopState) -> dict[str, Any] | None:
         """Load the newest whole checkpoint into ``method`` and ``state``.
@@ -141,11 +172,11 @@ class Checkpoints:
         tensor_path, meta_path = self._paths(number)
         damaged = f"a checkpoint must match its checksums, {meta_path.stem} in {self.folder.name} is damaged"
         try:
-            meta = json.loads(meta_path.read_bytes())
+            meta = _unsealed(meta_path.read_bytes())
             content = tensor_path.read_bytes()
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{damaged} ({type(error).__name__}).") from error
-        if not isinstance(meta, dict) or meta.get("sha256") != _digest(_canonical(meta)):
+        if meta is None:
             raise CheckpointError(f"{damaged} (its JSON).")
         if meta["tensors_sha256"] != _digest(content):
             raise CheckpointError(f"{damaged} (its tensors).")
@@ -153,6 +184,8 @@ class Checkpoints:
             raise CheckpointError(
                 f"a checkpoint must have format {FORMAT}, got {meta['format']}: use the engram version that wrote it."
             )
+        if "tasks" in meta:
+            meta["record"]["tasks"] = meta.pop("tasks")
         return meta, load_tensors(content)
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:

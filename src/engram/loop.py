@@ -61,9 +61,14 @@ def make_optimiser(player: Player) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True
         )
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
     )
+    if spec.momentum:
+        # The fused step wants a buffer for all parameters or none, and a head may have grown since; zeros mean none.
+        for p in parameters:
+            sgd.state[p] = {"momentum_buffer": torch.zeros_like(p, requires_grad=False)}
+    return sgd
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer, player: Player) -> OptimiserState:
@@ -295,7 +300,9 @@ def run_phase(
     for epoch in range(cursor.epochs, phase.epochs):
         names = (task.index, phase.name, epoch)
         if not pools or phase.refresh == "epoch":
-            pools = {"task": data, **method.pools(task, phase.name, epoch, data)}
+            # Drawn once a phase: named by epoch 0, so that a resume in the middle draws the same.
+            drawn = epoch if phase.refresh == "epoch" else 0
+            pools = {"task": data, **method.pools(task, phase.name, drawn, data)}
         feeder = Feeder(phase, pools, method.context.network.normalise, seed, names)
         for name, player in players.items():
             for group in optimisers[name].param_groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -650,7 +651,7 @@ def state_moves(bench: Bench) -> None:
     require(
         found.dtype == torch.float64 and bool(torch.allclose(found.float(), logits, rtol=1e-3, atol=1e-4)),
         "a method predicts the same in float64",
-        f"{found.dtype}, largest difference {float((found.float() - logits).nan_to_num().abs().max()):.3g}",
+        f"{found.dtype}, largest difference {float((found.float() - logits).nan_to_num().abs().max().detach()):.3g}",
         "make new tensors in the type of old ones",
     )
     if torch.cuda.is_available():
@@ -673,20 +674,25 @@ def past_data_are_not_read_unless_declared(bench: Bench) -> None:
             session.stream.overwrite_train(i, seeds.generator(5, "poison", i))
 
     reads = bench.build().reads
-    poisoned = bench.train(bench.session(on_task=poison))
+    poisoned = None
+    # Random labels of classes still to come may well make a method that reads them fail.
+    with contextlib.suppress(RuntimeError, ValueError, IndexError):
+        poisoned = bench.train(bench.session(on_task=poison))
     if reads == "all":
         require(
-            bool(differing(bench.reference.state, poisoned.state)) or bench.stream.n_tasks == 1,
+            poisoned is None
+            or bool(differing(bench.reference.state, poisoned.state))
+            or bench.stream.n_tasks == 1,
             'a method that declares reads = "all" depends on past data',
             "overwriting them changed nothing",
             'declare reads = "task"',
         )
         return
-    bench.compare(
-        poisoned,
-        f"a method that declares reads = {reads!r} does not depend on the stream's past samples",
-        'keep copies in a SampleMemory and declare reads = "memory", or declare "all"',
-    )
+    must = f"a method that declares reads = {reads!r} does not depend on the stream's past samples"
+    advice = 'keep copies in a SampleMemory and declare reads = "memory", or declare "all"'
+    if poisoned is None:
+        raise CheckFailure(f"{must}; found: it failed with them overwritten; {advice}.")
+    bench.compare(poisoned, must, advice)
 
 
 @check

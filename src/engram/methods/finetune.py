@@ -29,7 +29,7 @@ from engram.methods.base import (
     named_parameters,
 )
 from engram.parts.classifier import Classifier
-from engram.parts.options import check_positive
+from engram.parts.options import check_fraction, check_positive, check_types
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class FinetuneConfig:
     keep_optimiser: bool = False
 
     def __post_init__(self) -> None:
-        check_positive(self, "epochs", "batch_size", "lr")
+        check_types(self)
+        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr")
+        check_fraction(self, "momentum", below_one=True)
 
 
 class Finetune(Method):

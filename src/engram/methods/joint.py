@@ -31,7 +31,7 @@ from engram.methods.base import (
     named_parameters,
 )
 from engram.parts.classifier import Classifier
-from engram.parts.options import check_positive
+from engram.parts.options import check_positive, check_types
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class JointConfig:
     schedule: Literal["constant", "cosine"] = "constant"
 
     def __post_init__(self) -> None:
-        check_positive(self, "epochs", "batch_size", "lr")
+        check_types(self)
+        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr")
 
 
 class Joint(Method):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,13 +58,13 @@ class WeightAverage(nn.Module):
                 p.copy_(mean)
         self._clear()
 
-    def structure(self) -> dict[str, Any]:
-        """Shapes by parameter name."""
-        return {k: list(m.shape) for k, m in zip(self.keys, self.means, strict=True)}
+    def structure(self) -> list[list[Any]]:
+        """Parameter names and shapes in order; a list, since the order is that of the buffers."""
+        return [[k, list(m.shape)] for k, m in zip(self.keys, self.means, strict=True)]
 
-    def rebuild(self, shapes: Mapping[str, list[int]]) -> None:
+    def rebuild(self, shapes: Sequence[Sequence[Any]]) -> None:
         """Empty averages of the given shapes, for a state dict to fill."""
         self._clear()
-        self.keys = list(shapes)
-        for i, shape in enumerate(shapes.values()):
+        self.keys = [name for name, _ in shapes]
+        for i, (_, shape) in enumerate(shapes):
             self.register_buffer(f"mean_{i}", torch.zeros(shape))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.methods.base import Context, Task
+from engram.methods.base import Context, Task, evaluating
 from engram.networks.base import Norm, n_features
 from engram.networks.heads import Head
 
@@ -27,8 +27,10 @@ class Classifier(nn.Module):
     def predict(self, x: Tensor, task: Task | None) -> Tensor:
         """Logits [B, n] of all labels seen; minus infinity outside the task's own where its label is given."""
         n = self.head.n_outputs
-        if task is None or task.active == (0, n):
-            return self(x, (0, n))
-        logits = torch.full((len(x), n), -torch.inf, device=x.device)
-        logits[:, task.active[0] : task.active[1]] = self(x, task.active)
+        with evaluating(self):
+            if task is None or task.active == (0, n):
+                return self(x, (0, n))
+            own = self(x, task.active)
+        logits = own.new_full((len(x), n), -torch.inf)
+        logits[:, task.active[0] : task.active[1]] = own
         return logits

@@ -101,7 +101,7 @@ class Dcgan8(Network):
     """The pair for 8x8 images: 2 masked transposed convolutions up to 4x4 against 2 convolutions of 3x3.
 
     Args:
-        n_f: base width of the generator (2 and 1 times it); None takes 16 for masks per weight, 24 per unit.
+        n_f: base width of the generator (2 and 1 times it); None takes 12 for masks per weight, 20 per unit.
         n_d: base width of the critic (1 and 2 times it).
         n_z: noise entries, the label's one-hot included.
     """
@@ -122,6 +122,6 @@ class Dcgan8(Network):
     def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
         """n_z -> 2 n_f at 2x2 -> n_f at 4x4 -> output at 8x8."""
         self.check(image_shape)
-        n_f = self.n_f or (16 if mask == "weight" else 24)
+        n_f = self.n_f or (12 if mask == "weight" else 20)
         layers = (Deconv(2 * n_f, 2, 1, 0), Deconv(n_f, 4, 2, 1))
         return GeneratorShape(self.n_z, layers, Deconv(image_shape[0], 4, 2, 1))

@@ -21,6 +21,8 @@ afterwards; batch norm and an output layer a task; t classifier steps an iterati
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -54,7 +56,7 @@ from engram.parts.averaging import WeightAverage
 from engram.parts.classifier import Classifier
 from engram.parts.images import shift_and_rotate
 from engram.parts.memory import SampleMemory
-from engram.parts.options import check_at_least, check_fraction, check_positive
+from engram.parts.options import check_at_least, check_fraction, check_positive, check_types
 from engram.parts.statistics import kept_statistics, reestimated_statistics
 
 REPLAY_BATCH = 500
@@ -175,10 +177,14 @@ class DgmConfig:
     memory_budget: int = 0
 
     def __post_init__(self) -> None:
-        check_positive(self, "epochs", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm")
+        check_types(self)
+        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm")
         check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
-        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "solver_shift", "solver_rotate", "memory_budget", "bn_reestimate")
-        check_fraction(self, "beta1", "beta2", "memory_ratio", "hard_tail", "average_g", "solver_average", "solver_smoothing")
+        check_positive(self, "emb_clamp", "n_label")
+        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "g_class_weight", "bn_reestimate")
+        check_at_least(self, 0, "solver_shift", "solver_rotate", "memory_budget")
+        check_fraction(self, "memory_ratio", "hard_tail", "solver_smoothing")
+        check_fraction(self, "beta1", "beta2", "average_g", "solver_average", below_one=True)
         if self.memory_ratio and self.memory_budget:
             raise ConfigError(
                 f"only one of memory_ratio and memory_budget may be given, got {self.memory_ratio} and "
@@ -260,6 +266,9 @@ class Dgm(Method):
             self.solver.head.grow(task.n_seen, self.context.seed, task.index)
             self.solver.to(device)
         self._blocked = None
+        if self._leaks:
+            for i, w in enumerate(self.generator.weights):
+                self.register_buffer(f"start_{i}", w.detach().clone())
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
@@ -349,7 +358,27 @@ class Dgm(Method):
         if self._separate:
             return {}
         per_class = round(len(data) / task.n_classes)
-        return {f"replay/{t}": self._replay(t, per_class, g) for t in range(task.index)}
+        with self._at_start():
+            return {f"replay/{t}": self._replay(t, per_class, g) for t in range(task.index)}
+
+    @property
+    def _leaks(self) -> bool:
+        """Whether a replay set drawn once a task needs the weights of its start, since training moves what old ones use."""
+        c = self.config
+        moves = c.replay_mask == "soft" or (c.mask == "unit" and c.act_gate == "pre_bn")
+        return moves and c.replay_refresh == "task" and not self._separate
+
+    @contextmanager
+    def _at_start(self) -> Iterator[None]:
+        """The generator's weights as they were when the task began, so that a resume draws the same replay set."""
+        now = [w.data for w in self.generator.weights]
+        try:
+            for i, w in enumerate(self.generator.weights):
+                w.data = getattr(self, f"start_{i}", w.data)
+            yield
+        finally:
+            for w, data in zip(self.generator.weights, now, strict=True):
+                w.data = data
 
     def _balanced(self, data: Samples, per_class: int, g: torch.Generator) -> Samples:
         n = per_class * self._now.n_classes
@@ -612,6 +641,11 @@ class Dgm(Method):
                 for i in range(len(self.generator.weights)):
                     shape = self.generator.mask_shape(i, self.generator.widths[t])
                     self.register_buffer(f"soft_{t}_{i}", torch.zeros(shape))
+        if self._leaks and self.generator.widths:
+            g, widths = self.generator, self.generator.widths[-1]
+            for i, layer in enumerate(g.shape.layers):
+                shape = (g.inputs(i, widths), widths[i], layer.kernel, layer.kernel)
+                self.register_buffer(f"start_{i}", torch.zeros(shape))
         self._blocked = None
 
     def storage_bytes(self) -> dict[str, int]:

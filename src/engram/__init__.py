@@ -1,2 +1,83 @@
-"""Continual learning that remembers without keeping the old data."""
+"""Continual learning that remembers without keeping the old data.
 
+>>> import engram
+>>> data = engram.load("digits")
+>>> stream = engram.class_incremental(data, n_tasks=10)
+>>> result = engram.run(stream, spec=engram.method("finetune"))  # doctest: +SKIP
+
+Names are imported when they are first used, so that ``import engram`` is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engram.compare import compare as compare
+    from engram.errors import CheckpointError as CheckpointError
+    from engram.errors import ConfigError as ConfigError
+    from engram.errors import DataError as DataError
+    from engram.errors import DivergedError as DivergedError
+    from engram.errors import EngramError as EngramError
+    from engram.errors import StrictnessError as StrictnessError
+    from engram.methods.registry import method as method
+    from engram.report import write_report as write_report
+    from engram.run import run as run
+    from engram.settings import DataSettings as DataSettings
+    from engram.settings import NetworkSettings as NetworkSettings
+    from engram.streams import class_incremental as class_incremental
+    from engram.streams import from_arrays as from_arrays
+    from engram.streams import load as load
+    from engram.streams import permuted as permuted
+    from engram.streams import rotated as rotated
+    from engram.streams import sequence as sequence
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "engram.streams",
+    "from_arrays": "engram.streams",
+    "class_incremental": "engram.streams",
+    "permuted": "engram.streams",
+    "rotated": "engram.streams",
+    "sequence": "engram.streams",
+    "run": "engram.run",
+    "compare": "engram.compare",
+    "method": "engram.methods.registry",
+    "write_report": "engram.report",
+    "DataSettings": "engram.settings",
+    "NetworkSettings": "engram.settings",
+    "EngramError": "engram.errors",
+    "ConfigError": "engram.errors",
+    "DataError": "engram.errors",
+    "StrictnessError": "engram.errors",
+    "CheckpointError": "engram.errors",
+    "DivergedError": "engram.errors",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engram' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+class _Package(ModuleType):
+    """`engram.run` and `engram.compare` stay functions when the modules of these names are imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -160,6 +160,16 @@ class Checkpoints:
             raise CheckpointError(f"{problems[0]} No other one is left: delete the folder and start again.")
         return None
 
+    def check(self) -> None:
+        """Raise ``CheckpointError`` when the newest readable checkpoint belongs to another run; loads no tensors."""
+        for number in reversed(self._numbers()):
+            try:
+                identity = json.loads(self._paths(number)[1].read_bytes())["identity"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged: restore() deals with it
+            self._check_identity(identity)
+            return
+
     def _drop_after(self, number: int) -> None:
         for later in self._numbers():
             if later > number:

@@ -1,0 +1,111 @@
+"""Options of frozen dataclasses: name, type, default and help, read from the class and its docstring.
+
+One source for the command line, `engram list`, variants such as ``dgmw:solver=shared``, and values read from
+JSON.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from engram.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a configuration: its type hint, its default, and its line of help."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def kind(self) -> str:
+        """The type in words, such as ``int or none`` or ``adam | sgd``."""
+        return type_words(self.type)
+
+
+def options_of(config: Any, skip: Iterable[str] = ()) -> list[Option]:
+    """The options of a dataclass instance, which gives the defaults; those in ``skip`` are left out."""
+    cls = type(config)
+    hints = typing.get_type_hints(cls)
+    helps = argument_help(cls)
+    return [
+        Option(f.name, hints[f.name], getattr(config, f.name), helps.get(f.name, ""))
+        for f in fields(cls)
+        if f.name not in skip
+    ]
+
+
+def argument_help(cls: type) -> dict[str, str]:
+    """The entries of the ``Args:`` section of a class's docstring, each on one line."""
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    found = re.search(r"^Args:\n(.*?)(?:\n\S|\Z)", doc, re.S | re.M)
+    helps: dict[str, str] = {}
+    if found is None:
+        return helps
+    names: list[str] = []
+    for line in found[1].splitlines():
+        head = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+        if head:
+            names = head[1].split(", ")
+            helps |= dict.fromkeys(names, head[2].strip())
+        else:
+            helps |= {name: f"{helps[name]} {line.strip()}" for name in names}
+    return helps
+
+
+def type_words(hint: Any) -> str:
+    """A type hint in words that a user reads."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " | ".join(str(a) for a in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("none" if a is type(None) else type_words(a) for a in arguments)
+    if origin is tuple or origin is list:
+        return f"list of {type_words(arguments[0])}" if arguments else "list"
+    return {"str": "text", "bool": "true | false"}.get(
+        getattr(hint, "__name__", ""), getattr(hint, "__name__", str(hint))
+    )
+
+
+def from_json(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they come from JSON or YAML, with lists turned to tuples where the option is a tuple."""
+    hints = {o.name: o.type for o in options_of(config)}
+    return {
+        name: tuple(value) if isinstance(value, list) and "tuple" in str(hints.get(name)).lower() else value
+        for name, value in values.items()
+    }
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """`` (did you mean X?)`` where one of the known names is near, else nothing."""
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def split_variant(text: str) -> tuple[str, dict[str, str]]:
+    """``NAME:option=value,option=value`` to the name and the values as text.
+
+    Raises:
+        ConfigError: an entry has no ``=``.
+    """
+    name, colon, rest = text.partition(":")
+    given: dict[str, str] = {}
+    for item in re.split(r",(?=\w+=)", rest) if colon else []:
+        option, equals, value = item.partition("=")
+        if not option or not equals:
+            raise ConfigError(
+                f"a variant must be written NAME:option=value,option=value, got {text!r}: "
+                "for example dgmw:solver=shared."
+            )
+        given[option] = value
+    return name, given

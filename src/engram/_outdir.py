@@ -1,0 +1,138 @@
+"""The folder of a run or a comparison: what it may hold before, who uses it, and what is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from engram.errors import ConfigError, EngramError
+from engram.results import RESULT_FILE, find_results, read_result
+
+CONFIG_FILE = "config.yaml"
+LOCK = ".lock"
+
+State = Literal["new", "unfinished", "finished"]
+
+
+def folder_name(label: str) -> str:
+    """A label as the name of a folder: ``dgmw:solver=shared`` is ``dgmw-solver-shared``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.")
+
+
+def state_of(folder: Path, identity: Mapping[str, Any], seeds: list[int], *, overwrite: bool) -> State:
+    """What ``folder`` holds of the run with this identity.
+
+    Raises:
+        ConfigError: it holds another run, and ``overwrite`` was not asked for.
+    """
+    if overwrite:
+        return "new"
+    try:
+        stored = read_result(folder) if (folder / RESULT_FILE).exists() else None
+    except EngramError as error:
+        raise ConfigError(f"{error} Give --overwrite to replace it, or another --out.") from error
+    if stored is None:
+        if any(folder.glob("seed-*/checkpoints/*.json")):
+            return "unfinished"
+        return "new"
+    difference = first_difference(identity_of(stored), identity)
+    if difference:
+        raise ConfigError(
+            f"{folder} must hold the same run or none, it holds another ({difference}): "
+            "give another --out, or --overwrite to replace it."
+        )
+    done = {s["seed"] for s in stored["seeds"] if s["status"] == "done"}
+    return "finished" if done >= set(seeds) else "unfinished"
+
+
+def identity_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a result this run: its configuration without seeds, its data and its device."""
+    config = {k: v for k, v in result["config"].items() if k not in ("seeds", "recipe", "device")}
+    return {
+        **config,
+        "fingerprint": result["data"].get("fingerprint"),
+        "device": result["device"].get("class"),
+    }
+
+
+def check_neighbours(root: Path, folders: set[Path], identity: Mapping[str, Any]) -> None:
+    """A comparison's folder may hold other methods' results, if they are of the same data and scenario.
+
+    Raises:
+        ConfigError: they are of other data, or the folder itself holds a run.
+    """
+    if (root / RESULT_FILE).exists() and root not in folders:
+        raise ConfigError(f"{root} must be the folder of a comparison, it holds a run: give another --out.")
+    if not any(root.glob(f"*/{RESULT_FILE}")):
+        return
+    if root in folders:
+        raise ConfigError(f"{root} must be the folder of a run, it holds a comparison: give another --out.")
+    for found in find_results(root):
+        if found.directory in folders:
+            continue
+        stored = identity_of(found.result)
+        difference = first_difference(
+            {k: stored.get(k) for k in ("data", "fingerprint")},
+            {k: identity.get(k) for k in ("data", "fingerprint")},
+        )
+        if difference:
+            raise ConfigError(
+                f"{root} must hold results of the same data, those of {found.directory.name} are of "
+                f"other data ({difference}): give another --out."
+            )
+
+
+def first_difference(stored: Any, given: Any, where: str = "") -> str:
+    """The first place where two JSON values differ, in words; empty when they are equal."""
+    if isinstance(stored, Mapping) and isinstance(given, Mapping):
+        for key in dict.fromkeys([*stored, *given]):
+            found = first_difference(stored.get(key), given.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return ""
+    if stored == given:
+        return ""
+
+    def short(value: Any) -> str:
+        text = json.dumps(value)
+        return text if len(text) <= 40 else text[:37] + "..."
+
+    return f"{where}: {short(stored)} there, {short(given)} now"
+
+
+def clear(folder: Path) -> None:
+    """Remove what engram wrote into the folder of one method, and nothing else."""
+    for path in (folder / RESULT_FILE, folder / CONFIG_FILE, folder / "report.html"):
+        path.unlink(missing_ok=True)
+    for path in [*folder.glob("seed-*"), folder / "figures", folder / "tensorboard"]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def in_use(root: Path) -> Iterator[int]:
+    """Hold the folder for this run. The lock is inherited by workers, so it lasts as long as any of them.
+
+    Raises:
+        ConfigError: another run holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{root} must not be in use, another engram process works in it: "
+                "wait for it, or give another --out."
+            ) from error
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,164 @@
+"""The command line's options, made from settings, networks and methods, and errors in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jsonargparse
+
+from engram._options import Option, closest, options_of
+from engram.errors import ConfigError
+from engram.settings import DataSettings
+
+if TYPE_CHECKING:
+    from engram.methods.registry import Entry
+    from engram.recipes import Recipe
+
+MUTED = {"JSONARGPARSE_DEPRECATION_WARNINGS": "off"}
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A parser whose every error is a one-line ``ConfigError``."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog, description=description, allow_abbrev=False, print_config="--print-config"
+        )
+        self.known: dict[str, Option] = {}
+
+    def option(self, group: Any, key: str, option: Option) -> None:
+        """One typed option ``--key`` with its default and its line of help."""
+        self.known[key] = option
+        flag = f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
+        text = option.help.replace("%", "%%")
+        group.add_argument(flag, type=option.type, default=option.default, help=text)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ``ConfigError``: what must hold, what was given, what to do."""
+        raise ConfigError(self.one_line(str(message))) from ex
+
+    def one_line(self, message: str) -> str:
+        """A message of the parser in the house style."""
+        see = f"see {self.prog} --help."
+        key = re.match(r'Parser key "([\w.]+)"', message)
+        value = re.search(r"(?:Got value|Given value): (.*)", message)
+        if key and value and key[1] in self.known:
+            flag = key[1] if "." in key[1] else key[1].replace("_", "-")
+            given = value[1].rstrip(".")
+            literals = [w for w in re.split(r" \| | or ", self.known[key[1]].kind) if w != "none"]
+            return (
+                f"--{flag} must be {self.known[key[1]].kind}, got {given!r}{closest(given, literals)}: {see}"
+            )
+        unknown = re.match(r"unrecognized arguments: (.*)", message) or re.match(
+            r"Option '(.*)' is not accepted", message
+        )
+        if unknown:
+            given = next(
+                (word for word in unknown[1].split() if word.startswith("--")), unknown[1].split()[0]
+            )
+            given = given.split("=")[0]
+            flags = [f"--{k}" if "." in k else f"--{k.replace('_', '-')}" for k in self.known]
+            if not given.startswith("-") and message.startswith("Option"):
+                flags = [flag[2:] for flag in flags] + list(self.known)
+            return f"options must be among those of {self.prog}, got {given!r}{closest(given, flags)}: {see}"
+        flat = re.sub(r"\s+", " ", message).strip().rstrip(".")
+        return f"options must be readable, got an error: {flat}: {see}"
+
+
+def _plain_options(run: bool) -> list[Option]:
+    """Options of `engram run` and `engram compare` beside those of data, networks and methods."""
+    each = "one process a seed" if run else "one process a method and seed"
+    return [
+        Option("seeds", list[int], [0], "Seeds, such as 0 1 2."),
+        Option(
+            "out", str | None, None, "Folder for results; by default runs/ and the names of methods and data."
+        ),
+        Option("device", str, "cpu", "cpu or cuda."),
+        Option(
+            "jobs", int | None, None, f"Processes side by side, {each}; by default one a core, 1 on cuda."
+        ),
+        Option("recipe", str | None, None, "Settings by name, see engram list; none for plain defaults."),
+    ]
+
+
+FLAGS = {
+    "resume": "Continue what --out holds; finished seeds are not repeated.",
+    "overwrite": "Replace what --out holds of these methods.",
+    "tensorboard": "Write losses and accuracies for TensorBoard too.",
+    "quiet": "Print nothing but the table.",
+}
+
+
+def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser:
+    """The parser of ``engram run METHOD`` or ``engram compare METHOD ...``.
+
+    Args:
+        command: run or compare.
+        methods: base names, each once; their options are included.
+        recipe: gives defaults.
+    """
+    from engram.methods.registry import entry
+    from engram.networks import NETWORKS
+
+    p = Parser(
+        f"engram {command} {' '.join(methods)}", "; ".join(f"{m}: {entry(m).summary}" for m in methods)
+    )
+    p.add_argument(
+        "--config", action="config", help="YAML file with any of these options; the command line wins."
+    )
+    general = p.add_argument_group("what to run")
+    for option in _plain_options(command == "run"):
+        if option.name == "seeds":
+            p.known["seeds"] = option
+            general.add_argument("--seeds", nargs="+", type=int, default=[0], help=option.help)
+        else:
+            p.option(general, option.name, option)
+    for name, text in FLAGS.items():
+        p.known[name] = Option(name, bool, False, text)
+        general.add_argument(f"--{name}", action="store_true", help=text)
+    data = p.add_argument_group("data")
+    given = recipe.data if recipe else {}
+    for option in options_of(DataSettings()):
+        p.option(data, option.name, _default(option, given))
+    networks = p.add_argument_group("network")
+    text = "dcgan (32x32), dcgan8 (8x8) or mlp; by default the one that fits the images."
+    p.option(networks, "network", Option("network", str | None, recipe.network if recipe else None, text))
+    for name, cls in NETWORKS.items():
+        given = recipe.network_options if recipe and recipe.network == name else {}
+        for option in options_of(cls()):
+            p.option(networks, f"{name}.{option.name}", _default(option, given))
+    for name in methods:
+        found = entry(name)
+        group = p.add_argument_group(f"options of {name}")
+        given = recipe.methods.get(name, {}) if recipe else {}
+        for option in options_of(found.config, skip=found.fixed):
+            p.option(group, f"{name}.{option.name}", _default(option, given))
+    return p
+
+
+def _default(option: Option, given: Mapping[str, Any]) -> Option:
+    if option.name not in given:
+        return option
+    return Option(option.name, option.type, given[option.name], option.help)
+
+
+def parse_values(name: str, found: Entry, given: Mapping[str, str]) -> dict[str, Any]:
+    """Typed values of a variant's options from text.
+
+    Raises:
+        ConfigError: an unknown option, or a value of another type.
+    """
+    p = Parser(f"engram list {name}", "")
+    known = options_of(found.config, skip=found.fixed)
+    for option in known:
+        p.option(p, f"{name}.{option.name}", option)
+    for key in given:
+        if key not in {o.name for o in known}:
+            raise ConfigError(
+                f"options of {name} must be known, got {key!r}{closest(key, [o.name for o in known])}: "
+                f"see engram list {name}."
+            )
+    values = vars(p.parse_args([f"--{name}.{k}={v}" for k, v in given.items()])[name])
+    return {k: values[k] for k in given}

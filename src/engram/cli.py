@@ -1,0 +1,324 @@
+"""The command line: ``engram run``, ``compare``, ``report`` and ``list``.
+
+Exit status: 0 all fine; 1 a worker died; 2 something the user can act on, said in one line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram._options import closest
+from engram.errors import ConfigError, EngramError
+
+if TYPE_CHECKING:
+    from engram.compare import Outcome
+    from engram.recipes import Recipe
+
+HELP = """\
+usage: engram COMMAND ...
+
+Continual learning that remembers without keeping the old data.
+
+commands:
+  run METHOD [options]             learn a stream of tasks with one method
+  compare METHOD METHOD [options]  with several methods, side by side; NAME:option=value is a variant
+  report DIR                       draw figures and report.html of a folder of results again
+  list [METHOD]                    methods, data, networks and recipes; or the options of a method
+
+  --version                        the version
+  engram run METHOD --help         all options
+
+examples:
+  engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 1 2 --out demo
+  engram run dgmw --recipe dgmw-mnist --device cuda --out runs/dgmw
+  engram compare dgmw dgmw:solver=shared --data digits --out solvers
+  engram run dgmw --data digits --dgmw.epochs 50 --out runs/try --resume
+"""
+COMMANDS = ("run", "compare", "report", "list")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status. Prints one line for every error a user can act on."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _notes():
+            return _dispatch(arguments)
+    except EngramError as error:
+        print(f"engram: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("engram: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings as one line each."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"engram: note: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if argv[0] in ("--version", "-V"):
+        from engram import __version__
+
+        print(f"engram {__version__}")
+        return 0
+    command, rest = argv[0], argv[1:]
+    if command not in COMMANDS:
+        raise ConfigError(
+            f"the command must be one of {', '.join(COMMANDS)}, got {command!r}{closest(command, COMMANDS)}: "
+            "see engram --help."
+        )
+    if command == "report":
+        return _report(rest)
+    if command == "list":
+        return _list(rest)
+    return _learn(command, rest)
+
+
+def _one(command: str, what: str, rest: list[str], *, most: int = 1, least: int = 1) -> list[str]:
+    """The positional arguments of a command without options."""
+    if any(a.startswith("-") for a in rest) or not least <= len(rest) <= most:
+        raise ConfigError(f"usage must be engram {command} {what}, got {shlex.join(rest) or 'nothing'}.")
+    return rest
+
+
+def _report(rest: list[str]) -> int:
+    if rest in (["-h"], ["--help"]):
+        print("usage: engram report DIR\n\nDraw figures and DIR/report.html of a folder of results again.")
+        return 0
+    (folder,) = _one("report", "DIR", rest)
+    from engram.report import write_report
+    from engram.results import find_results
+
+    page = write_report(folder)
+    _print_table([f.result for f in find_results(folder)])
+    print(f"Report: {page}")
+    return 0
+
+
+def _list(rest: list[str]) -> int:
+    if rest in (["-h"], ["--help"]):
+        print(
+            "usage: engram list [METHOD]\n\nMethods, data, networks and recipes; or the options of a method."
+        )
+        return 0
+    from engram._listing import everything, one_method
+
+    names = _one("list", "[METHOD]", rest, least=0)
+    console = _console()
+    for part in one_method(names[0]) if names else everything():
+        console.print(part)
+    return 0
+
+
+def _learn(command: str, rest: list[str]) -> int:
+    """``engram run`` and ``engram compare``."""
+    names: list[str] = []
+    while rest and not rest[0].startswith("-"):
+        names.append(rest.pop(0))
+    usage = f"engram {command} METHOD{' METHOD ...' if command == 'compare' else ''} [options]"
+    if not names:
+        if any(a in ("-h", "--help") for a in rest):
+            print(f"usage: {usage}\n\nName a method to see all options: engram {command} dgmw --help")
+            print("Methods: see engram list.")
+            return 0
+        raise ConfigError(f"a method must be named first, got none: {usage}, see engram list.")
+    if command == "run" and len(names) > 1:
+        raise ConfigError(f"engram run takes one method, got {', '.join(names)}: use engram compare.")
+
+    from engram._options import split_variant
+    from engram._parser import MUTED, build
+    from engram.methods.registry import METHODS
+
+    os.environ |= {k: v for k, v in MUTED.items() if k not in os.environ}
+    bases = list(dict.fromkeys(split_variant(name)[0] for name in names))
+    for name in bases:
+        if name not in METHODS:
+            raise ConfigError(
+                f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
+                "see engram list."
+            )
+    recipe, why = _recipe(rest)
+    # --config first, so that the command line wins wherever it stands.
+    values = _parsed(build(command, bases, recipe), _config_first(rest))
+    return _execute(command, names, values, recipe, why, [command, *names, *rest])
+
+
+def _parsed(parser: Any, argv: list[str]) -> dict[str, Any]:
+    try:
+        return dict(parser.parse_args(argv).as_dict())
+    except SystemExit as leave:  # --help and --print-config
+        sys.stdout.flush()
+        raise _Left(int(leave.code or 0)) from leave
+
+
+class _Left(SystemExit):
+    """The parser has printed what was asked for."""
+
+
+def _recipe(rest: list[str]) -> tuple[Recipe | None, str]:
+    """The recipe that a command line or its YAML file asks for, or the one of its data, and how that came about."""
+    from engram.compare import chosen_recipe
+
+    stored = _yaml_of(_value(rest, "--config"))
+    name = _value(rest, "--recipe") or stored.get("recipe")
+    data = _value(rest, "--data") or stored.get("data") or "digits"
+    recipe = chosen_recipe(name, str(data))
+    return recipe, "" if name else "default for this data"
+
+
+def _value(argv: list[str], flag: str) -> str | None:
+    """The last value given to a flag, before the parser exists."""
+    found = None
+    for a, b in zip(argv, [*argv[1:], None], strict=False):
+        if a == flag and b is not None:
+            found = b
+        elif a.startswith(f"{flag}="):
+            found = a.partition("=")[2]
+    return found
+
+
+def _yaml_of(path: str | None) -> dict[str, Any]:
+    import yaml
+
+    if path is None:
+        return {}
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"config must be a readable YAML file, got {path} ({' '.join(str(error).split())})."
+        ) from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ConfigError(
+            f"config must hold options by name, got {path} with a {type(loaded).__name__}: see config.yaml."
+        )
+    return loaded or {}
+
+
+def _config_first(argv: list[str]) -> list[str]:
+    first: list[str] = []
+    others: list[str] = []
+    i = 0
+    while i < len(argv):
+        if argv[i] == "--config" and i + 1 < len(argv):
+            first += argv[i : i + 2]
+            i += 2
+            continue
+        (first if argv[i].startswith("--config=") else others).append(argv[i])
+        i += 1
+    return [*first, *others]
+
+
+def _execute(
+    command: str, names: list[str], values: dict[str, Any], recipe: Recipe | None, why: str, argv: list[str]
+) -> int:
+    from engram._options import options_of
+    from engram.compare import execute, variant
+    from engram.networks import NETWORKS
+    from engram.progress import Progress
+    from engram.settings import DataSettings, NetworkSettings
+
+    data = DataSettings(**{o.name: values[o.name] for o in options_of(DataSettings())})
+    name = values["network"]
+    given = {
+        n: {o.name: values[n][o.name] for o in options_of(cls()) if values[n][o.name] != o.default}
+        for n, cls in NETWORKS.items()
+    }
+    network = NetworkSettings(name, given.get(name, {}) if name else {})
+    for other, options in given.items():
+        if options and other != name:
+            raise ConfigError(
+                f"options of a network need --network of that name, got --{other}.{next(iter(options))} with network "
+                f"{name or 'left open'}: give --network {other}."
+            )
+    methods = [variant(text, values[text.partition(":")[0]]) for text in names]
+    quiet = bool(values["quiet"])
+    out = Path(values["out"] or _default_out(command, names, data.data))
+    with Progress(quiet=quiet, tensorboard=out if values["tensorboard"] else None) as progress:
+        if recipe is not None:
+            progress.say(f"recipe {recipe.name}{f' ({why})' if why else ''}: {recipe.summary}")
+        outcome = execute(
+            methods,
+            data,
+            network,
+            seeds=values["seeds"],
+            out=out,
+            nested=command == "compare",
+            device=values["device"],
+            jobs=values["jobs"],
+            resume=values["resume"],
+            overwrite=values["overwrite"],
+            recipe=recipe.name if recipe else None,
+            listener=progress,
+        )
+    return _finish(outcome, argv, quiet)
+
+
+def _default_out(command: str, names: list[str], data: str) -> str:
+    from engram._outdir import folder_name
+
+    return str(Path("runs") / folder_name("-".join([*names, Path(data).name])))
+
+
+def _finish(outcome: Outcome, argv: list[str], quiet: bool) -> int:
+    """Table, page, and a line for everything that went wrong."""
+    words = [a for a in argv if a not in ("--resume", "--overwrite")]
+    again = shlex.join(["engram", *words, "--resume"])
+    if outcome.interrupted:
+        left = sum(s["status"] != "done" for r in outcome.results for s in r["seeds"])
+        seeds = "seed has" if left == 1 else "seeds have"
+        print(
+            f"engram: stopped, {left} {seeds} not finished; checkpoints stay. Go on with: {again}",
+            file=sys.stderr,
+        )
+        return outcome.exit_code
+    if not quiet:
+        for label in outcome.kept:
+            print(f"{label}: had already finished, its results stay (--overwrite runs it again)")
+    _print_table(outcome.results)
+    if not quiet:
+        print(f"Report: {outcome.report}")
+    for p in outcome.problems:
+        where = f"{p.label}, seed {p.seed}"
+        how = "" if p.expected else f"; its checkpoints stay. Go on with: {again}"
+        print(f"engram: {where}: {p.message}{how}", file=sys.stderr)
+    return outcome.exit_code
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(
+        width=None if terminal or "COLUMNS" in os.environ else 120, soft_wrap=False, highlight=False
+    )
+
+
+def _print_table(results: Sequence[dict[str, Any]]) -> None:
+    from engram.report.table import headline_table, terminal
+
+    console = _console()
+    console.print(terminal(headline_table(results), width=console.width))

@@ -1,0 +1,246 @@
+"""Recipes: complete settings by name, each with its origin. A recipe is a function; nothing here is ever modified.
+
+Precedence: built-in defaults < recipe < ``--config`` file < command line.
+
+Cost of a recipe is its schedule; `engram list` shows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from engram._options import closest
+from engram.errors import ConfigError
+
+__all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "recipe"]
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run.
+
+    Args:
+        name: as given to ``--recipe``.
+        summary: one line.
+        origin: where the numbers come from.
+        data: fields of :class:`engram.settings.DataSettings`.
+        network: a network's name; None for the one that fits.
+        network_options: options of that network.
+        methods: options by method; a method that is not named keeps its defaults.
+    """
+
+    name: str
+    summary: str
+    origin: str
+    data: Values = field(default_factory=dict)
+    network: str | None = None
+    network_options: Values = field(default_factory=dict)
+    methods: Mapping[str, Values] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("data", "network_options"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        methods = {k: MappingProxyType(dict(v)) for k, v in self.methods.items()}
+        object.__setattr__(self, "methods", MappingProxyType(methods))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {}
+
+# The recipe used when none is named, by name of the data.
+DEFAULT_FOR_DATA = {"digits": "digits"}
+
+PAPER = "Ostapenko et al., CVPR 2019 (arXiv 1904.03137), Sec. 5 and the released configuration"
+OURS = "ours, chosen on validation data"
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe registered under ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in RECIPES:
+        raise ConfigError(
+            f"recipe must be none or one of {', '.join(RECIPES)}, got {name!r}{closest(name, RECIPES)}: see engram list."
+        )
+    return RECIPES[name]()
+
+
+def _register(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
+    RECIPES[make().name] = make
+    return make
+
+
+# Numbers of our own: the one place to tune -------------------------------------------------------------------------
+
+_DIGITS_METHODS: dict[str, dict[str, Any]] = {
+    "dgmw": {
+        "epochs": 30,
+        "steps_per_epoch": 4,
+        "solver": "separate",
+        "solver_epochs": 3,
+        "solver_steps": 60,
+    },
+    "dgma": {
+        "epochs": 30,
+        "steps_per_epoch": 4,
+        "solver": "separate",
+        "solver_epochs": 3,
+        "solver_steps": 60,
+    },
+    "finetune": {"epochs": 10},
+    "joint": {"epochs": 10},
+}
+
+_MNIST_QUICK_DATA: dict[str, Any] = {"max_per_class": 500, "valid_fraction": 0.15}
+_MNIST_QUICK_METHODS: dict[str, dict[str, Any]] = {
+    "dgmw": {"epochs": 20, "solver": "separate", "solver_epochs": 5},
+    "dgma": {"epochs": 20, "solver": "separate", "solver_epochs": 5},
+    "finetune": {"epochs": 5},
+    "joint": {"epochs": 5},
+}
+
+
+@_register
+def digits() -> Recipe:
+    """Every method on the 8x8 digits, minutes on one core."""
+    return Recipe(
+        "digits",
+        "8x8 digits, 10 one-class tasks, minutes on a CPU",
+        OURS,
+        data={"data": "digits", "tasks": 10},
+        network="dcgan8",
+        methods=_DIGITS_METHODS,
+    )
+
+
+def _mnist_quick(name: str, methods: Mapping[str, Values], what: str) -> Recipe:
+    return Recipe(
+        name,
+        f"MNIST, {what}: {_MNIST_QUICK_DATA['max_per_class']} images a class, a shortened schedule",
+        OURS,
+        data={"data": "mnist", "tasks": 10, **_MNIST_QUICK_DATA},
+        network="dcgan",
+        methods=methods,
+    )
+
+
+@_register
+def mnist_quick() -> Recipe:
+    """All methods on a part of MNIST, for comparisons on a CPU."""
+    return _mnist_quick("mnist-quick", _MNIST_QUICK_METHODS, "all methods")
+
+
+@_register
+def dgmw_mnist_quick() -> Recipe:
+    """Masks per weight on a part of MNIST."""
+    return _mnist_quick("dgmw-mnist-quick", {"dgmw": _MNIST_QUICK_METHODS["dgmw"]}, "DGMw")
+
+
+@_register
+def dgma_mnist_quick() -> Recipe:
+    """Masks per unit on a part of MNIST."""
+    return _mnist_quick("dgma-mnist-quick", {"dgma": _MNIST_QUICK_METHODS["dgma"]}, "DGMa")
+
+
+# The paper's numbers -----------------------------------------------------------------------------------------------
+
+_PAPER_DATA = {"tasks": 10, "valid_fraction": 0.15}
+_SCHEDULE = {
+    "epochs": 101,
+    "batch_size": 64,
+    "lr_d": 2e-3,
+    "lr_g": 2e-3,
+    "lambda_gp": 1.0,
+    "solver": "shared",
+}
+_SPARSITY = {
+    "dgmw": {"s_max": 1e4, "lambda_ru": 0.08},
+    "dgma": {"s_max": 1e5, "lambda_ru": 0.01},
+}
+# Every choice of the released code that our defaults depart from.
+_RELEASED = {
+    "annealing": "official",
+    "replay_mask": "soft",
+    "act_gate": "pre_bn",
+    "shuffle": False,
+    "zero_unused": True,
+    "reset_statistics": False,
+    "d_statistics": "all",
+    "n_label": 10,
+    "threshold": "ge",
+    "expansion": "per_task",
+    "replay_refresh": "task",
+    "bn_reestimate": 0,
+    "average_g": 0.0,
+}
+
+
+def _dgm_mnist(method: str, *, released: bool) -> Recipe:
+    options = {**_SCHEDULE, **_SPARSITY[method], **(_RELEASED if released else {})}
+    how = "every choice as in the released code" if released else "the paper's schedule"
+    return Recipe(
+        f"{method}-mnist" + ("-official" if released else ""),
+        f"{method.upper()[:3]}{method[3]} on all of MNIST, 10 one-class tasks, {how}",
+        PAPER,
+        data={"data": "mnist", **_PAPER_DATA},
+        network="dcgan",
+        methods={method: options},
+    )
+
+
+@_register
+def dgmw_mnist() -> Recipe:
+    """Masks per weight, the paper's schedule."""
+    return _dgm_mnist("dgmw", released=False)
+
+
+@_register
+def dgma_mnist() -> Recipe:
+    """Masks per unit, the paper's schedule."""
+    return _dgm_mnist("dgma", released=False)
+
+
+@_register
+def dgmw_mnist_official() -> Recipe:
+    """Masks per weight, as released."""
+    return _dgm_mnist("dgmw", released=True)
+
+
+@_register
+def dgma_mnist_official() -> Recipe:
+    """Masks per unit, as released."""
+    return _dgm_mnist("dgma", released=True)
+
+
+@_register
+def dgmw_svhn() -> Recipe:
+    """Masks per weight on SVHN, the paper's schedule."""
+    options = {**_SCHEDULE, "epochs": 151, "lr_d": 5e-4, "lr_g": 5e-4, "lambda_ru": 1e-3, "s_max": 1e4}
+    return Recipe(
+        "dgmw-svhn",
+        "DGMw on all of SVHN, 10 one-class tasks, the paper's schedule",
+        PAPER,
+        data={"data": "svhn", **_PAPER_DATA},
+        network="dcgan",
+        methods={"dgmw": options},
+    )
+
+
+@_register
+def finetune_splitmnist() -> Recipe:
+    """Split MNIST as commonly used for baselines."""
+    return Recipe(
+        "finetune-splitmnist",
+        "Split MNIST: 5 two-class tasks, a perceptron of 2 x 400 units, 2000 steps of 128 a task",
+        "the schedule of van de Ven & Tolias (2019, arXiv 1904.07734)",
+        data={"data": "mnist", "tasks": 5},
+        network="mlp",
+        network_options={"hidden": (400, 400)},
+        methods={"finetune": {"epochs": 1, "steps_per_epoch": 2000, "batch_size": 128, "lr": 1e-3}},
+    )

@@ -1,0 +1,278 @@
+"""What a run needs, as plain frozen values: data, network, method, seed and place. Everything here is JSON-able."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from engram._options import closest, from_json, options_of
+from engram.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from engram.methods.registry import MethodSpec
+    from engram.networks.base import Network
+    from engram.streams import ImageData, Stream
+
+__all__ = ["DataSettings", "Job", "NetworkSettings", "build_network", "build_stream", "prepare"]
+
+MOST_TASKS = 10  # by default
+SMALL_IMAGE = 12  # pixels; up to this size the small network is the default
+
+# Settings that say where things lie on this machine: not part of what a run is.
+PLACES = ("data_dir", "cache_dir")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The data and how they arrive.
+
+    Args:
+        data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name "user/name";
+            ":FIRST-LAST" behind it keeps these classes.
+        data_dir: folder with data sets as sub-folders; by default $ENGRAM_DATA.
+        cache_dir: folder for decoded data; by default $ENGRAM_CACHE or ~/.cache/engram.
+        scenario: class (new classes, no task label at test time), task (new classes, label given) or domain (same
+            classes, other images).
+        tasks: number of tasks; by default one a class, at most 10.
+        groups: or the number of classes of each task, such as [5, 3, 2].
+        class_order: order of arrival, such as [3, 1, 0, 2]; random; by default 0, 1, 2, ...
+        stream_seed: of a random class order, permutations and splits.
+        valid_fraction: share of each class's training samples that is held out.
+        max_per_class: use only so many training samples of a class.
+        image_size: resize images to this many pixels squared; by default to what the network needs.
+        domain: what changes from task to task in scenario domain: permuted pixels or rotated images.
+        max_angle: of rotated images: angles are equally spaced from 0 to this many degrees.
+        angles: of rotated images: or the angles themselves, one a task.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    cache_dir: str | None = None
+    scenario: Literal["class", "task", "domain"] = "class"
+    tasks: int | None = None
+    groups: tuple[int, ...] | None = None
+    class_order: Literal["random"] | tuple[int, ...] | None = None
+    stream_seed: int = 0
+    valid_fraction: float = 0.0
+    max_per_class: int | None = None
+    image_size: int | None = None
+    domain: Literal["permuted", "rotated"] = "permuted"
+    max_angle: float = 180.0
+    angles: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "class_order", "angles"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.scenario not in ("class", "task", "domain"):
+            raise ConfigError(
+                f"scenario must be class, task or domain, got {self.scenario!r}: give one of them."
+            )
+        if self.domain not in ("permuted", "rotated"):
+            raise ConfigError(f"domain must be permuted or rotated, got {self.domain!r}: give one of them.")
+        if self.tasks is not None and self.groups is not None:
+            raise ConfigError(
+                f"only one of tasks and groups may be given, got {self.tasks} and {list(self.groups)}: leave one out."
+            )
+        if self.scenario == "domain":
+            self._refuse("groups", "class_order", why="scenario domain keeps all classes in every task")
+        if self.scenario != "domain" or self.domain != "rotated":
+            self._refuse("angles", why="only --scenario domain --domain rotated turns images")
+
+    def _refuse(self, *names: str, why: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                value = getattr(self, name)
+                raise ConfigError(f"{name} must be left out ({why}), got {value!r}: leave it out.")
+
+    def what(self) -> dict[str, Any]:
+        """The settings that decide what is learned, as JSON; where files lie is left out."""
+        return {k: v for k, v in plain(asdict(self)).items() if k not in PLACES}
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The network.
+
+    Args:
+        name: dcgan (32x32), dcgan8 (8x8) or mlp; by default the one that fits the images.
+        options: of that network; those left out keep their defaults.
+    """
+
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one method, complete: what a worker process is told.
+
+    Args:
+        data: the data and how they arrive.
+        network: with its name resolved.
+        method: a registered name.
+        options: all of its options.
+        seed: of everything random in training.
+        device: cpu or cuda.
+        folder: of this seed; gets checkpoints, samples and the result.
+        resume: continue from the checkpoints in the folder.
+        label: what the method is called in tables and messages.
+    """
+
+    data: DataSettings
+    network: NetworkSettings
+    method: str
+    options: Mapping[str, Any]
+    seed: int
+    device: str
+    folder: str
+    resume: bool = False
+    label: str = ""
+
+    def to_json(self) -> str:
+        """The job as JSON text."""
+        return json.dumps(asdict(replace(self, options=dict(self.options))), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job that ``to_json`` wrote."""
+        values = json.loads(text)
+        values["data"] = DataSettings(**values["data"])
+        values["network"] = NetworkSettings(**values["network"])
+        return cls(**values)
+
+    def spec(self) -> MethodSpec:
+        """The method with its options; ``ConfigError`` for unknown ones."""
+        from engram.methods.registry import entry, method
+
+        found = entry(self.method)
+        options = {k: v for k, v in self.options.items() if k not in found.fixed}
+        return method(self.method, from_json(found.config, options))
+
+
+def plain(value: Any) -> Any:
+    """Tuples to lists, mappings to dictionaries: what JSON and YAML hold."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def network_name(settings: DataSettings, image_shape: tuple[int, int, int]) -> str:
+    """The network for data when none is named.
+
+    Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what fits
+    that size; everything else a convolutional pair, to whose size the images are brought.
+    """
+    from engram.networks import default_for
+
+    if settings.scenario == "domain" and settings.domain == "permuted":
+        return "mlp"
+    if settings.image_size is not None:
+        return default_for(image_shape).name
+    return "dcgan8" if max(image_shape[1:]) <= SMALL_IMAGE else "dcgan"
+
+
+def build_network(settings: NetworkSettings, name: str) -> Network:
+    """The network called ``name`` with the options given.
+
+    Raises:
+        ConfigError: an unknown network or option, or a value out of range.
+    """
+    from engram.networks import NETWORKS, by_name
+
+    if name not in NETWORKS:
+        raise ConfigError(
+            f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}{closest(name, NETWORKS)}: "
+            "choose one of them."
+        )
+    cls = by_name(name)
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for option in settings.options:
+        if option not in known:
+            raise ConfigError(
+                f"options of network {name} must be among {', '.join(known)}, got {option!r}"
+                f"{closest(option, known)}: see engram list."
+            )
+    return cls(**from_json(cls(), settings.options))
+
+
+def load_data(settings: DataSettings, name: str | None) -> tuple[ImageData, str]:
+    """The data set at the size that the network called ``name`` needs, and the network's name."""
+    from engram.networks import NETWORKS
+    from engram.streams import SHORT_NAMES, load, resize
+
+    try:
+        data = load(
+            settings.data,
+            data_dir=settings.data_dir,
+            cache_dir=settings.cache_dir,
+            image_size=settings.image_size,
+        )
+    except DataError as error:
+        hint = closest(settings.data, ["digits", *SHORT_NAMES])
+        unknown = hint and settings.data not in SHORT_NAMES and "data must be" in str(error)
+        raise (DataError(f"{error}{hint}") if unknown else error) from error
+    name = name or network_name(settings, data.image_shape)
+    size = NETWORKS[name].image_size if name in NETWORKS else None
+    if settings.image_size is None and size is not None:
+        data = resize(data, size)  # says so in the notes
+    return data, name
+
+
+def build_stream(settings: DataSettings, network_hint: str | None = None) -> Stream:
+    """The stream that the settings describe.
+
+    Args:
+        settings: the data and how they arrive.
+        network_hint: name of the network it is for, None for the one that fits; images are resized to its size
+            unless the settings name a size, and the stream's notes say so.
+
+    Raises:
+        DataError: data that cannot be read or used.
+        ConfigError: classes that cannot be split so, or another value that cannot work.
+    """
+    return _stream(settings, load_data(settings, network_hint)[0])
+
+
+def prepare(settings: DataSettings, network: NetworkSettings) -> tuple[Stream, Network]:
+    """The stream and the network that fit together; errors as `build_stream` and `build_network`."""
+    if network.name is not None:
+        build_network(network, network.name)  # before any data are read
+    data, name = load_data(settings, network.name)
+    return _stream(settings, data), build_network(network, name)
+
+
+def _stream(settings: DataSettings, data: ImageData) -> Stream:
+    from engram.streams import class_incremental, permuted, rotated
+
+    s = settings
+    more: dict[str, Any] = {
+        "seed": s.stream_seed,
+        "valid_fraction": s.valid_fraction,
+        "max_per_class": s.max_per_class,
+    }
+    if s.scenario != "domain":
+        tasks = s.tasks
+        if tasks is None and s.groups is None:
+            tasks = min(MOST_TASKS, data.n_classes)
+        return class_incremental(data, n_tasks=tasks, groups=s.groups, class_order=s.class_order, **more)
+    tasks = MOST_TASKS if s.tasks is None else s.tasks
+    if s.domain == "permuted":
+        return permuted(data, tasks, **more)
+    if s.angles is not None:
+        if s.tasks is not None:
+            raise ConfigError(
+                f"only one of tasks and angles may be given, got {s.tasks} and {list(s.angles)}."
+            )
+        return rotated(data, angles=s.angles, **more)
+    return rotated(data, tasks, max_angle=s.max_angle, **more)
+
+
+def network_options(network: Network) -> dict[str, Any]:
+    """All options of a network as JSON."""
+    return {o.name: plain(o.default) for o in options_of(network)}

@@ -121,7 +121,7 @@ class Feeder:
                 f"every pool that phase {phase.name!r} reads must exist, {missing} do not: return them from pools()."
             )
         n_primary = len(pools[phase.primary])
-        size = phase.batch_size
+        size = self._size(phase.primary)
         self.n_steps = phase.steps_per_epoch or math.ceil(n_primary / size)
         self.full = self.n_steps * size if phase.steps_per_epoch else n_primary
         device = pools[phase.primary].x.device
@@ -150,9 +150,9 @@ class Feeder:
     def _draw(self, name: str, step: int) -> tuple[Tensor, Tensor]:
         if name not in self.drawn:
             size = self._size(name)
-            # A pool of the usual batch size follows the primary pool's short last batch.
+            # A pool of the primary pool's size follows its short last batch.
             stop = (step + 1) * size
-            if size == self.phase.batch_size:
+            if size == self._size(self.phase.primary):
                 stop = min(stop, self.full)
             rows = self.rows[name][step * size : stop]
             pool = self.pools[name]

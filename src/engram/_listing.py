@@ -80,7 +80,8 @@ def one_method(name: str) -> Iterator[Any]:
 
     if name not in METHODS:
         raise ConfigError(
-            f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: see engram list."
+            f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
+            "see engram list."
         )
     found = METHODS[name]
     yield Text(f"{name}: {found.summary}", style="bold")

@@ -24,7 +24,11 @@ class Parser(jsonargparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
-            prog=prog, description=description, allow_abbrev=False, print_config="--print-config"
+            prog=prog,
+            usage=f"{prog} [options]",
+            description=description,
+            allow_abbrev=False,
+            print_config="--print-config",
         )
         self.known: dict[str, Option] = {}
 
@@ -32,7 +36,7 @@ class Parser(jsonargparse.ArgumentParser):
         """One typed option ``--key`` with its default and its line of help."""
         self.known[key] = option
         flag = f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
-        text = option.help.replace("%", "%%")
+        text = option.help.replace("%", "%%").replace("``", "")
         group.add_argument(flag, type=option.type, default=option.default, help=text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

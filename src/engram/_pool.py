@@ -31,9 +31,9 @@ PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
 class Event:
     """Something a worker said, or its end.
 
-    Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, seconds, n_tasks, epochs_done); ``epoch`` (task, phase,
-    epoch, n_epochs, losses); ``task`` (task, accuracies, seconds); ``note`` (message); ``done``; ``failed``
-    (message, expected).
+    Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, seconds, n_tasks, epochs_done); ``epoch`` (task,
+    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds); ``note`` (message); ``done``;
+    ``failed`` (message, expected).
     """
 
     job: Job

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +20,10 @@ from engram._options import closest
 from engram.errors import ConfigError, EngramError
 
 if TYPE_CHECKING:
+    from engram._parser import Parser
     from engram.compare import Outcome
     from engram.recipes import Recipe
+    from engram.settings import NetworkSettings
 
 HELP = """\
 usage: engram COMMAND ...
@@ -53,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngramError as error:
         print(f"engram: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except SystemExit as leave:  # the parser has printed what --help or --print-config asked for
+        return int(leave.code or 0)
     except KeyboardInterrupt:
         print("engram: stopped.", file=sys.stderr)
         return 130
@@ -148,9 +154,12 @@ def _learn(command: str, rest: list[str]) -> int:
     if command == "run" and len(names) > 1:
         raise ConfigError(f"engram run takes one method, got {', '.join(names)}: use engram compare.")
 
-    from engram._options import split_variant
+    from engram._options import options_of, split_variant
     from engram._parser import MUTED, build
+    from engram.compare import execute, variant
     from engram.methods.registry import METHODS
+    from engram.progress import Progress
+    from engram.settings import DataSettings
 
     os.environ |= {k: v for k, v in MUTED.items() if k not in os.environ}
     bases = list(dict.fromkeys(split_variant(name)[0] for name in names))
@@ -162,31 +171,84 @@ def _learn(command: str, rest: list[str]) -> int:
             )
     recipe, why = _recipe(rest)
     # --config first, so that the command line wins wherever it stands.
-    values = _parsed(build(command, bases, recipe), _config_first(rest))
-    return _execute(command, names, values, recipe, why, [command, *names, *rest])
+    parser = build(command, bases, recipe)
+    values = dict(parser.parse_args(_config_first(rest)).as_dict())
+    if values["groups"] or values["angles"]:  # they set the number of tasks, a recipe's gives way
+        values["tasks"] = None if values["tasks"] == parser.known["tasks"].default else values["tasks"]
+    data = DataSettings(**{o.name: values[o.name] for o in options_of(DataSettings())})
+    network = _network(parser, values)
+    methods = [variant(text, values[text.partition(":")[0]]) for text in names]
+    quiet = bool(values["quiet"])
+    out = Path(values["out"] or _default_out(command, names, data.data))
+    said = f"recipe {recipe.name}{why}: {recipe.summary}" if recipe else ""
+    with (
+        Progress(quiet=quiet, headline=said, tensorboard=values["tensorboard"]) as progress,
+        _terminable(),
+    ):
+        outcome = execute(
+            methods,
+            data,
+            network,
+            seeds=values["seeds"],
+            out=out,
+            nested=command == "compare",
+            device=values["device"],
+            jobs=values["jobs"],
+            resume=values["resume"],
+            overwrite=values["overwrite"],
+            recipe=recipe.name if recipe else None,
+            listener=progress,
+        )
+    return _finish(outcome, [command, *names, *rest], quiet)
 
 
-def _parsed(parser: Any, argv: list[str]) -> dict[str, Any]:
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite kill stops the workers too, as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        return dict(parser.parse_args(argv).as_dict())
-    except SystemExit as leave:  # --help and --print-config
-        sys.stdout.flush()
-        raise _Left(int(leave.code or 0)) from leave
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-class _Left(SystemExit):
-    """The parser has printed what was asked for."""
+def _network(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
+    """The network's settings; options of another network than the chosen one are refused, not ignored."""
+    from engram._options import options_of
+    from engram.networks import NETWORKS
+    from engram.settings import NetworkSettings
+
+    name = values["network"]
+    for other, cls in NETWORKS.items():
+        for option in options_of(cls()):
+            key = f"{other}.{option.name}"
+            if other != name and values[other][option.name] != parser.known[key].default:
+                raise ConfigError(
+                    f"options of a network need --network of that name, got --{key} with network "
+                    f"{name or 'left open'}: give --network {other}."
+                )
+    if name not in NETWORKS:
+        return NetworkSettings(name)
+    plain = {o.name: o.default for o in options_of(NETWORKS[name]())}
+    return NetworkSettings(name, {k: v for k, v in values[name].items() if v != plain[k]})
 
 
 def _recipe(rest: list[str]) -> tuple[Recipe | None, str]:
-    """The recipe that a command line or its YAML file asks for, or the one of its data, and how that came about."""
+    """The recipe that a command line or its file asks for, or its data's default, and how that came about."""
     from engram.compare import chosen_recipe
 
     stored = _yaml_of(_value(rest, "--config"))
     name = _value(rest, "--recipe") or stored.get("recipe")
     data = _value(rest, "--data") or stored.get("data") or "digits"
     recipe = chosen_recipe(name, str(data))
-    return recipe, "" if name else "default for this data"
+    return recipe, "" if name else " (default for this data)"
 
 
 def _value(argv: list[str], flag: str) -> str | None:
@@ -230,51 +292,6 @@ def _config_first(argv: list[str]) -> list[str]:
         (first if argv[i].startswith("--config=") else others).append(argv[i])
         i += 1
     return [*first, *others]
-
-
-def _execute(
-    command: str, names: list[str], values: dict[str, Any], recipe: Recipe | None, why: str, argv: list[str]
-) -> int:
-    from engram._options import options_of
-    from engram.compare import execute, variant
-    from engram.networks import NETWORKS
-    from engram.progress import Progress
-    from engram.settings import DataSettings, NetworkSettings
-
-    data = DataSettings(**{o.name: values[o.name] for o in options_of(DataSettings())})
-    name = values["network"]
-    given = {
-        n: {o.name: values[n][o.name] for o in options_of(cls()) if values[n][o.name] != o.default}
-        for n, cls in NETWORKS.items()
-    }
-    network = NetworkSettings(name, given.get(name, {}) if name else {})
-    for other, options in given.items():
-        if options and other != name:
-            raise ConfigError(
-                f"options of a network need --network of that name, got --{other}.{next(iter(options))} with network "
-                f"{name or 'left open'}: give --network {other}."
-            )
-    methods = [variant(text, values[text.partition(":")[0]]) for text in names]
-    quiet = bool(values["quiet"])
-    out = Path(values["out"] or _default_out(command, names, data.data))
-    with Progress(quiet=quiet, tensorboard=out if values["tensorboard"] else None) as progress:
-        if recipe is not None:
-            progress.say(f"recipe {recipe.name}{f' ({why})' if why else ''}: {recipe.summary}")
-        outcome = execute(
-            methods,
-            data,
-            network,
-            seeds=values["seeds"],
-            out=out,
-            nested=command == "compare",
-            device=values["device"],
-            jobs=values["jobs"],
-            resume=values["resume"],
-            overwrite=values["overwrite"],
-            recipe=recipe.name if recipe else None,
-            listener=progress,
-        )
-    return _finish(outcome, argv, quiet)
 
 
 def _default_out(command: str, names: list[str], data: str) -> str:

@@ -1,17 +1,17 @@
 """Several methods, several seeds, one stream: each pair in a process of its own, side by side.
 
-A comparison's folder holds ``METHOD/results.json``, ``METHOD/config.yaml`` and ``METHOD/seed-N/`` for each method, and
-``report.html``; a run's folder holds the same without the level of methods. Every seed's entry is on disk as soon as
-the seed is done, so that a resume repeats nothing.
+A comparison's folder holds ``METHOD/results.json``, ``METHOD/config.yaml`` and ``METHOD/seed-N/`` for each
+method, and ``report.html``; a run's folder holds the same without the level of methods. Every seed's entry is
+on disk as soon as the seed is done, so that a resume repeats nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ class Outcome:
 
 
 def chosen_recipe(name: str | None, data: str) -> Recipe | None:
-    """The recipe to use: the one named, none for ``"none"``, and for None the default for the data, if any."""
+    """The recipe to use: the one named, none for ``"none"``, for None the data's default, if any."""
     if name == "none":
         return None
     if name is None:
@@ -180,7 +180,7 @@ def execute(
     recipe: str | None = None,
     listener: Listener | None = None,
 ) -> Outcome:
-    """`compare` with everything resolved; ``nested=False`` puts the one method's results into ``out`` itself."""
+    """`compare`, all names resolved; ``nested=False`` puts the results of the one method in ``out``."""
     from engram.report import write_report
 
     if jobs is not None and jobs < 1:
@@ -218,13 +218,13 @@ def execute(
             run_jobs(todo, jobs or default_jobs(device), heard, keep_open=[handle])
         except KeyboardInterrupt:
             outcome.interrupted = True
-        outcome.results = [read_result(books[w.label].write()) for w in works]
+        outcome.results = [books[w.label].close() for w in works]
         if not outcome.interrupted:
             outcome.report = write_report(out)
     return outcome
 
 
-@contextmanager
+@contextlib.contextmanager
 def _folder(out: Path) -> Iterator[int]:
     try:
         with _outdir.in_use(out) as handle:
@@ -251,16 +251,24 @@ class _Book:
         work = self.work
         if self.overwrite:
             _outdir.clear(work.folder)
+        if work.state == "finished":
+            return
+        if (work.folder / _outdir.RESULT_FILE).exists():
+            self.entries = {s["seed"]: s for s in read_result(work.folder)["seeds"] if s["status"] == "done"}
         for path in work.folder.glob(f"seed-*/{SEED_RESULT}"):
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            self.entries[int(entry["seed"])] = entry
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # unreadable: the seed is run again
+                entry = json.loads(path.read_text(encoding="utf-8"))
+                self.entries[int(entry["seed"])] = entry
         self.todo = [j for j in work.jobs if self.entries.get(j.seed, {}).get("status") != "done"]
         for job in self.todo:
             Path(job.folder).mkdir(parents=True, exist_ok=True)
             self.entries[job.seed] = self._partial(job.seed, "unfinished", None)
-        if self.todo:
-            self._write_config()
-            self.write()
+        self._write_config()
+        self.write()
+
+    def close(self) -> dict[str, Any]:
+        """The result as it is on disk at the end."""
+        return read_result(self.work.folder if self.work.state == "finished" else self.write())
 
     def _write_config(self) -> None:
         import yaml
@@ -270,7 +278,8 @@ class _Book:
         name = self.work.skeleton["method"]
         settings = {**self.work.settings, "seeds": sorted(self.entries)}
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        head = f"# Resolved settings. To run them again: engram run {name} --config {_outdir.CONFIG_FILE} --out DIR\n"
+        again = f"engram run {name} --config {_outdir.CONFIG_FILE} --out DIR"
+        head = f"# Resolved settings. To run them again: {again}\n"
         write_atomically(self.work.folder / _outdir.CONFIG_FILE, (head + text).encode())
 
     def _partial(self, seed: int, status: str, error: str | None) -> dict[str, Any]:
@@ -305,5 +314,5 @@ class _Book:
         skeleton = dict(self.work.skeleton)
         skeleton["config"] = {**skeleton["config"], "seeds": numbers}
         return write_result(
-            self.work.folder / "results.json", {**skeleton, "seeds": [self.entries[n] for n in numbers]}
+            self.work.folder / _outdir.RESULT_FILE, {**skeleton, "seeds": [self.entries[n] for n in numbers]}
         )

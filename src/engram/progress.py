@@ -1,4 +1,4 @@
-"""What is going on, while it is: a live display on a terminal, a line a task elsewhere, and TensorBoard on request.
+"""What is going on: a live display on a terminal, a line a task elsewhere, and TensorBoard on request.
 
 Observers only: they are told what workers say and cannot change a run.
 """
@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +24,11 @@ __all__ = ["Progress", "duration"]
 
 
 def duration(seconds: float) -> str:
-    """A time span in words: ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """A time span in words: ``4.5 s``, ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
     s = round(seconds)
     if s < 60:
-        return f"{s} s"
-    return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
+        return f"{s} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
 
 
 @dataclass
@@ -91,14 +90,15 @@ class Progress:
     Args:
         quiet: print nothing.
         live: None is "when standard output is a terminal".
-        tensorboard: the folder of the run, to write event files below it; None for none.
+        headline: said once the first worker starts, when everything has been checked.
+        tensorboard: write event files too.
 
     Raises:
         ConfigError: TensorBoard is asked for and not installed.
     """
 
     def __init__(
-        self, *, quiet: bool = False, live: bool | None = None, tensorboard: Path | None = None
+        self, *, quiet: bool = False, live: bool | None = None, headline: str = "", tensorboard: bool = False
     ) -> None:
         self.quiet = quiet
         self.live_wanted = (sys.stdout.isatty() if live is None else live) and not quiet
@@ -107,7 +107,8 @@ class Progress:
         self.began = time.monotonic()
         self.board: TensorBoard | None = None
         self._live: Any = None
-        if tensorboard is not None:
+        self.headline = headline
+        if tensorboard:
             from engram._tensorboard import TensorBoard
 
             self.board = TensorBoard()
@@ -147,6 +148,9 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take in what a worker said."""
         job, said = event.job, event.data
+        if self.headline:
+            headline, self.headline = self.headline, ""
+            self.say(headline)
         with self.lock:
             row = self.rows.setdefault((job.label, job.seed), Row(job.label, job.seed))
             line = self._take(row, event)
@@ -186,7 +190,8 @@ class Progress:
             row.status = "done"
         elif kind == "failed":
             row.status = "failed"
-            return f"{name}: failed: {said['message']}"
+            where = f" at task {min(row.done + 1, row.n_tasks)} of {row.n_tasks}" if row.n_tasks else ""
+            return f"{name}: failed{where}"
         elif kind == "note":
             return f"{name}: note: {said['message']}"
         return ""

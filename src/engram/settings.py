@@ -1,11 +1,10 @@
-"""What a run needs, as plain frozen values: data, network, method, seed and place. Everything here is JSON-able."""
+"""What a run needs, as plain frozen values that JSON can hold: data, network, method, seed and place."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram._options import closest, from_json, options_of
@@ -30,12 +29,12 @@ class DataSettings:
     """The data and how they arrive.
 
     Args:
-        data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name "user/name";
-            ":FIRST-LAST" behind it keeps these classes.
+        data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name
+            "user/name"; ":FIRST-LAST" behind it keeps these classes.
         data_dir: folder with data sets as sub-folders; by default $ENGRAM_DATA.
         cache_dir: folder for decoded data; by default $ENGRAM_CACHE or ~/.cache/engram.
-        scenario: class (new classes, no task label at test time), task (new classes, label given) or domain (same
-            classes, other images).
+        scenario: class (new classes, no task label at test time), task (new classes, label given) or domain
+            (same classes, other images).
         tasks: number of tasks; by default one a class, at most 10.
         groups: or the number of classes of each task, such as [5, 3, 2].
         class_order: order of arrival, such as [3, 1, 0, 2]; random; by default 0, 1, 2, ...
@@ -75,7 +74,8 @@ class DataSettings:
             raise ConfigError(f"domain must be permuted or rotated, got {self.domain!r}: give one of them.")
         if self.tasks is not None and self.groups is not None:
             raise ConfigError(
-                f"only one of tasks and groups may be given, got {self.tasks} and {list(self.groups)}: leave one out."
+                f"only one of tasks and groups may be given, got {self.tasks} and "
+                f"{list(self.groups)}: leave one out."
             )
         if self.scenario == "domain":
             self._refuse("groups", "class_order", why="scenario domain keeps all classes in every task")
@@ -165,8 +165,8 @@ def plain(value: Any) -> Any:
 def network_name(settings: DataSettings, image_shape: tuple[int, int, int]) -> str:
     """The network for data when none is named.
 
-    Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what fits
-    that size; everything else a convolutional pair, to whose size the images are brought.
+    Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what
+    fits that size; everything else a convolutional pair, to whose size the images are brought.
     """
     from engram.networks import default_for
 
@@ -215,8 +215,9 @@ def load_data(settings: DataSettings, name: str | None) -> tuple[ImageData, str]
         )
     except DataError as error:
         hint = closest(settings.data, ["digits", *SHORT_NAMES])
-        unknown = hint and settings.data not in SHORT_NAMES and "data must be" in str(error)
-        raise (DataError(f"{error}{hint}") if unknown else error) from error
+        if not hint or settings.data in SHORT_NAMES or "data must be" not in str(error):
+            raise
+        raise DataError(f"{str(error).rstrip('.')}{hint}.") from error
     name = name or network_name(settings, data.image_shape)
     size = NETWORKS[name].image_size if name in NETWORKS else None
     if settings.image_size is None and size is not None:
@@ -229,8 +230,8 @@ def build_stream(settings: DataSettings, network_hint: str | None = None) -> Str
 
     Args:
         settings: the data and how they arrive.
-        network_hint: name of the network it is for, None for the one that fits; images are resized to its size
-            unless the settings name a size, and the stream's notes say so.
+        network_hint: name of the network it is for, None for the one that fits; images are resized to its
+            size unless the settings name a size, and the stream's notes say so.
 
     Raises:
         DataError: data that cannot be read or used.

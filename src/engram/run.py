@@ -246,6 +246,16 @@ class Session:
         parts = [self.guard.train(i) for i in range(index + 1)]
         return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
+    def _data_kept(self) -> int:
+        """Training samples of the tasks learned, where the method reads all of them again and again."""
+        learned = self.stream.tasks[: len(self.record["rows"])]
+        return sum(task.n_train for task in learned) if self.method.reads == "all" else 0
+
+    def _storage_bytes(self) -> dict[str, int]:
+        c, h, w = self.stream.image_shape
+        kept = self.method.storage_bytes()
+        return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * (c * h * w + 8)}
+
     def _save(self, **more: Any) -> None:
         self.record["peak"] = max(int(self.record["peak"]), peak_memory_bytes(self.stream.device))
         if self.checkpoints is not None:
@@ -275,8 +285,8 @@ class Session:
             seconds=sum(self.record["seconds"]),
             seconds_per_task=self.record["seconds"],
             peak_memory_bytes=self.record["peak"],
-            stored_real_samples=stored_real_samples(self.method),
-            storage_bytes=self.method.storage_bytes(),
+            stored_real_samples=stored_real_samples(self.method) + self._data_kept(),
+            storage_bytes=self._storage_bytes(),
             acc_gen=self.record["acc_gen"] or None,
             confusion=self.confusion,
             tasks=self.record["tasks"],

@@ -1,4 +1,4 @@
-"""What keeps a checkpoint cheap must not make it weaker: sealed JSON, cached tasks, and the disk awaited seldom."""
+"""What makes a checkpoint cheap must not weaken it: sealed JSON, cached tasks, rare waits for the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fused optimisers read a gradient in order of memory: the loop must hand it over laid out as its parameter."""
+"""Fused optimisers read a gradient in order of memory: the loop must lay it out as its parameter."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Dynamic Generative Memory written by hand: what one iteration at task t costs with nothing around it.
 
-Plain PyTorch, no engram. The mathematics is that of engram's ``dgmw`` with ``solver=shared`` (Ostapenko et al., CVPR
-2019): t classification steps and one adversarial step of the critic, one step of the generator; masks per weight,
-gradient gating, compensation, sparsity, clipping, Adam. One class a task, 32x32 images, the DCGAN pair.
+Plain PyTorch, no engram. The mathematics is that of engram's ``dgmw`` with ``solver=shared`` (Ostapenko et
+al., CVPR 2019): t classification steps and one adversarial step of the critic, one step of the generator; masks
+per weight, gradient gating, compensation, sparsity, clipping, Adam. One class a task, 32x32 images, the DCGAN
+pair.
 
     python benchmarks/limit/dgm.py [task] [iterations]
 """
@@ -37,7 +38,7 @@ def make_critic_trunk(channels: int, n_d: int) -> nn.Sequential:
 
 
 class Dgm:
-    """The networks of task ``task`` (from 0) with the weights of earlier tasks frozen, and one iteration of training.
+    """The networks of task ``task`` (from 0), earlier weights frozen, and one iteration of training.
 
     Args:
         task: its number; also its only label.
@@ -100,7 +101,11 @@ class Dgm:
         self.d_optimiser.step()
 
     def iteration(
-        self, rows: list[Tensor], slopes: tuple[float, float], noise: torch.Generator, shuffle: torch.Generator
+        self,
+        rows: list[Tensor],
+        slopes: tuple[float, float],
+        noise: torch.Generator,
+        shuffle: torch.Generator,
     ) -> dict[str, Tensor]:
         """t classification steps, one adversarial step, one step of the generator.
 
@@ -159,7 +164,11 @@ class Dgm:
                 e.grad.mul_(s_e / s).mul_(numerator).div_(torch.cosh(e).add_(1.0))
             torch.nn.utils.clip_grad_norm_(self.g_parameters, CLIP)
         self.g_optimiser.step()
-        losses = {"class/ce": ce / (self.task + 1), "critic/wasserstein": wasserstein, "critic/penalty": penalty}
+        losses = {
+            "class/ce": ce / (self.task + 1),
+            "critic/wasserstein": wasserstein,
+            "critic/penalty": penalty,
+        }
         losses |= {"generator/adversarial": adversarial, "generator/sparsity": sparsity}
         return {name: value.detach() for name, value in losses.items()}
 

@@ -1,4 +1,6 @@
-"""Fine-tuning written by hand: an epoch of a perceptron on images that lie on the device. Plain PyTorch, no engram.
+"""Fine-tuning written by hand: an epoch of a perceptron on images that lie on the device.
+
+Plain PyTorch, no engram.
 
     python benchmarks/limit/finetune.py
 """

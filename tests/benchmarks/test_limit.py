@@ -1,4 +1,4 @@
-"""The hand-written loops of ``benchmarks/limit`` compute what engram computes: else their ratio would mean nothing."""
+"""The loops of ``benchmarks/limit`` compute what engram computes, else their ratio means nothing."""
 
 from __future__ import annotations
 

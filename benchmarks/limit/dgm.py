@@ -1,9 +1,9 @@
 """Dynamic Generative Memory written by hand: what one iteration at task t costs with nothing around it.
 
 Plain PyTorch, no engram. The mathematics is that of engram's ``dgmw`` with ``solver=shared`` (Ostapenko et
-al., CVPR 2019): t classification steps and one adversarial step of the critic, one step of the generator; masks
-per weight, gradient gating, compensation, sparsity, clipping, Adam. One class a task, 32x32 images, the DCGAN
-pair.
+al., CVPR 2019): t classification steps and one adversarial step of the critic, one step of the generator;
+masks per weight, gradient gating, compensation, sparsity, clipping, Adam. One class a task, 32x32 images, the
+DCGAN pair.
 
     python benchmarks/limit/dgm.py [task] [iterations]
 """

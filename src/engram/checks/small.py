@@ -98,6 +98,25 @@ _FIT: dict[str, Any] = {
     "lr": 1e-3,
     "schedule": "constant",
 }
+_TRAIN: dict[str, Any] = {
+    **_FIT,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "keep_optimiser": False,
+    "masked_head": False,
+    "zero_head": False,
+    "memory_per_class": 0,
+    "memory_share": 0.5,
+}
+_STORED: dict[str, Any] = {
+    "optimiser": "sgd",
+    "lr": 0.02,
+    "momentum": 0.9,
+    "keep_optimiser": True,
+    "zero_head": True,
+    "memory_per_class": 2,
+    "memory_share": 0.4,
+}
 
 #: Small options by method and variant; every variant is checked.
 SMALL: dict[str, Variants] = {
@@ -126,6 +145,17 @@ SMALL: dict[str, Variants] = {
         },
     },
     "joint": {"adam": _FIT, "cosine": {**_FIT, "schedule": "cosine", "steps_per_epoch": 3}},
+}
+
+SMALL |= {
+    "si": {
+        "adam": {**_TRAIN, "c": 1.0, "xi": 1e-3, "clamp": "accumulated", "first_reference": "initial"},
+        "stored": {**_TRAIN, **_STORED, "c": 0.5, "xi": 0.1, "clamp": "none", "first_reference": "zero"},
+    },
+    "ewc": {
+        "sampled": {**_TRAIN, "strength": 10.0, "fisher_labels": "sampled", "fisher_samples": None},
+        "stored": {**_TRAIN, **_STORED, "strength": 10.0, "fisher_labels": "exact", "fisher_samples": 9},
+    },
 }
 
 _FRESH = "every task starts from fresh weights on all data so far: that is what joint training is"

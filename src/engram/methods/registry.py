@@ -9,8 +9,10 @@ from typing import Any
 from engram.errors import ConfigError
 from engram.methods.base import Context, Method
 from engram.methods.dgm import Dgm
+from engram.methods.ewc import Ewc
 from engram.methods.finetune import Finetune
 from engram.methods.joint import Joint
+from engram.methods.si import Si
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ METHODS: dict[str, Entry] = {
     ),
     "finetune": Entry(Finetune, Finetune.Config(), "plain training on each task: the lower bound"),
     "joint": Entry(Joint, Joint.Config(), "trained afresh on all data so far: the upper bound, reads all"),
+    "si": Entry(Si, Si.Config(), "Synaptic Intelligence: path-integral importances (Zenke et al., ICML 2017)"),
+    "ewc": Entry(Ewc, Ewc.Config(), "Elastic Weight Consolidation, a penalty per task (Kirkpatrick et al., PNAS 2017)"),
 }
 
 

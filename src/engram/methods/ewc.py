@@ -1,0 +1,167 @@
+"""Elastic Weight Consolidation: weights are held in proportion to their Fisher information, one penalty a
+task.
+
+J. Kirkpatrick et al.: "Overcoming catastrophic forgetting in neural networks", PNAS 114(13), 2017, arXiv
+1612.00796 ("EWC"). Here: Eq. 3 with its sum over the earlier tasks. For the form with a single penalty see
+``ewc-online``.
+
+Departures: none in the equations; the paper does not say which Fisher information it takes. Ours is per
+    sample, in
+evaluation mode, with labels drawn from the model's own prediction (``fisher_labels``). Rows of a growing
+output layer enter the old penalties with zero importance. Normalisation's scale and offset take part like
+other weights; its running statistics are no parameters and are not held. Cost: two tensors a parameter and
+*task* (Fisher information and anchor), one pass over the task's data at its end.
+
+Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engram import seeds
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    named_parameters,
+)
+from engram.parts import penalty, training
+from engram.parts.fisher import Labels, diagonal_fisher
+from engram.parts.options import check_at_least, check_positive
+from engram.parts.tables import Scratch, Table
+from engram.parts.training import TrainOptions
+
+
+@dataclass(frozen=True)
+class EwcConfig(TrainOptions):
+    """Options of Elastic Weight Consolidation.
+
+    Args:
+        strength: lambda in Eq. 3, which has a factor 1/2.
+        fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
+            (expectation over all labels), empirical (the true label), predicted (the most probable one).
+        fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for
+            all.
+    """
+
+    strength: float = 1000.0
+    fisher_labels: Labels = "sampled"
+    fisher_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "strength")
+        check_positive(self, "fisher_samples")
+
+
+class Ewc(Method):
+    """Cross entropy plus lambda / 2 sum_nu sum_k F^nu_k (theta_k - theta*_{nu,k})^2 over earlier tasks nu."""
+
+    Config = EwcConfig
+    config: EwcConfig
+
+    def __init__(self, config: EwcConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.net = training.make_net(config, context)
+        self.memory = training.make_memory(config, context)
+        self.reads = "task" if self.memory is None else "memory"
+        self.fishers, self.anchors = nn.ModuleList(), nn.ModuleList()
+        self._scratch = Scratch()
+
+    @property
+    def penalties(self) -> list[tuple[Table, Table]]:
+        """Fisher information and anchor of each earlier task."""
+        return list(zip(self.fishers, self.anchors, strict=True))  # type: ignore[arg-type]
+
+    def begin_task(self, task: Task, data: Samples) -> None:
+        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
+        parameters = named_parameters(self)
+        for fisher, anchor in self.penalties:
+            fisher.pad(parameters, 0.0, only_known=True)
+            anchor.pad(parameters, "value", only_known=True)
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        return (training.fit_phase(self.config, self.loss, self.memory),)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        return {"net": training.player(self.config, named_parameters(self))}
+
+    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        return training.memory_pool(self.memory)
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        logits = self.net(batch.x, self._labels.active)
+        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+
+    # Moments ------------------------------------------------------------------------------------------------
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        # Gradient of Eq. 3's second term: lambda sum_nu F^nu (theta - theta*_nu).
+        for fisher, anchor in self.penalties:
+            penalty.add_gradient(
+                grads, self.get_parameter, fisher, anchor, self.config.strength / 2, self._scratch
+            )
+
+    def end_task(self, task: Task, data: Samples) -> None:
+        c = self.config
+        g = seeds.generator(self.context.seed, "fisher", task.index)
+        seen = training.some_of(data, c.fisher_samples, g)
+        own = training.taking_part(self, self.net, task)
+        # F of Eq. 3 at theta*, over the task's samples and its active labels.
+        found = diagonal_fisher(
+            self.net,
+            {n.removeprefix("net."): p for n, p in own.items()},
+            seen.x,
+            task.active,
+            labels=c.fisher_labels,
+            y=seen.y - task.active[0],
+            generator=g,
+            transform=self.context.network.normalise,
+        )
+        fisher, anchor = Table(), Table()
+        for name, value in found.items():
+            fisher.put(f"net.{name}", value)
+        anchor.pad(own, "value")
+        self.fishers.append(fisher)
+        self.anchors.append(anchor)
+        training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+
+    # Answers and state --------------------------------------------------------------------------------------
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        return training.predict(self.net, x, task)
+
+    def structure(self) -> dict[str, Any]:
+        shapes = [fisher.structure() for fisher, _ in self.penalties]
+        return {**training.structure(self.net, self.memory), "penalties": shapes}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        training.rebuild(self.net, self.memory, structure)
+        self.fishers, self.anchors = nn.ModuleList(), nn.ModuleList()
+        for shapes in structure["penalties"]:
+            for tables in (self.fishers, self.anchors):
+                table = Table()
+                table.rebuild(shapes)
+                tables.append(table)
+
+    def storage_bytes(self) -> dict[str, int]:
+        return training.storage_bytes(self, self.net, self.memory)
+
+    def facts(self) -> dict[str, str]:
+        return {**training.facts(self.config), "fisher": f"per sample, {self.config.fisher_labels} labels"}
+
+    @torch.no_grad()
+    def measures(self, step: Step) -> dict[str, Any]:
+        half = self.config.strength / 2
+        values = [penalty.quadratic(self.get_parameter, f, a, half) for f, a in self.penalties]
+        return {"penalty": float(sum(values))}

@@ -1,0 +1,180 @@
+"""Synaptic Intelligence: what each weight contributed to lowering the loss decides how strongly it is held.
+
+F. Zenke, B. Poole, S. Ganguli: "Continual Learning Through Synaptic Intelligence", ICML 2017, PMLR
+70:3987-3995, arXiv 1703.04200 ("SI"). Here: the path integral (Eq. 1 to 3), the surrogate loss (Eq. 4), the
+importance (Eq. 5).
+
+Departures: Omega is clamped at 0 after each addition, as in the authors' code and not in the paper
+(``clamp=none`` is the paper as printed). Rows of a growing output layer enter with omega = Omega = 0 and
+their initial values as reference. Normalisation's scale and offset take part like other weights; its running
+statistics are no parameters and are not held. For the authors' experiments see ``masked_head``,
+``zero_head``, ``keep_optimiser`` and ``first_reference``. Cost: three tensors a parameter (omega, Omega,
+reference), two work tensors; no second pass over data.
+
+Shapes: * is a parameter's shape. omega in nats, Omega in nats per squared unit of the parameter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    named_parameters,
+)
+from engram.parts import penalty, training
+from engram.parts.options import check_at_least, check_positive
+from engram.parts.tables import Scratch, Table
+from engram.parts.training import TrainOptions
+
+Clamp = Literal["accumulated", "increment", "none"]
+
+
+@dataclass(frozen=True)
+class SiConfig(TrainOptions):
+    """Options of Synaptic Intelligence. Defaults are the paper's split MNIST, but for its head (see the
+    page).
+
+    Args:
+        c: strength, c in Eq. 4; quote it together with xi.
+        xi: damping, xi in Eq. 5, in units of a squared parameter.
+        clamp: what is kept from falling below 0: Omega after each addition (the authors' code), each task's
+            increment, or nothing (the paper as printed; the surrogate may then have no minimum).
+        first_reference: where the first task's displacement is measured from: the initial weights, or zero as
+            in the authors' permuted MNIST.
+    """
+
+    c: float = 1.0
+    xi: float = 1e-3
+    clamp: Clamp = "accumulated"
+    first_reference: Literal["initial", "zero"] = "initial"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "c")
+        check_positive(self, "xi")
+
+
+def consolidated(importance: Tensor, omega: Tensor, displacement: Tensor, xi: float, clamp: Clamp) -> Tensor:
+    """Omega after a task, all [*]:  Omega + omega / (Delta^2 + xi)  (Eq. 5), clamped."""
+    increment = omega / (displacement.square() + xi)
+    if clamp == "increment":
+        increment = increment.clamp(min=0.0)
+    total = importance + increment
+    return total.clamp(min=0.0) if clamp == "accumulated" else total
+
+
+class Si(Method):
+    """Cross entropy plus c sum_k Omega_k (theta_k - theta~_k)^2."""
+
+    Config = SiConfig
+    config: SiConfig
+
+    def __init__(self, config: SiConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.net = training.make_net(config, context)
+        self.memory = training.make_memory(config, context)
+        self.reads = "task" if self.memory is None else "memory"
+        self.omega, self.importance, self.reference = Table(), Table(), Table()
+        self.n_learned = 0
+        self._scratch = Scratch()
+
+    def begin_task(self, task: Task, data: Samples) -> None:
+        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
+        parameters = named_parameters(self)
+        self.omega.pad(parameters, 0.0)
+        self.importance.pad(parameters, 0.0)
+        from_zero = self.n_learned == 0 and self.config.first_reference == "zero"
+        self.reference.pad(parameters, 0.0 if from_zero else "value")
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        return (training.fit_phase(self.config, self.loss, self.memory),)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        return {"net": training.player(self.config, named_parameters(self))}
+
+    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        return training.memory_pool(self.memory)
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        logits = self.net(batch.x, self._labels.active)
+        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+
+    # Moments ------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        # g of Eq. 1 to 3: of the loss alone, at theta(t), from the same batch and dropout mask as the step.
+        self._names, self._g = list(grads), list(grads.values())
+        theta: list[Tensor] = [self.get_parameter(n) for n in self._names]
+        self._before = self._scratch.likes(self._names, theta)
+        torch._foreach_copy_(self._before, theta)
+        if self.n_learned:
+            # The gradient of Eq. 4's second term, 2 c Omega (theta - theta~), in new tensors: g stays what it
+            # is.
+            penalty.add_gradient(
+                grads,
+                self.get_parameter,
+                self.importance,
+                self.reference,
+                self.config.c,
+                self._scratch,
+                keep=True,
+            )
+
+    @torch.no_grad()
+    def after_step(self, player: str, step: Step) -> None:
+        # omega <- omega - g (theta(t+1) - theta(t)): the running sum of Eq. 3, with the optimiser's real
+        # displacement.
+        torch._foreach_sub_(self._before, [self.get_parameter(n) for n in self._names])
+        torch._foreach_addcmul_(self.omega.pick(self._names), self._g, self._before)
+        self._g = []
+
+    @torch.no_grad()
+    def end_task(self, task: Task, data: Samples) -> None:
+        c, parameters = self.config, named_parameters(self)
+        for name, theta in parameters.items():
+            displacement = theta - self.reference[name]  # Delta, before theta~ moves
+            total = consolidated(self.importance[name], self.omega[name], displacement, c.xi, c.clamp)
+            self.importance.put(name, total)
+        self.reference.copy_from(parameters)
+        self.omega.zero()
+        self.n_learned += 1
+        training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+
+    # Answers and state --------------------------------------------------------------------------------------
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        return training.predict(self.net, x, task)
+
+    def structure(self) -> dict[str, Any]:
+        tables = {name: getattr(self, name).structure() for name in ("omega", "importance", "reference")}
+        return {**training.structure(self.net, self.memory), **tables, "n_learned": self.n_learned}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        training.rebuild(self.net, self.memory, structure)
+        for name in ("omega", "importance", "reference"):
+            getattr(self, name).rebuild(structure[name])
+        self.n_learned = int(structure["n_learned"])
+
+    def storage_bytes(self) -> dict[str, int]:
+        return training.storage_bytes(self, self.net, self.memory)
+
+    def facts(self) -> dict[str, str]:
+        return training.facts(self.config)
+
+    @torch.no_grad()
+    def measures(self, step: Step) -> dict[str, Any]:
+        value = penalty.quadratic(self.get_parameter, self.importance, self.reference, self.config.c)
+        return {"penalty": float(value)}

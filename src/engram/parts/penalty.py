@@ -1,0 +1,82 @@
+"""The quadratic penalty  factor * sum_k I_k (theta_k - theta~_k)^2  and its gradient in closed form.
+
+``I`` is an importance, ``theta~`` an anchor, both by parameter name in a :class:`Table`. A method's factor
+carries its paper's convention: c (SI), lambda / 2 (EWC), lambda (RWalk, MAS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engram.parts.tables import Scratch, Table
+
+
+def quadratic(parameter: Callable[[str], Tensor], importance: Table, anchor: Table, factor: float) -> Tensor:
+    """The penalty's value []; for looking at, and as what the gradient below is tested against."""
+    total = torch.zeros(())
+    for name in importance.names:
+        d = parameter(name) - anchor[name]
+        total = total.to(d) + (importance[name] * d.square()).sum()
+    return factor * total
+
+
+@torch.no_grad()
+def add_gradient(
+    grads: dict[str, Tensor],
+    parameter: Callable[[str], Tensor],
+    importance: Table,
+    anchor: Table,
+    factor: float,
+    scratch: Scratch,
+    *,
+    keep: bool = False,
+) -> None:
+    """Add 2 * factor * I (theta - theta~) to the gradients that the loss reached.
+
+    A parameter without a gradient is not moved by its optimiser, so it stands at its anchor and the term is
+    0.
+
+    Args:
+        grads: by parameter name, each [*]; changed in place, or with ``keep`` given new tensors, which the
+            next call writes over, so that the ones handed in still hold the gradient of the loss alone.
+        parameter: maps a name to its parameter.
+        importance, anchor: entries that are absent count as zero importance.
+        factor: see the module.
+        scratch: work tensors.
+    """
+    names = [n for n in grads if n in importance]
+    if not names or factor == 0.0:
+        return
+    theta: list[Tensor] = [parameter(n) for n in names]
+    given = [grads[n] for n in names]
+    work = scratch.likes([f"penalty/{n}" for n in names], theta)
+    _difference(theta, anchor.pick(names), work)
+    if keep:
+        _add_product(given, importance.pick(names), work, 2.0 * factor)
+        grads.update(zip(names, work, strict=True))
+    else:
+        torch._foreach_addcmul_(given, importance.pick(names), work, value=2.0 * factor)
+
+
+def _difference(a: list[Tensor], b: list[Tensor], out: list[Tensor]) -> None:
+    """out = a - b: one pass a tensor on a CPU, few launches elsewhere."""
+    if out[0].device.type == "cpu":
+        for x, y, o in zip(a, b, out, strict=True):
+            torch.sub(x, y, out=o)
+    else:
+        torch._foreach_copy_(out, a)
+        torch._foreach_sub_(out, b)
+
+
+def _add_product(g: list[Tensor], importance: list[Tensor], out: list[Tensor], factor: float) -> None:
+    """out = g + factor * importance * out."""
+    if out[0].device.type == "cpu":
+        for x, w, o in zip(g, importance, out, strict=True):
+            torch.addcmul(x, w, o, value=factor, out=o)
+    else:
+        torch._foreach_mul_(out, importance)
+        torch._foreach_mul_(out, factor)
+        torch._foreach_add_(out, g)

@@ -1,0 +1,301 @@
+"""What every discriminative method shares: options, network, the ordinary phase and player, labels, stored
+samples.
+
+Functions and frozen dataclasses; a method calls them, it inherits nothing but options.
+
+Which labels compete in the loss follows the scenario: all seen ones (class), the task's own (task), the
+shared ones (domain). The task's own have a head each, or with ``masked_head`` one head whose softmax is
+masked to the task, as in the code of Zenke et al. (ICML 2017). "-S" (Chaudhry et al., ECCV 2018, Sec. 6: a
+few stored samples of old classes mixed into single-head training) is the option ``memory_per_class``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram import seeds
+from engram.errors import ConfigError
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Optimiser,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    Update,
+)
+from engram.networks.base import n_features
+from engram.networks.heads import Head
+from engram.parts.classifier import Classifier
+from engram.parts.memory import SampleMemory
+from engram.parts.options import check_at_least, check_fraction, check_positive, check_types
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of plain training on a task.
+
+    Args:
+        epochs: passes over each task, or blocks of ``steps_per_epoch`` steps.
+        steps_per_epoch: None for whole passes.
+        batch_size: samples a step, stored ones included.
+        optimiser: adam or sgd.
+        lr: learning rate.
+        momentum: of sgd.
+        weight_decay: L2 in the optimiser, no part of any task gradient that a method sees.
+        schedule: constant, or cosine from lr to 0 over each task.
+        keep_optimiser: keep the optimiser's state from task to task; otherwise a fresh one for each.
+    """
+
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    optimiser: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    keep_optimiser: bool = False
+
+    def __init_subclass__(cls) -> None:
+        # Help is read from a class's own docstring: give it the inherited entries.
+        lines = inspect.cleandoc(cls.__mro__[1].__doc__ or "").partition("Args:\n")[2]
+        own = inspect.cleandoc(cls.__doc__ or "")
+        cls.__doc__ = f"{own}\n{lines}" if "Args:\n" in own else f"{own}\n\nArgs:\n{lines}"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr")
+        check_fraction(self, "momentum", below_one=True)
+        check_at_least(self, 0, "weight_decay")
+
+
+@dataclass(frozen=True)
+class TrainOptions(FitOptions):
+    """Options of plain training, of the output layer and of stored samples.
+
+    Args:
+        masked_head: with task labels: one output layer whose softmax is masked to the task, instead of a
+            layer a task.
+        zero_head: new rows of the output layer start at 0, as in the code of Zenke et al. (2017).
+        memory_per_class: real samples of each class stored at the end of its task ("-S"); in a
+            domain-incremental stream, of each class and task.
+        memory_share: share of each batch that is drawn from the stored samples.
+    """
+
+    masked_head: bool = False
+    zero_head: bool = False
+    memory_per_class: int = 0
+    memory_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "memory_per_class")
+        check_fraction(self, "memory_share")
+        if self.memory_per_class and not 0 < round(self.memory_share * self.batch_size) < self.batch_size:
+            raise ConfigError(
+                "memory_share must leave room in a batch for stored and new samples, got "
+                f"{self.memory_share!r} of {self.batch_size}: give a fraction such as 0.5."
+            )
+
+
+# The network ------------------------------------------------------------------------------------------------
+def make_net(config: TrainOptions, context: Context) -> Classifier:
+    """Trunk and empty head; the head's kind follows scenario and options."""
+    net = Classifier(context)
+    if config.masked_head:
+        if context.scenario != "task":
+            raise ConfigError(
+                f"masked_head needs the task label, scenario {context.scenario} gives none: leave it out, "
+                "or use scenario task."
+            )
+        if config.memory_per_class:
+            raise ConfigError(
+                "masked_head must be off where samples are stored, got memory_per_class = "
+                f"{config.memory_per_class}: use real heads."
+            )
+        net.head = Head(n_features(net.trunk), "single")
+    return net
+
+
+def grow_head(net: Classifier, task: Task, seed: int, *, zero: bool = False) -> None:
+    """Rows for every label seen; new ones at 0 where ``zero``."""
+    before = net.head.n_outputs
+    net.head.grow(task.n_seen, seed, task.index)
+    if not zero:
+        return
+    first = 0
+    with torch.no_grad():
+        for part, n in zip(net.head.parts, net.head.sizes, strict=True):
+            for p in part.parameters():
+                p[max(before - first, 0) :] = 0.0
+            first += n
+
+
+def taking_part(method: Method, net: Classifier, task: Task) -> dict[str, nn.Parameter]:
+    """The parameters that the task's logits depend on, by name: the trunk and the heads of active labels."""
+    first, used = 0, []
+    for i, n in enumerate(net.head.sizes):
+        if first < task.active[1] and first + n > task.active[0]:
+            used.append(f"net.head.parts.{i}.")
+        first += n
+    return {
+        n: p for n, p in method.named_parameters() if p.requires_grad and n.startswith(("net.trunk.", *used))
+    }
+
+
+def predict(net: Classifier, x: Tensor, task: Task | None) -> Tensor:
+    """Logits [B, n_seen] as ``Method.predict``; ``ConfigError`` for a task that was never seen."""
+    if task is not None and task.active[1] > net.head.n_outputs:
+        raise ConfigError(
+            f"a task must be learned before its head is asked, task {task.index + 1} was not: learn it first."
+        )
+    return net.predict(x, task)
+
+
+# Labels and the loss ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Window:
+    """Labels a .. b - 1 compete; where samples of several tasks meet and task labels are given, each within
+    its own.
+
+    ``task_of`` holds the task of each label [b], or None.
+    """
+
+    active: tuple[int, int]
+    task_of: Tensor | None = None
+
+
+def window(net: Classifier, task: Task, *, mixed: bool = False) -> Window:
+    """The labels that compete in the loss of ``task``; ``mixed`` where its batches hold stored samples."""
+    if not mixed or task.active == (0, task.n_seen):
+        return Window(task.active)
+    sizes = torch.tensor(net.head.sizes, device=next(net.parameters()).device)
+    return Window((0, task.n_seen), torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes))
+
+
+def cross_entropy(logits: Tensor, y: Tensor, labels: Window) -> Tensor:
+    """Mean cross entropy [] of logits [B, b - a] and labels [B] within a window."""
+    if labels.task_of is not None:
+        logits = logits.masked_fill(labels.task_of[None, :] != labels.task_of[y][:, None], -torch.inf)
+    return F.cross_entropy(logits, y - labels.active[0])
+
+
+# Phase and player -------------------------------------------------------------------------------------------
+def fit_phase(
+    config: FitOptions,
+    loss: Callable[[Batch, Step], Terms],
+    memory: SampleMemory | None = None,
+    *,
+    name: str = "fit",
+) -> Phase:
+    """The ordinary phase: one update of player ``net``, on the task's samples and, where there are any,
+    stored ones.
+
+    With stored samples a step holds ``memory_share`` of them and an epoch is still one pass over the task's
+    samples.
+    """
+    if memory is None or not len(memory):
+        fit = Update("net", "net", loss)
+        return Phase(name, config.epochs, (fit,), config.batch_size, config.steps_per_epoch)
+    stored = round(config.memory_share * config.batch_size)  # type: ignore[attr-defined]
+    fit = Update("net", "net", loss, ("task", "memory"))
+    size = config.batch_size - stored
+    return Phase(name, config.epochs, (fit,), size, config.steps_per_epoch, sizes={"memory": stored})
+
+
+def player(config: FitOptions, parameters: Mapping[str, nn.Parameter]) -> Player:
+    """Parameters with the optimiser that the options name."""
+    c = config
+    optimiser = Optimiser(
+        c.optimiser, c.lr, momentum=c.momentum, weight_decay=c.weight_decay, schedule=c.schedule
+    )
+    return Player(parameters, optimiser, keep_state=c.keep_optimiser)
+
+
+# Stored samples ---------------------------------------------------------------------------------------------
+def make_memory(config: TrainOptions, context: Context) -> SampleMemory | None:
+    """Where samples are stored, if any are."""
+    if not config.memory_per_class:
+        return None
+    # Tasks that share their classes are not counted beforehand, so their store has no bound but its growth.
+    bound = config.memory_per_class * context.n_classes if context.scenario != "domain" else None
+    return SampleMemory(context.image_shape, bound)
+
+
+def remember(memory: SampleMemory | None, per_class: int, task: Task, data: Samples, seed: int) -> None:
+    """Add ``per_class`` random samples of each class of the task that ends."""
+    if memory is None:
+        return
+    fresh = SampleMemory(memory.image_shape)  # type: ignore[arg-type]
+    fresh.to(memory.labels.device).add_random(data, per_class, seeds.generator(seed, "memory", task.index))
+    memory.images = torch.cat([memory.images, fresh.images])
+    memory.labels = torch.cat([memory.labels, fresh.labels])
+
+
+def memory_pool(memory: SampleMemory | None) -> dict[str, Samples]:
+    """The pool ``memory``: each class as often as any other, rows repeated where one has fewer."""
+    if memory is None or not len(memory):
+        return {}
+    rows = [(memory.labels == c).nonzero().flatten() for c in memory.labels.unique().tolist()]
+    most = max(len(r) for r in rows)
+    even = torch.cat([r[torch.arange(most, device=r.device) % len(r)] for r in rows])
+    return {"memory": Samples(memory.images[even], memory.labels[even])}
+
+
+def some_of(data: Samples, n: int | None, generator: torch.Generator) -> Samples:
+    """``n`` random samples in random order; all, as they stand, where ``n`` is None or there are no more."""
+    if n is None or n >= len(data):
+        return data
+    rows = torch.randperm(len(data), generator=generator)[:n].to(data.y.device)
+    return Samples(data.x[rows], data.y[rows])
+
+
+# What is stored, and what is told ---------------------------------------------------------------------------
+def structure(net: Classifier, memory: SampleMemory | None) -> dict[str, Any]:
+    """Sizes of head and memory as JSON."""
+    return {"head": net.head.sizes, "memory": 0 if memory is None else len(memory)}
+
+
+def rebuild(net: Classifier, memory: SampleMemory | None, sizes: Mapping[str, Any]) -> None:
+    """Shapes of head and memory from :func:`structure`."""
+    net.head.rebuild(sizes["head"])
+    if memory is not None:
+        memory.rebuild(sizes["memory"])
+
+
+def storage_bytes(method: Method, net: Classifier, memory: SampleMemory | None) -> dict[str, int]:
+    """Bytes by kind: the network, stored samples, and everything else that the method keeps."""
+
+    def total(module: nn.Module | None) -> int:
+        return (
+            0 if module is None else sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        )
+
+    head, exemplars = total(net.head), total(memory)
+    weights = total(net) - head
+    other = total(method) - weights - head - exemplars
+    return {"weights": weights, "masks": 0, "norms_and_heads": head, "exemplars": exemplars, "other": other}
+
+
+def facts(config: TrainOptions) -> dict[str, str]:
+    """What a reader of the result table must know of head and stored samples."""
+    told = {}
+    if config.masked_head:
+        told["head"] = "one, softmax masked to the task"
+    if config.memory_per_class:
+        told["stored samples"] = (
+            f"{config.memory_per_class} a class, {config.memory_share:g} of each batch (-S)"
+        )
+    return told

@@ -4,8 +4,8 @@
 
 Both train from the same weights on the same batches and noise, in one process on one thread, in blocks that
 take turns: engram's own epochs through its real loop, then the hand-written one. A ratio is that of two
-neighbouring blocks. Reads MNIST where ENGRAM_DATA names a folder that holds it, random images of the same shape
-otherwise.
+neighbouring blocks. Reads MNIST where ENGRAM_DATA names a folder that holds it, random images of the same
+shape otherwise.
 """
 
 from __future__ import annotations

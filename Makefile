@@ -1,6 +1,9 @@
 # make demo   sets up, runs the main job on the bundled digits, prints where the report lies
 # make test   sets up, passes the tests
 # make check  format, lint, types, fast tests
+# make bench  speed, as ratios against hand-written loops
+# make kill   kills every method twenty times at random, compares final weights bit by bit
+# make golden REASON="..."   writes the golden figures anew
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -33,6 +36,15 @@ check: setup
 format: setup
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
+
+bench: setup
+	$(BIN)/python benchmarks/bench.py
+
+kill: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --kills 20
+
+golden: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.golden.regenerate --reason "$(REASON)"
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

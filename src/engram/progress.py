@@ -180,6 +180,7 @@ class Progress:
         elif kind == "task":
             row.done, row.accuracy, row.task_began = said["task"] + 1, _mean(said["accuracies"]), now
             row.seconds.append(said["seconds"])
+            row.phase, row.epoch, row.n_epochs, row.losses = "", 0, 0, {}
             if self._live is None or row.done == row.n_tasks:
                 took = sum(row.seconds) if row.done == row.n_tasks else said["seconds"]
                 what = (
@@ -225,6 +226,8 @@ class Progress:
         ended = sum(row.status in ("done", "failed") for row in rows)
         share = sum(row.share(now) for row in rows) / max(len(rows), 1)
         words = f" {ended} of {len(rows)} done, {duration(now - self.began)} so far"
+        if rows and ended == len(rows):
+            words += ", writing the report"
         line = Table.grid(padding=(0, 1))
         line.add_row(
             ProgressBar(total=1.0, completed=share, width=40), Text(f"{100 * share:3.0f} %"), Text(words)

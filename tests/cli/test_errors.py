@@ -1,0 +1,169 @@
+"""What a user can get wrong: one line, exit status 2, existing results untouched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, Call, contents
+from PIL import Image
+
+from engram.results import read_result
+
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["rn", "finetune"], ["run, compare, report, list", "did you mean run?"]),
+        (["run"], ["a method must be named first"]),
+        (["run", "finetune", "joint"], ["use engram compare"]),
+        (["run", "finetun"], ["'finetun'", "did you mean finetune?"]),
+        (["compare", "finetune", "finetune"], ["named once"]),
+        (["compare", "finetune:lr"], ["NAME:option=value"]),
+        (["compare", "finetune:epoch=3"], ["did you mean epochs?"]),
+        (["compare", "finetune:epochs=many"], ["--finetune.epochs must be int, got 'many'"]),
+        (["list", "dgmv"], ["did you mean dgm"]),
+        (["report", "nowhere"], ["nowhere is not a folder"]),
+        (["run", "finetune", "--data", "digts"], ["data must be", "did you mean digits?"]),
+        (["run", "finetune", "--data-dir", "nowhere", "--data", "mnist"], ["must be a folder, got nowhere"]),
+        (["run", "finetune", "--dta", "x"], ["'--dta'", "did you mean --data?"]),
+        (["run", "finetune", "--finetune.epoch", "3"], ["did you mean --finetune.epochs?"]),
+        (["run", "finetune", "--finetune.epochs", "abc"], ["--finetune.epochs must be int, got 'abc'"]),
+        (["run", "finetune", "--finetune.epochs", "-1"], ["epochs must be", "-1"]),
+        (["run", "finetune", "--finetune.optimiser", "adm"], ["adam | sgd", "did you mean adam?"]),
+        (["run", "finetune", "--tasks", "11"], ["1..10", "got 11"]),
+        (
+            ["run", "finetune", "--recipe", "none", "--tasks", "2", "--groups", "[5,5]"],
+            ["only one of tasks and groups"],
+        ),
+        (["run", "finetune", "--groups", "[5,6]"], ["add up to the 10 classes"]),
+        (["run", "finetune", "--class-order", "[1,2]"], ["each label 0..9 once"]),
+        (["run", "finetune", "--seeds", "1", "1"], ["distinct integers"]),
+        (["run", "finetune", "--jobs", "0"], ["jobs must be an integer >= 1"]),
+        (["run", "finetune", "--resume", "--overwrite"], ["only one of resume and overwrite"]),
+        (["run", "finetune", "--recipe", "digts"], ["did you mean digits?"]),
+        (["run", "finetune", "--network", "mpl"], ["did you mean mlp?"]),
+        (["run", "finetune", "--network", "mlp", "--dcgan.n_f", "3"], ["--dcgan.n_f", "--network dcgan"]),
+        (["run", "finetune", "--network", "dcgan", "--image-size", "16"], ["32x32", "16x16"]),
+        (["run", "finetune", "--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["run", "dgmw", "--scenario", "task"], ["scenario must be one of class"]),
+        (["run", "dgmw", "--recipe", "none", "--network", "mlp"], ["must have a generator"]),
+        (["run", "finetune", "--device", "tpu"], ["cpu or cuda"]),
+    ],
+)
+def test_one_line(argv: list[str], words: list[str], refused: Refused, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = refused(*argv)
+    for word in words:
+        assert word in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("finetune: {epoks: 3}", ["finetune.epoks", "did you mean finetune.epochs?"]),
+        ("finetune: {epochs: abc}", ["--finetune.epochs must be int", "abc"]),
+        ("tasks: [1", ["readable YAML"]),
+        ("- 3", ["options by name"]),
+    ],
+)
+def test_bad_files(text: str, words: list[str], refused: Refused, tmp_path: Path):
+    (tmp_path / "bad.yaml").write_text(text)
+    said = refused("run", "finetune", "--config", tmp_path / "bad.yaml", "--out", tmp_path / "out")
+    for word in words:
+        assert word in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an accelerator")
+def test_no_accelerator(refused: Refused, tmp_path: Path):
+    assert "give --device cpu" in refused("run", "finetune", "--device", "cuda", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def image(path: Path, size: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size, size), 7, np.uint8)).save(path)
+
+
+def test_images_that_cannot_be_used(refused: Refused, finished: Path, tmp_path: Path):
+    before = contents(finished)
+
+    def said(folder: Path) -> str:
+        text = refused("run", "finetune", *SMALL, "--data", folder, "--out", finished, "--overwrite")
+        assert contents(finished) == before
+        return text
+
+    missing = tmp_path / "missing"
+    for name in ("train/a/1", "train/b/1", "train/c/1", "test/a/1", "test/b/1"):
+        image(missing / f"{name}.png")
+    assert '"c"' in said(missing)
+    corrupted = tmp_path / "corrupted"
+    shutil.copytree(missing, corrupted)
+    image(corrupted / "test/c/1.png")
+    (corrupted / "train/b/2.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert "2.png" in said(corrupted)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(missing, mixed)
+    image(mixed / "test/c/1.png", size=9)
+    assert "image_size" in said(mixed)
+
+
+def test_a_folder_that_holds_something_else(refused: Refused, finished: Path):
+    before = contents(finished)
+    small = [*SMALL, "--seeds", 1, "--out", finished]
+    assert "stream_seed: 0 there, 3 now" in refused("run", "finetune", *small, "--stream-seed", 3)
+    assert "epochs: 3 there, 4 now" in refused("run", "finetune", *small, "--finetune.epochs", 4)
+    assert "joint" in refused(
+        "run", "joint", *[a for a in small if a not in ("--finetune.epochs", "3")], "--tasks", 3
+    )
+    assert "it holds a run" in refused("compare", "finetune", *small)
+    assert "--resume" in refused("run", "finetune", *small, "--seeds", 1, 2)
+    assert contents(finished) == before
+    (finished / "results.json").write_text("{")
+    assert "not JSON" in refused("run", "finetune", *small)
+
+
+def test_checkpoints_of_another_stream(refused: Refused, killed: Path):
+    (killed / "results.json").unlink()
+    before = contents(killed)
+    small = [*SMALL, "--seeds", 0, 1, "--out", killed, "--resume"]
+    text = refused("run", "finetune", *small, "--stream-seed", 3)
+    assert "resumed only by the run that wrote it" in text
+    assert "stream" in text
+    assert contents(killed) == before
+
+
+def test_training_that_diverges(call: Call, tmp_path: Path):
+    out = tmp_path / "wild"
+    # Weights grow twentyfold a step: finite after the first epochs, not for long.
+    wild = ["--finetune.optimiser", "sgd", "--finetune.lr", 1, "--finetune.weight_decay", 21]
+    wild += ["--finetune.batch_size", 1000, "--finetune.epochs", 60]
+    done = call("run", "finetune", *SMALL, *wild, "--out", out)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "of task 1" in done.err
+    assert "learning rate" in done.err
+    (entry,) = read_result(out)["seeds"]
+    assert entry["status"] == "failed"
+    assert "finite" in entry["error"]
+    newest = max((out / "seed-0" / "checkpoints").glob("*.json"))
+    assert json.loads(newest.read_text())["cursor"]["epochs"] >= 1
+
+
+def test_two_at_once(refused: Refused, finished: Path):
+    from engram._outdir import in_use
+
+    before = contents(finished)
+    with in_use(finished):
+        text = refused("run", "finetune", *SMALL, "--seeds", 1, "--out", finished, "--overwrite")
+    assert "another engram process" in text
+    assert contents(finished) == before

@@ -1,0 +1,100 @@
+"""Workers that are killed, runs that are stopped, checkpoints that are damaged: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from conftest import SMALL, Call, Killed
+
+from engram.results import read_result
+
+MEASURED = ("accuracy_matrix", "confusion", "final_average_accuracy", "storage_bytes")
+
+
+def weights(folder: Path) -> str:
+    """Checksum of the tensors in the newest checkpoint of a seed."""
+    newest = max((folder / "checkpoints").glob("*.json"))
+    return str(json.loads(newest.read_text())["tensors_sha256"])
+
+
+def measured(folder: Path, seed: int) -> dict[str, Any]:
+    """What a seed measured, times left out."""
+    (entry,) = [s for s in read_result(folder)["seeds"] if s["seed"] == seed]
+    losses = [[[e["losses"] for e in phase["epochs"]] for phase in task["phases"]] for task in entry["tasks"]]
+    return {"losses": losses, **{k: entry[k] for k in MEASURED}}
+
+
+def test_a_killed_worker_is_reported_and_the_others_finish(killed_run: Killed):
+    outcome = killed_run.outcome
+    assert outcome.exit_code == 1
+    (problem,) = outcome.problems
+    assert problem.seed == 1
+    assert "SIGKILL" in problem.message
+    first, second = read_result(killed_run.out)["seeds"]
+    assert first["status"] == "done"
+    assert second["status"] == "failed"
+    assert second["accuracy_matrix"][0][0] is not None
+    assert "SIGKILL" in second["error"]
+    assert (killed_run.out / "report.html").exists()
+
+
+def test_resume_equals_a_run_that_was_never_interrupted(killed: Path, finished_folder: Path, call: Call):
+    seed_0 = (killed / "seed-0" / "result.json").stat().st_mtime_ns
+    done = call("run", "finetune", *SMALL, "--seeds", 0, 1, "--out", killed, "--resume")
+    assert done.code == 0, done.err
+    assert "continues at task 2 of 3" in done.out
+    assert "seed 0" not in done.out
+    assert measured(killed, 1) == measured(finished_folder, 1)
+    assert weights(killed / "seed-1") == weights(finished_folder / "seed-1")
+    assert (killed / "seed-0" / "result.json").stat().st_mtime_ns == seed_0
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(
+    killed: Path, finished_folder: Path, call: Call
+):
+    newest = max((killed / "seed-1" / "checkpoints").glob("*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    done = call("run", "finetune", *SMALL, "--seeds", 0, 1, "--out", killed, "--resume")
+    assert done.code == 0, done.err
+    assert "is damaged" in done.out
+    assert "The one before it is used" in done.out
+    assert measured(killed, 1) == measured(finished_folder, 1)
+    assert weights(killed / "seed-1") == weights(finished_folder / "seed-1")
+
+
+def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path):
+    out = tmp_path / "stopped"
+    argv = ["run", "finetune", *SMALL, "--finetune.epochs", "100000", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engram", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        end = time.monotonic() + 120
+        while not list(out.glob("seed-0/checkpoints/*.json")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        worker = int((out / "seed-0" / "worker.log").read_text().split()[1].rstrip(":"))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert said.count("\n") == 1
+    assert "checkpoints stay" in said
+    assert "--resume" in said
+    assert read_result(out)["seeds"][0]["status"] == "unfinished"
+    try:
+        os.kill(worker, 0)
+    except ProcessLookupError:
+        return
+    raise AssertionError("the worker still runs")

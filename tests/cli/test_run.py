@@ -1,0 +1,141 @@
+"""Runs and comparisons that go well, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from conftest import SMALL, Call, contents
+
+from engram.results import read_result
+
+
+def test_a_run_leaves_its_results_settings_and_page(finished: Path):
+    result = read_result(finished)
+    (entry,) = result["seeds"]
+    assert entry["seed"] == 1
+    assert entry["status"] == "done"
+    assert result["protocol"] == {"scenario": "class", "reads": "task", "selection": "last epoch"}
+    assert result["device"]["class"] == "cpu"
+    assert result["device"]["threads"] == 1
+    assert len(result["data"]["fingerprint"]) == 64
+    assert [len(t["classes"]) for t in result["tasks"]] == [4, 3, 3]
+    assert result["config"]["network"] == {"name": "mlp", "options": {"hidden": [16]}}
+    assert json.loads((finished / "seed-1" / "result.json").read_text()) == entry
+    assert (finished / "report.html").exists()
+    assert (finished / "seed-1" / "worker.log").exists()
+    assert list((finished / "tensorboard" / "seed-1").glob("events*"))
+
+
+def test_the_written_settings_run_the_same_again(finished: Path, call: Call):
+    settings = yaml.safe_load((finished / "config.yaml").read_text())
+    assert settings["tasks"] == 3
+    assert settings["finetune"]["epochs"] == 3
+    done = call("run", "finetune", "--config", finished / "config.yaml", "--out", finished)
+    assert done.code == 0
+    assert "had already finished" in done.out
+
+
+def test_a_finished_run_says_so_and_stays(finished: Path, call: Call):
+    before = contents(finished / "seed-1") | {"r": (finished / "results.json").read_bytes()}
+    done = call("run", "finetune", *SMALL, "--seeds", 1, "--out", finished)
+    assert done.code == 0
+    assert "had already finished" in done.out
+    assert contents(finished / "seed-1") | {"r": (finished / "results.json").read_bytes()} == before
+
+
+def test_the_command_line_wins_over_the_file_wherever_it_stands(finished: Path, refused):
+    text = refused(
+        "run", "finetune", "--finetune.epochs", 5, "--config", finished / "config.yaml", "--out", finished
+    )
+    assert "method.options.epochs: 3 there, 5 now" in text
+
+
+def test_a_comparison_of_variants(tmp_path: Path, call: Call, real_report: None):
+    out = tmp_path / "both"
+    done = call("compare", "finetune", "finetune:lr=0.01,schedule=cosine", *SMALL, "--out", out)
+    assert done.code == 0, done.err
+    assert done.err == ""
+    changed = read_result(out / "finetune-lr-0.01-schedule-cosine")
+    assert changed["label"] == "finetune:lr=0.01,schedule=cosine"
+    assert changed["config"]["method"]["options"]["lr"] == 0.01
+    assert changed["config"]["method"]["options"]["epochs"] == 3
+    assert read_result(out / "finetune")["config"]["method"]["options"]["lr"] == 0.001
+    assert "finetune seed 0: task 1 of 3" in done.out
+    assert f"Report: {out / 'report.html'}" in done.out
+    page = (out / "report.html").read_text()
+    assert "finetune:lr=0.01,schedule=cosine" in page
+
+
+def test_report_draws_a_stored_run_again(finished: Path, call: Call):
+    (finished / "report.html").unlink()
+    done = call("report", finished)
+    assert done.code == 0
+    assert "finetune" in done.out
+    assert f"Report: {finished / 'report.html'}" in done.out
+    assert (finished / "report.html").exists()
+
+
+def test_quiet_prints_the_table_alone(finished: Path, call: Call):
+    done = call("run", "finetune", *SMALL, "--seeds", 1, "--out", finished, "--quiet")
+    assert done.code == 0
+    assert done.out.startswith("After the last task")
+    assert "Report" not in done.out
+
+
+def test_overwrite_runs_again_and_leaves_other_files(finished: Path, call: Call):
+    (finished / "mine.txt").write_text("mine")
+    done = call("run", "finetune", *SMALL, "--seeds", 0, "--out", finished, "--overwrite")
+    assert done.code == 0, done.err
+    assert [s["seed"] for s in read_result(finished)["seeds"]] == [0]
+    assert not (finished / "seed-1").exists()
+    assert (finished / "mine.txt").read_text() == "mine"
+
+
+def test_the_program_starts_without_torch():
+    code = "import engram, engram.cli, sys; engram.cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "engram compare" in done.stdout
+
+
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "engram", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("engram 0.")
+
+
+def test_list(call: Call):
+    done = call("list")
+    assert done.code == 0
+    for word in ("dgmw", "finetune", "cifar100", "dcgan8", "dgmw-mnist-official", "(default for"):
+        assert word in done.out
+    done = call("list", "dgmw")
+    assert "--dgmw.lambda_ru" in done.out
+    assert "--dgmw.mask " not in done.out
+
+
+def test_help_of_a_method_explains_its_options(call: Call):
+    done = call("run", "dgmw", "--help")
+    assert done.code == 0
+    assert "--dgmw.lambda_ru" in done.out
+    assert "--max-per-class" in done.out
+    assert "--dgmw.mask " not in done.out
+    assert call("run", "--help").code == 0
+    assert call("list", "--help").code == 0
+    assert call("report", "--help").code == 0
+    assert call().code == 0
+
+
+def test_the_five_lines_of_the_readme():
+    import engram
+
+    data = engram.load("digits")
+    stream = engram.class_incremental(data, n_tasks=10)
+    result = engram.run(stream, spec=engram.method("finetune", epochs=1))
+    assert 0.05 < result["average_accuracy"][-1] < 0.6
+    assert callable(engram.run)
+    assert callable(engram.compare)

@@ -117,6 +117,18 @@ _STORED: dict[str, Any] = {
     "memory_per_class": 2,
     "memory_share": 0.4,
 }
+_ONLINE: dict[str, Any] = {"strength": 10.0, "fisher_samples": None}
+_LWF: dict[str, Any] = {"strength": 1.0, "temperature": 2.0}
+_HAT: dict[str, Any] = {
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "keep_optimiser": False,
+    "s_max": 50.0,
+    "c": 0.5,
+    "compensate": True,
+    "emb_clamp": 6.0,
+    "clip_norm": 1e4,
+}
 
 #: Small options by method and variant; every variant is checked.
 SMALL: dict[str, Variants] = {
@@ -155,6 +167,43 @@ SMALL |= {
     "ewc": {
         "sampled": {**_TRAIN, "strength": 10.0, "fisher_labels": "sampled", "fisher_samples": None},
         "stored": {**_TRAIN, **_STORED, "strength": 10.0, "fisher_labels": "exact", "fisher_samples": 9},
+    },
+    "ewc-online": {
+        "sampled": {**_TRAIN, **_ONLINE, "gamma": 0.9, "normalise": "none", "fisher_labels": "sampled"},
+        "stored": {**_TRAIN, **_STORED, **_ONLINE, "gamma": 1.0, "normalise": "max", "fisher_labels": "empirical"},
+    },
+    "rwalk": {
+        "adam": {**_TRAIN, "strength": 1.0, "alpha": 0.9, "interval": 3, "damping": 1e-3, "normalise": True},
+        "stored": {
+            **_TRAIN,
+            **_STORED,
+            "strength": 0.01,
+            "alpha": 0.5,
+            "interval": 2,
+            "damping": 0.1,
+            "normalise": False,
+        },
+    },
+    "mas": {
+        "adam": {**_TRAIN, "strength": 1.0, "samples": None},
+        "stored": {**_TRAIN, **_STORED, "strength": 0.1, "samples": 9},
+    },
+    "lwf": {
+        "adam": {**_TRAIN, **_LWF, "temperature_squared": False, "distil": "per_head", "warmup_epochs": 1},
+        "stored": {**_TRAIN, **_STORED, **_LWF, "temperature_squared": True, "distil": "joint", "warmup_epochs": 2},
+    },
+    "hat": {
+        "sgd": {**_FIT, **_HAT, "optimiser": "sgd", "lr": 0.05, "masks": "binary", "annealing": "paper"},
+        "adam": {
+            **_FIT,
+            **_HAT,
+            "momentum": 0.0,
+            "weight_decay": 0.01,
+            "keep_optimiser": True,
+            "masks": "binary",
+            "annealing": "official",
+        },
+        "soft": {**_FIT, **_HAT, "optimiser": "sgd", "lr": 0.05, "masks": "soft", "annealing": "paper"},
     },
 }
 

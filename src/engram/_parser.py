@@ -31,11 +31,18 @@ class Parser(jsonargparse.ArgumentParser):
             print_config="--print-config",
         )
         self.known: dict[str, Option] = {}
+        self.flags: dict[str, str] = {}
+
+    def note(self, key: str, option: Option) -> str:
+        """Remember an option under its key in files, and return its flag."""
+        flag = f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
+        self.known[section(key)] = option
+        self.flags[section(key)] = flag
+        return flag
 
     def option(self, group: Any, key: str, option: Option) -> None:
         """One typed option ``--key`` with its default and its line of help."""
-        self.known[key] = option
-        flag = f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
+        flag = self.note(key, option)
         text = option.help.replace("%", "%%").replace("``", "")
         group.add_argument(flag, type=option.type, default=option.default, help=text)
 
@@ -49,12 +56,10 @@ class Parser(jsonargparse.ArgumentParser):
         key = re.match(r'Parser key "([\w.]+)"', message)
         value = re.search(r"(?:Got value|Given value): (.*)", message)
         if key and value and key[1] in self.known:
-            flag = key[1] if "." in key[1] else key[1].replace("_", "-")
+            flag = self.flags[key[1]]
             given = value[1].rstrip(".")
             literals = [w for w in re.split(r" \| | or ", self.known[key[1]].kind) if w != "none"]
-            return (
-                f"--{flag} must be {self.known[key[1]].kind}, got {given!r}{closest(given, literals)}: {see}"
-            )
+            return f"{flag} must be {self.known[key[1]].kind}, got {given!r}{closest(given, literals)}: {see}"
         unknown = re.match(r"unrecognized arguments: (.*)", message) or re.match(
             r"Option '(.*)' is not accepted", message
         )
@@ -63,12 +68,17 @@ class Parser(jsonargparse.ArgumentParser):
                 (word for word in unknown[1].split() if word.startswith("--")), unknown[1].split()[0]
             )
             given = given.split("=")[0]
-            flags = [f"--{k}" if "." in k else f"--{k.replace('_', '-')}" for k in self.known]
+            flags = list(self.flags.values())
             if not given.startswith("-") and message.startswith("Option"):
                 flags = [flag[2:] for flag in flags] + list(self.known)
             return f"options must be among those of {self.prog}, got {given!r}{closest(given, flags)}: {see}"
         flat = re.sub(r"\s+", " ", message).strip().rstrip(".")
         return f"options must be readable, got an error: {flat}: {see}"
+
+
+def section(name: str) -> str:
+    """The name of a method's or network's options in files and namespaces, where no hyphen may be."""
+    return name.replace("-", "_")
 
 
 def _plain_options(run: bool) -> list[Option]:
@@ -115,12 +125,12 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
     general = p.add_argument_group("what to run")
     for option in _plain_options(command == "run"):
         if option.name == "seeds":
-            p.known["seeds"] = option
+            p.note("seeds", option)
             general.add_argument("--seeds", nargs="+", type=int, default=[0], help=option.help)
         else:
             p.option(general, option.name, option)
     for name, text in FLAGS.items():
-        p.known[name] = Option(name, bool, False, text)
+        p.note(name, Option(name, bool, False, text))
         general.add_argument(f"--{name}", action="store_true", help=text)
     data = p.add_argument_group("data")
     given = recipe.data if recipe else {}
@@ -164,5 +174,5 @@ def parse_values(name: str, found: Entry, given: Mapping[str, str]) -> dict[str,
                 f"options of {name} must be known, got {key!r}{closest(key, [o.name for o in known])}: "
                 f"see engram list {name}."
             )
-    values = vars(p.parse_args([f"--{name}.{k}={v}" for k, v in given.items()])[name])
+    values = vars(p.parse_args([f"--{name}.{k}={v}" for k, v in given.items()])[section(name)])
     return {k: values[k] for k in given}

@@ -203,6 +203,7 @@ def settings_as_config(
     recipe: str | None,
 ) -> dict[str, Any]:
     """The resolved settings under the names of the command line, so that ``--config`` takes them back."""
+    from engram._parser import section
     from engram.methods.registry import entry
 
     fixed = entry(spec.name).fixed
@@ -211,7 +212,7 @@ def settings_as_config(
         **data.what(),
         "network": network.name,
         str(network.name): dict(network.options),
-        spec.name: {k: v for k, v in options.items() if k not in fixed},
+        section(spec.name): {k: v for k, v in options.items() if k not in fixed},
         "seeds": list(seeds),
         "device": device,
     }

@@ -155,7 +155,7 @@ def _learn(command: str, rest: list[str]) -> int:
         raise ConfigError(f"engram run takes one method, got {', '.join(names)}: use engram compare.")
 
     from engram._options import options_of, split_variant
-    from engram._parser import MUTED, build
+    from engram._parser import MUTED, build, section
     from engram.compare import execute, variant
     from engram.methods.registry import METHODS
     from engram.progress import Progress
@@ -177,7 +177,7 @@ def _learn(command: str, rest: list[str]) -> int:
         values["tasks"] = None if values["tasks"] == parser.known["tasks"].default else values["tasks"]
     data = DataSettings(**{o.name: values[o.name] for o in options_of(DataSettings())})
     network = _network(parser, values)
-    methods = [variant(text, values[text.partition(":")[0]]) for text in names]
+    methods = [variant(text, values[section(text.partition(":")[0])]) for text in names]
     quiet = bool(values["quiet"])
     out = Path(values["out"] or _default_out(command, names, data.data))
     said = f"recipe {recipe.name}{why}: {recipe.summary}" if recipe else ""

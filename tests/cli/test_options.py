@@ -16,8 +16,8 @@ STORED = Path(__file__).with_name("options.txt")
 
 def listed() -> list[str]:
     """Every option of every method with its type, sorted."""
-    known = build("compare", sorted(METHODS), None).known
-    return sorted(f"--{key}: {option.kind}" for key, option in known.items())
+    parser = build("compare", sorted(METHODS), None)
+    return sorted(f"{parser.flags[key]}: {option.kind}" for key, option in parser.known.items())
 
 
 def test_no_option_comes_or_goes_unseen():

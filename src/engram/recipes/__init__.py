@@ -79,10 +79,10 @@ def _register(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
 
 # Numbers of our own: the one place to tune ----------------------------------------------------------------
 
-# Found by trial runs that looked at test accuracy (digits seeds 0 to 2, MNIST seed 0), so figures with them are
-# optimistic to that degree. What helped: a critic without batch norm, Adam's first moment off, gates fixed at their
-# binary values for the last 30 % of the steps, averaged generator weights with statistics taken anew, and a solver of
-# its own on shifted and rotated samples.
+# Found by trial runs that looked at test accuracy (digits seeds 0 to 2, MNIST seed 0), so figures with them
+# are optimistic to that degree. What helped: a critic without batch norm, Adam's first moment off, gates
+# fixed at their binary values for the last 30 % of the steps, averaged generator weights with statistics
+# taken anew, and a solver of its own on shifted and rotated samples.
 
 _STEADY_GENERATOR: dict[str, Any] = {
     "epochs": 20,

@@ -170,7 +170,14 @@ SMALL |= {
     },
     "ewc-online": {
         "sampled": {**_TRAIN, **_ONLINE, "gamma": 0.9, "normalise": "none", "fisher_labels": "sampled"},
-        "stored": {**_TRAIN, **_STORED, **_ONLINE, "gamma": 1.0, "normalise": "max", "fisher_labels": "empirical"},
+        "stored": {
+            **_TRAIN,
+            **_STORED,
+            **_ONLINE,
+            "gamma": 1.0,
+            "normalise": "max",
+            "fisher_labels": "empirical",
+        },
     },
     "rwalk": {
         "adam": {**_TRAIN, "strength": 1.0, "alpha": 0.9, "interval": 3, "damping": 1e-3, "normalise": True},
@@ -190,7 +197,14 @@ SMALL |= {
     },
     "lwf": {
         "adam": {**_TRAIN, **_LWF, "temperature_squared": False, "distil": "per_head", "warmup_epochs": 1},
-        "stored": {**_TRAIN, **_STORED, **_LWF, "temperature_squared": True, "distil": "joint", "warmup_epochs": 2},
+        "stored": {
+            **_TRAIN,
+            **_STORED,
+            **_LWF,
+            "temperature_squared": True,
+            "distil": "joint",
+            "warmup_epochs": 2,
+        },
     },
     "hat": {
         "sgd": {**_FIT, **_HAT, "optimiser": "sgd", "lr": 0.05, "masks": "binary", "annealing": "paper"},

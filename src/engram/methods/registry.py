@@ -10,8 +10,13 @@ from engram.errors import ConfigError
 from engram.methods.base import Context, Method
 from engram.methods.dgm import Dgm
 from engram.methods.ewc import Ewc
+from engram.methods.ewc_online import EwcOnline
 from engram.methods.finetune import Finetune
+from engram.methods.hat import Hat
 from engram.methods.joint import Joint
+from engram.methods.lwf import Lwf
+from engram.methods.mas import Mas
+from engram.methods.rwalk import Rwalk
 from engram.methods.si import Si
 
 
@@ -40,8 +45,29 @@ METHODS: dict[str, Entry] = {
     ),
     "finetune": Entry(Finetune, Finetune.Config(), "plain training on each task: the lower bound"),
     "joint": Entry(Joint, Joint.Config(), "trained afresh on all data so far: the upper bound, reads all"),
-    "si": Entry(Si, Si.Config(), "Synaptic Intelligence: path-integral importances (Zenke et al., ICML 2017)"),
-    "ewc": Entry(Ewc, Ewc.Config(), "Elastic Weight Consolidation, a penalty per task (Kirkpatrick et al., PNAS 2017)"),
+    "si": Entry(
+        Si, Si.Config(), "Synaptic Intelligence: path-integral importances (Zenke et al., ICML 2017)"
+    ),
+    "ewc": Entry(
+        Ewc, Ewc.Config(), "Elastic Weight Consolidation, a penalty per task (Kirkpatrick et al., PNAS 2017)"
+    ),
+    "ewc-online": Entry(
+        EwcOnline, EwcOnline.Config(), "EWC with one running penalty (Schwarz et al., ICML 2018)"
+    ),
+    "rwalk": Entry(
+        Rwalk, Rwalk.Config(), "Riemannian Walk: running Fisher and path score (Chaudhry et al., ECCV 2018)"
+    ),
+    "mas": Entry(
+        Mas, Mas.Config(), "Memory Aware Synapses: sensitivity of the output (Aljundi et al., ECCV 2018)"
+    ),
+    "lwf": Entry(
+        Lwf, Lwf.Config(), "Learning without Forgetting: distillation on new inputs (Li and Hoiem, ECCV 2016)"
+    ),
+    "hat": Entry(
+        Hat,
+        Hat.Config(),
+        "Hard Attention to the Task: masks per unit, needs task labels (Serra et al., ICML 2018)",
+    ),
 }
 
 
@@ -61,7 +87,9 @@ class MethodSpec:
 def entry(name: str) -> Entry:
     """The entry registered under ``name``; ``ConfigError`` lists the known ones."""
     if name not in METHODS:
-        raise ConfigError(f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}: see engram list.")
+        raise ConfigError(
+            f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}: see engram list."
+        )
     return METHODS[name]
 
 

@@ -119,7 +119,7 @@ def output_sensitivity(
     chunk: int = CHUNK,
     general: bool = False,
 ) -> dict[str, Tensor]:
-    """Omega of MAS (Aljundi et al., ECCV 2018, Eq. 2 and 5): 1/N sum_n | d ||f(x_n)||_2^2 / d theta_k |.
+    """Omega of MAS (Aljundi et al., ECCV 2018, Sec. 4.1): 1/N sum_n | d ||f(x_n)||_2^2 / d theta_k |.
 
     Arguments as of :func:`diagonal_fisher`; f are the logits, no labels are needed.
     """
@@ -263,8 +263,7 @@ class _Tape:
         return _Recording(self)
 
     def add(self, total: dict[str, Tensor], score: Tensor, weight: Tensor | None, reduce: Reduce) -> None:
-        """Add the reduced gradients of each sample of the recorded pass; ``score`` [] is the sum over its
-        samples."""
+        """Add each sample's reduced gradients of the recorded pass, whose scores sum up to ``score`` []."""
         names = list(self.layers)
         if not names:
             return

@@ -82,7 +82,7 @@ class Table(nn.Module):
             self[name].copy_(parameters[name])
 
     def structure(self) -> Shapes:
-        """Names and shapes in order, as JSON: pairs, since stored JSON sorts keys and sums follow the order."""
+        """Names and shapes in order, as JSON: pairs, because stored JSON sorts keys."""
         return [[name, list(self[name].shape)] for name in self.names]
 
     def rebuild(self, shapes: Shapes) -> None:

@@ -1,0 +1,261 @@
+"""Hard Attention to the Task: each task learns a mask over units; later tasks cannot change what it uses.
+
+J. Serra, D. Suris, M. Miron, A. Karatzoglou: "Overcoming Catastrophic Forgetting with Hard Attention to the
+Task", ICML 2018, arXiv 1801.01423 ("HAT"). Here: gates and their slope (Sec. 2.3, 2.4), protected gradients
+(Eq. 2), compensation of the embedding gradient (Sec. 2.5), capacity regulariser (Sec. 2.6). Shared with DGM:
+``parts/masks.py``.
+
+Departures, each an option that can be set back:
+- with ``masks=binary`` a task that has ended uses gates of exactly 0 and 1, and what it uses is put back bit
+  for bit after every step, so that its logits never change, whatever the optimiser; ``masks=soft`` is the
+  paper: gates of the steepest sigmoid, gradients scaled down but not cut off, so that old tasks drift a
+  little;
+- the slope reaches its largest value in the last step of an epoch, as printed; ``annealing=official`` follows
+  the sample offset as the released code, and does not;
+- the schedule is that of the shared options; the paper divides the rate by 3 on plateaus of a validation loss
+  and keeps the best weights.
+Not for trunks with normalisation: the network's is left out.
+Cost: one embedding a unit while a task is learned, one bit a unit and task afterwards; a copy of the trunk.
+
+Shapes: O_l units of layer l; B batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from engram import seeds
+from engram.errors import ConfigError
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    named_parameters,
+)
+from engram.parts import masks, training
+from engram.parts.classifier import Classifier
+from engram.parts.gated import GatedTrunk
+from engram.parts.options import check_at_least, check_positive
+from engram.parts.training import FitOptions
+
+
+@dataclass(frozen=True)
+class HatConfig(FitOptions):
+    """Options of Hard Attention to the Task.
+
+    Args:
+        s_max: largest slope of the gates.
+        c: weight of the capacity regulariser.
+        masks: of tasks that have ended: binary (held exactly) or soft (as the paper; plain sgd only, since
+            any other optimiser undoes the scaling of gradients).
+        annealing: of the slope within an epoch: paper (reaches s_max in the last step) or official (does
+            not).
+        compensate: make the embedding gradient independent of the slope.
+        emb_clamp: bound on the absolute value of embeddings; None for none.
+        clip_norm: bound on the norm of all gradients together; None for none.
+        optimiser, lr: the paper's plain sgd with 0.05.
+    """
+
+    optimiser: Literal["adam", "sgd"] = "sgd"
+    lr: float = 0.05
+    s_max: float = 400.0
+    c: float = 0.75
+    masks: Literal["binary", "soft"] = "binary"
+    annealing: Literal["paper", "official"] = "paper"
+    compensate: bool = True
+    emb_clamp: float | None = 6.0
+    clip_norm: float | None = 1e4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "s_max", "emb_clamp", "clip_norm")
+        check_at_least(self, 0, "c")
+        plain = self.optimiser == "sgd" and not self.momentum and not self.weight_decay
+        if self.masks == "soft" and not plain:
+            raise ConfigError(
+                f"masks=soft needs plain sgd without momentum and weight decay, got {self.optimiser}: use "
+                "sgd, or masks=binary."
+            )
+
+
+class Hat(Method):
+    """Cross entropy plus c times the capacity regulariser, under gates a = sigmoid(s e)."""
+
+    Config = HatConfig
+    config: HatConfig
+    scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
+
+    def __init__(self, config: HatConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.net = Classifier(context, norm="none")
+        self.trunk = GatedTrunk(self.net.trunk)
+        self.embeddings = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.trunk.widths)
+        self.n_learned = 0
+        for i, n in enumerate(self.trunk.widths):
+            self.register_buffer(f"reserved_{i}", torch.zeros(n, dtype=self._kind))
+        self._protected: dict[str, Tensor] | None = None
+        self._held: dict[str, Tensor] = {}
+
+    @property
+    def _kind(self) -> torch.dtype:
+        return torch.bool if self.config.masks == "binary" else torch.float32
+
+    def reserved(self, i: int) -> Tensor:
+        """Cumulated mask a^{<=t} of layer ``i`` [O_i]: bool, or soft gates."""
+        return self.get_buffer(f"reserved_{i}")
+
+    @property
+    def protected(self) -> dict[str, Tensor]:
+        """How much of each weight is held for earlier tasks, by parameter name."""
+        if self._protected is None:
+            found = self.trunk.protection([self.reserved(i) for i in range(len(self.embeddings))])
+            self._protected = {f"net.trunk.{name}": p.contiguous() for name, p in found.items()}
+        return self._protected
+
+    # Training -----------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def begin_task(self, task: Task, data: Samples) -> None:
+        training.grow_head(self.net, task, self.context.seed)
+        for i, e in enumerate(self.embeddings):
+            g = seeds.generator(self.context.seed, "embedding", task.index, i)
+            e.copy_(torch.randn(len(e), generator=g))  # N(0, 1), as the released code
+        self._protected, self._held = None, {}
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        self._labels = training.window(self.net, task)
+        return (training.fit_phase(self.config, self.loss),)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        net = training.player(self.config, named_parameters(self))
+        return {"net": replace(net, clip_norm=self.config.clip_norm)}
+
+    def slope(self, step: Step) -> float:
+        """s = 1 / s_max + (s_max - 1 / s_max) (b - 1) / (B - 1) in step b = 1 .. B of an epoch (Sec. 2.4)."""
+        return masks.slope_of_step(self.config.s_max, step.step, step.n_steps, self.config.annealing)
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        c, s = self.config, self.slope(step)
+        gates = [masks.gate(e, s) for e in self.embeddings]
+        logits = self.net.head(self.trunk(batch.x, gates), self._labels.active)
+        reserved = [self.reserved(i) for i in range(len(gates))]
+        terms = {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        if c.c:
+            # R (Sec. 2.6): sum a (1 - a^{<t}) / sum (1 - a^{<t}), in [0, 1].
+            terms["capacity"] = c.c * (masks.sparsity if c.masks == "binary" else soft_sparsity)(
+                gates, reserved
+            )
+        return terms
+
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        c, s = self.config, self.slope(step)
+        if self.n_learned:
+            for name, p in self.protected.items():
+                # Eq. 2: g <- g (1 - min(a_out, a_in)).
+                if c.masks == "binary":
+                    grads[name].masked_fill_(p, 0.0)
+                else:
+                    grads[name].mul_(1.0 - p)
+            if c.masks == "binary" and not self._held:
+                self._held = {name: self.get_parameter(name).detach().clone() for name in self.protected}
+        if c.compensate:
+            for i, e in enumerate(self.embeddings):
+                masks.compensate(grads[f"embeddings.{i}"], e.detach(), s, c.s_max)
+
+    @torch.no_grad()
+    def after_step(self, player: str, step: Step) -> None:
+        if self._held:
+            # Moments and weight decay move weights without a gradient: what is held is put back, bit for bit.
+            for name, p in self.protected.items():
+                theta = self.get_parameter(name)
+                torch.where(p, self._held[name], theta, out=theta.data)
+        if self.config.emb_clamp is not None:
+            for e in self.embeddings:
+                e.clamp_(-self.config.emb_clamp, self.config.emb_clamp)
+
+    @torch.no_grad()
+    def end_task(self, task: Task, data: Samples) -> None:
+        for i, a in enumerate(self._gates_now()):
+            # a^{<=t} = max(a^{<=t-1}, a^t(s_max)).
+            self.register_buffer(f"reserved_{i}", torch.maximum(self.reserved(i), a))
+            kept = masks.pack(a) if self.config.masks == "binary" else a
+            self.register_buffer(f"mask_{task.index}_{i}", kept)
+        self.n_learned = task.index + 1
+        self._protected, self._held = None, {}
+
+    def _gates_now(self) -> list[Tensor]:
+        """The current task's gates as it will keep them [O_l]: bool, or those at s_max."""
+        if self.config.masks == "binary":
+            return [e.detach() > 0 for e in self.embeddings]
+        return [masks.gate(e.detach(), self.config.s_max) for e in self.embeddings]
+
+    def gates(self, task: int) -> list[Tensor]:
+        """The gates [O_l] that ``task`` is asked with, as numbers."""
+        if task >= self.n_learned:
+            found = self._gates_now()
+        else:
+            found = [self.get_buffer(f"mask_{task}_{i}") for i in range(len(self.embeddings))]
+            if self.config.masks == "binary":
+                found = [masks.unpack(m, e.shape) for m, e in zip(found, self.embeddings, strict=True)]
+        return [a.to(self.embeddings[0].dtype) for a in found]
+
+    # Answers and state --------------------------------------------------------------------------------------
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        if task is None:
+            raise ConfigError("hat predicts only with a task label, none was given: use scenario task.")
+        n = self.net.head.n_outputs
+        if task.active[1] > n:
+            raise ConfigError(
+                f"a task must be learned before it is asked, task {task.index + 1} was not: learn it first."
+            )
+        logits = x.new_full((len(x), n), -torch.inf)
+        features = self.trunk(x, self.gates(task.index))
+        logits[:, task.active[0] : task.active[1]] = self.net.head(features, task.active)
+        return logits
+
+    def structure(self) -> dict[str, Any]:
+        return {"head": self.net.head.sizes, "n_learned": self.n_learned}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        self.net.head.rebuild(structure["head"])
+        self.n_learned = int(structure["n_learned"])
+        for task in range(self.n_learned):
+            for i, n in enumerate(self.trunk.widths):
+                empty = torch.zeros(n, dtype=self._kind)
+                kept = masks.pack(empty) if self.config.masks == "binary" else empty
+                self.register_buffer(f"mask_{task}_{i}", kept)
+        self._protected, self._held = None, {}
+
+    def storage_bytes(self) -> dict[str, int]:
+        kept = training.storage_bytes(self, self.net, None)
+        bits = sum(b.numel() * b.element_size() for n, b in self.named_buffers() if n.startswith("mask_"))
+        # Embeddings are drawn anew in each task, and cumulated masks follow from the stored ones.
+        return {**kept, "masks": bits, "other": 0}
+
+    def facts(self) -> dict[str, str]:
+        return {"masks": self.config.masks}
+
+    @torch.no_grad()
+    def measures(self, step: Step) -> dict[str, Any]:
+        on = [round(float((e > 0).float().mean()), 6) for e in self.embeddings]
+        return {"slope": self.slope(step), "open": {f"layer{i}": share for i, share in enumerate(on)}}
+
+    def report(self) -> dict[str, Any]:
+        shares = [round(float(self.reserved(i).float().mean()), 6) for i in range(len(self.embeddings))]
+        return {"reserved": {f"layer{i}": share for i, share in enumerate(shares)}}
+
+
+def soft_sparsity(gates: list[Tensor], reserved: list[Tensor]) -> Tensor:
+    """``masks.sparsity`` for cumulated masks that are numbers in [0, 1]."""
+    free = [1.0 - r for r in reserved]
+    total = torch.stack([(m * f).sum() for m, f in zip(gates, free, strict=True)]).sum()
+    return total / torch.stack([f.sum() for f in free]).sum().clamp(min=1e-12)

@@ -1,0 +1,218 @@
+"""Riemannian Walk: a running Fisher information and a path-based score hold the weights.
+
+A. Chaudhry, P. K. Dokania, T. Ajanthan, P. H. S. Torr: "Riemannian Walk for Incremental Learning:
+Understanding Forgetting and Intransigence", ECCV 2018, arXiv 1801.10112 ("RWalk"). Here: EWC++ (Sec. 4.1),
+the score (Sec. 4.2), the objective (Sec. 4.3). Its stored samples ("-S", Sec. 4.4) are the option
+``memory_per_class``.
+
+The running Fisher information is made of squared *batch* gradients: that is its definition, and it therefore
+depends on the batch size, unlike that of ``ewc``.
+
+Departures: the last interval of a task may be shorter than the others. The released code drops the factor 1/2
+    in
+the score and adds scores of tasks up where the paper averages them; here both are as in the paper. The size
+of the damping and the scaling of F and s to [0, 1] are the released code's. Entries of a growing output layer
+get their first Fisher information from their first gradient, as all do at the start. Normalisation's scale
+and offset take part like other weights; its running statistics are no parameters and are not held. Cost:
+eight tensors a parameter, three work tensors; no second pass over data.
+
+Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter, the score s in nats per unit
+    of KL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    named_parameters,
+)
+from engram.parts import penalty, training
+from engram.parts.options import check_at_least, check_fraction, check_positive
+from engram.parts.tables import Scratch, Table
+from engram.parts.training import TrainOptions
+
+TABLES = ("fisher", "squares", "path", "start", "score", "kept_score", "importance", "anchor")
+UNSEEN = -1.0
+
+
+@dataclass(frozen=True)
+class RwalkConfig(TrainOptions):
+    """Options of Riemannian Walk.
+
+    Args:
+        strength: lambda in Sec. 4.3, without a factor 1/2.
+        alpha: weight of the newest squared gradients in the running Fisher information.
+        interval: steps between two updates of Fisher information and score (Delta t).
+        damping: epsilon under the score's fraction; 1e-3 in the released code.
+        normalise: scale F and s to [0, 1] over all parameters together before they are added, as the released
+            code.
+    """
+
+    strength: float = 10.0
+    alpha: float = 0.9
+    interval: int = 10
+    damping: float = 1e-3
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "strength")
+        check_fraction(self, "alpha")
+        check_positive(self, "interval", "damping")
+
+
+def scaled(values: Sequence[Tensor]) -> list[Tensor]:
+    """All tensors together to [0, 1] by their smallest and largest entry; zeros where these are equal."""
+    low = torch.stack([v.min() for v in values]).min()
+    width = torch.stack([v.max() for v in values]).max() - low
+    return [(v - low) / width if float(width) > 0 else torch.zeros_like(v) for v in values]
+
+
+class Rwalk(Method):
+    """Cross entropy plus lambda sum_k (F_k + s_k) (theta_k - theta*_k)^2."""
+
+    Config = RwalkConfig
+    config: RwalkConfig
+
+    def __init__(self, config: RwalkConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.net = training.make_net(config, context)
+        self.memory = training.make_memory(config, context)
+        self.reads = "task" if self.memory is None else "memory"
+        # F; sum of g^2 and of -g dtheta in the interval, and theta at its start; this task's score, that of
+        # the tasks before; what holds the weights, and where.
+        self.fisher, self.squares, self.path, self.start = Table(), Table(), Table(), Table()
+        self.score, self.kept_score, self.importance, self.anchor = Table(), Table(), Table(), Table()
+        self.n_learned = 0
+        self._scratch = Scratch()
+
+    def begin_task(self, task: Task, data: Samples) -> None:
+        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
+        parameters = named_parameters(self)
+        for name in TABLES:
+            fill: Any = {"fisher": UNSEEN, "start": "value", "anchor": "value"}.get(name, 0.0)
+            getattr(self, name).pad(parameters, fill)
+        self.start.copy_from(parameters)
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        return (training.fit_phase(self.config, self.loss, self.memory),)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        return {"net": training.player(self.config, named_parameters(self))}
+
+    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        return training.memory_pool(self.memory)
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        logits = self.net(batch.x, self._labels.active)
+        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+
+    # Moments ------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        self._names, self._g = list(grads), list(grads.values())
+        theta: list[Tensor] = [self.get_parameter(n) for n in self._names]
+        if step.epoch == 0 and step.step == 0:
+            self._first_fisher(grads)
+        torch._foreach_addcmul_(self.squares.pick(self._names), self._g, self._g)
+        self._before = self._scratch.likes(self._names, theta)
+        torch._foreach_copy_(self._before, theta)
+        if self.n_learned:
+            # Gradient of the penalty (Sec. 4.3), 2 lambda (F + s) (theta - theta*), in new tensors: g stays
+            # what it is.
+            strength = self.config.strength
+            penalty.add_gradient(
+                grads, self.get_parameter, self.importance, self.anchor, strength, self._scratch, keep=True
+            )
+
+    def _first_fisher(self, grads: dict[str, Tensor]) -> None:
+        """F of entries that have none yet: their first squared gradient, 0 where they have no gradient."""
+        for name in self.fisher.names:
+            f = self.fisher[name]
+            f.copy_(
+                torch.where(f == UNSEEN, grads[name].square() if name in grads else torch.zeros_like(f), f)
+            )
+
+    @torch.no_grad()
+    def after_step(self, player: str, step: Step) -> None:
+        # Delta L of the interval: the sum of -g (theta(t+1) - theta(t)), g of the loss alone (Sec. 4.2).
+        torch._foreach_sub_(self._before, [self.get_parameter(n) for n in self._names])
+        torch._foreach_addcmul_(self.path.pick(self._names), self._g, self._before)
+        self._g = []
+        done = step.epoch * step.n_steps + step.step + 1
+        last = done == step.n_epochs * step.n_steps
+        if done % self.config.interval == 0 or last:
+            self._close_interval((done - 1) % self.config.interval + 1)
+
+    def _close_interval(self, n_steps: int) -> None:
+        c = self.config
+        for name in self._names:
+            theta, fisher = self.get_parameter(name), self.fisher[name]
+            d = theta - self.start[name]
+            # s += max(0, Delta L) / (F dtheta^2 / 2 + epsilon), with F at the interval's start (Sec. 4.2).
+            kl = d.square_().mul_(fisher).mul_(0.5).add_(c.damping)
+            self.score[name].add_(self.path[name].clamp(min=0.0).div_(kl))
+            # F <- alpha f + (1 - alpha) F, f the mean squared batch gradient of the interval (EWC++, Sec.
+            # 4.1).
+            fisher.mul_(1.0 - c.alpha).add_(self.squares[name], alpha=c.alpha / n_steps)
+            self.start[name].copy_(theta)
+        self.path.zero()
+        self.squares.zero()
+
+    @torch.no_grad()
+    def end_task(self, task: Task, data: Samples) -> None:
+        c = self.config
+        for name in self.score.names:
+            new, old = self.score[name], self.kept_score[name]
+            # Across tasks the score is averaged, s <- (s_old + s_new) / 2, so that the penalty stays elastic.
+            old.copy_((old + new) / 2 if self.n_learned else new)
+        fisher, score = self.fisher.values(), self.kept_score.pick(self.fisher.names)
+        if c.normalise:
+            fisher, score = scaled(fisher), scaled(score)
+        for name, f, s in zip(self.fisher.names, fisher, score, strict=True):
+            self.importance.put(name, f + s)
+        self.score.zero()
+        self.anchor.copy_from(named_parameters(self))
+        self.n_learned += 1
+        training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+
+    # Answers and state --------------------------------------------------------------------------------------
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        return training.predict(self.net, x, task)
+
+    def structure(self) -> dict[str, Any]:
+        tables = {name: getattr(self, name).structure() for name in TABLES}
+        return {**training.structure(self.net, self.memory), **tables, "n_learned": self.n_learned}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        training.rebuild(self.net, self.memory, structure)
+        for name in TABLES:
+            getattr(self, name).rebuild(structure[name])
+        self.n_learned = int(structure["n_learned"])
+
+    def storage_bytes(self) -> dict[str, int]:
+        return training.storage_bytes(self, self.net, self.memory)
+
+    def facts(self) -> dict[str, str]:
+        return training.facts(self.config)
+
+    @torch.no_grad()
+    def measures(self, step: Step) -> dict[str, Any]:
+        value = penalty.quadratic(self.get_parameter, self.importance, self.anchor, self.config.strength)
+        return {"penalty": float(value)}

@@ -1,5 +1,4 @@
-"""Elastic Weight Consolidation: weights are held in proportion to their Fisher information, one penalty a
-task.
+"""Elastic Weight Consolidation: one penalty a task, weighted by Fisher information.
 
 J. Kirkpatrick et al.: "Overcoming catastrophic forgetting in neural networks", PNAS 114(13), 2017, arXiv
 1612.00796 ("EWC"). Here: Eq. 3 with its sum over the earlier tasks. For the form with a single penalty see

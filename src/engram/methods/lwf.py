@@ -1,5 +1,4 @@
-"""Learning without Forgetting: the new task's own inputs, as the old network answered them, hold the old
-answers.
+"""Learning without Forgetting: the old network's answers to the new task's inputs are kept.
 
 Z. Li, D. Hoiem: "Learning without Forgetting", ECCV 2016 and TPAMI 40(12), 2018, arXiv 1606.09282 ("LwF").
 Here: the procedure of its Fig. 3 (warm-up, then joint optimisation) and the distillation loss of Sec. 3;

@@ -1,5 +1,4 @@
-"""Memory Aware Synapses: weights are held in proportion to how much the output's squared norm depends on
-them.
+"""Memory Aware Synapses: weights that the output depends on are held.
 
 R. Aljundi et al.: "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018, arXiv 1711.09601
 ("MAS"). Here: the sensitivity of the output (Sec. 4.1) and the objective (Sec. 4.2). No labels are needed for

@@ -1,5 +1,4 @@
-"""Importances from gradients of single samples: the diagonal Fisher information (EWC) and output sensitivity
-(MAS).
+"""Importances from gradients of single samples: diagonal Fisher information (EWC), sensitivity (MAS).
 
 Never the gradient of a batch: its square is about 1 / B of what is wanted near a minimum and depends on the
 batch size. The result here does not depend on how samples are batched, but for rounding.

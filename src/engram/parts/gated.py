@@ -1,5 +1,4 @@
-"""A trunk whose units are gated: which layers it has, its forward pass with gates, and which weights a mask
-protects.
+"""A trunk with gated units: its layers, its forward pass, and which weights a mask protects.
 
 Serra et al. (ICML 2018, "HAT"), Sec. 2.3 and Eq. 2. A unit is an output of a linear layer or a channel of a
 convolution; its gate acts after activation, pooling and dropout, before the next layer.
@@ -35,8 +34,8 @@ class GatedTrunk:
             self.chain: list[tuple[str, nn.Module]] = []
             for i, layer in enumerate(trunk.layers):
                 self.chain += [(f"layers.{i}", layer), ("", nn.ReLU())]
-        elif isinstance(getattr(trunk, "blocks", None), nn.Sequential):
-            self.chain = [(f"blocks.{i}", m) for i, m in enumerate(trunk.blocks)]
+        elif isinstance(blocks := getattr(trunk, "blocks", None), nn.Sequential):
+            self.chain = [(f"blocks.{i}", m) for i, m in enumerate(blocks)]
         else:
             raise ConfigError(
                 "masks per unit need a trunk of layers in a row (mlp, dcgan, dcgan8), got "
@@ -53,7 +52,7 @@ class GatedTrunk:
     @property
     def widths(self) -> list[int]:
         """Units of each layer."""
-        return [m.weight.shape[0] for _, m in self.layers]  # type: ignore[union-attr]
+        return [m.weight.shape[0] for _, m in self.layers]
 
     def __call__(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
         """Features [B, F] of images [B, C, H, W], with one gate [O_l] a layer."""

@@ -1,5 +1,4 @@
-"""What every discriminative method shares: options, network, the ordinary phase and player, labels, stored
-samples.
+"""What discriminative methods share: options, network, the ordinary phase and player, labels, memory.
 
 Functions and frozen dataclasses; a method calls them, it inherits nothing but options.
 

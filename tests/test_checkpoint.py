@@ -35,7 +35,14 @@ def made(value: float = 0.0, outputs: int = 2) -> Method:
 
 
 def state(epochs: int) -> LoopState:
-    moments = {"net": {"net.trunk.layers.0.weight": {"exp_avg": torch.full((3, 4), float(epochs)), "step": torch.tensor(3.0)}}}
+    moments = {
+        "net": {
+            "net.trunk.layers.0.weight": {
+                "exp_avg": torch.full((3, 4), float(epochs)),
+                "step": torch.tensor(3.0),
+            }
+        }
+    }
     return LoopState(Cursor(0, 0, epochs), moments)
 
 
@@ -123,7 +130,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
 @pytest.mark.parametrize("where", [0, 100, -1])
-def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path: Path, kind: str, where: int) -> None:
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(
+    tmp_path: Path, kind: str, where: int
+) -> None:
     store(tmp_path, 1, 2)
     flip(tmp_path / f"00000001.{kind}", where)
     with pytest.warns(UserWarning, match=r"00000001 .* damaged .*The one before it is used") as caught:
@@ -248,7 +257,12 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
 def test_a_finished_run_resumes_to_the_same_result(tmp_path: Path) -> None:
     def go(resume: bool) -> dict[str, Any]:
         entry = run(
-            tiny_stream((1, 1)), Mlp((4,)), method("finetune", epochs=1), Protocol("class", 0), out=tmp_path, resume=resume
+            tiny_stream((1, 1)),
+            Mlp((4,)),
+            method("finetune", epochs=1),
+            Protocol("class", 0),
+            out=tmp_path,
+            resume=resume,
         )
         return {k: entry[k] for k in ("status", "accuracy_matrix", "confusion", "storage_bytes")}
 
@@ -262,7 +276,12 @@ def test_a_run_with_other_options_does_not_resume(tmp_path: Path) -> None:
     run(tiny_stream((1, 1)), Mlp((4,)), spec, Protocol("class", 0), out=tmp_path)
     with pytest.raises(CheckpointError, match="epochs: 1 stored, 2 given"):
         run(
-            tiny_stream((1, 1)), Mlp((4,)), method("finetune", epochs=2), Protocol("class", 0), out=tmp_path, resume=True
+            tiny_stream((1, 1)),
+            Mlp((4,)),
+            method("finetune", epochs=2),
+            Protocol("class", 0),
+            out=tmp_path,
+            resume=True,
         )
     with pytest.raises(CheckpointError, match="its stream differ"):
         run(tiny_stream((1, 1), seed=4), Mlp((4,)), spec, Protocol("class", 0), out=tmp_path, resume=True)

@@ -58,7 +58,7 @@ def feeder(phase: Phase, pools: dict[str, Samples], seed: int = 0, epoch: int = 
     return Feeder(phase, pools, lambda x: x, seed, (0, phase.name, epoch))
 
 
-# Batches -------------------------------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 @settings(max_examples=60, deadline=None)
 @given(n=st.integers(1, 40), size=st.integers(1, 17), shuffle=st.booleans(), epoch=st.integers(0, 3))
 def test_every_row_exactly_once_an_epoch(n: int, size: int, shuffle: bool, epoch: int) -> None:
@@ -160,7 +160,7 @@ def test_missing_and_empty_pools_are_refused() -> None:
         feeder(Phase("fit", 1, (update,), 2), {"task": numbered(3), "old": numbered(0)})
 
 
-# Gradients and optimisers --------------------------------------------------------------------------------------
+# Gradients and optimisers -------------------------------------------------------------------------
 def two() -> dict[str, nn.Parameter]:
     return {"a": nn.Parameter(torch.tensor([1.0, 2.0])), "b": nn.Parameter(torch.tensor([3.0]))}
 
@@ -263,7 +263,7 @@ def test_momentum_where_a_parameter_gets_its_first_gradient_late() -> None:
     assert p["b"].tolist() == pytest.approx([2.9])
 
 
-# A minimal method of two players -------------------------------------------------------------------------------
+# A minimal method of two players ------------------------------------------------------------------
 @dataclass(frozen=True)
 class DuelConfig:
     epochs: int = 3
@@ -271,7 +271,7 @@ class DuelConfig:
 
 
 class Duel(Method):
-    """Two scalars: ``a`` descends on (a - mean x)^2, ``b`` on (b - a)^2; a third update looks and never steps."""
+    """Two scalars: ``a`` descends on (a - mean x)^2, ``b`` on (b - a)^2; a third never steps."""
 
     Config = DuelConfig
 
@@ -354,7 +354,10 @@ def test_epochs_are_told_with_mean_losses_and_the_cursor_moves() -> None:
     told = []
     train_task(m, TASK, DATA, state, 0, on_epoch=lambda e: told.append((e, vars(state.cursor).copy())))
     assert [(e.epoch, e.n_epochs, e.phase) for e, _ in told] == [(0, 2, "duel"), (1, 2, "duel")]
-    assert [c for _, c in told] == [{"task": 0, "phase": 0, "epochs": 1}, {"task": 0, "phase": 0, "epochs": 2}]
+    assert [c for _, c in told] == [
+        {"task": 0, "phase": 0, "epochs": 1},
+        {"task": 0, "phase": 0, "epochs": 2},
+    ]
     assert told[0][0].losses["a/fit"] == pytest.approx((1.0 + 0.8**2) / 2)
     assert set(told[0][0].losses) == {"look/follow", "a/fit", "b/follow"}
     assert vars(state.cursor) == {"task": 1, "phase": 0, "epochs": 0}

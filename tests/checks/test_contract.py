@@ -26,7 +26,9 @@ def test_contract(check: Callable[[], None]) -> None:
 
 
 def test_every_registered_method_is_checked_or_excluded_with_a_reason() -> None:
-    assert set(METHODS) == set(SMALL) | set(EXCLUDED), "give a new method small options in engram.checks.SMALL"
+    assert set(METHODS) == set(SMALL) | set(EXCLUDED), (
+        "give a new method small options in engram.checks.SMALL"
+    )
     assert not set(SMALL) & set(EXCLUDED)
     assert all(reason.strip() for reason in EXCLUDED.values())
 

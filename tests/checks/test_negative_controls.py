@@ -1,4 +1,4 @@
-"""Every check can fail: a sound method passes the suite, and for each check there is one faulty method that does not.
+"""Every check can fail: a sound method passes, and for each check there is a faulty one that does not.
 
 Source: written for this test, 2026. Departures: none. Cost: none.
 """
@@ -344,7 +344,9 @@ CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
         (Peeker, Config(), "does not depend on the stream's past samples"),
         (Boaster, Config(), "depends on past data"),
     ],
-    "real_samples_are_in_memories_only": [(Hoarder, Config(), "hoard holds a training image as the network's range")],
+    "real_samples_are_in_memories_only": [
+        (Hoarder, Config(), "hoard holds a training image as the network's range")
+    ],
     "memory_stays_within_budget": [
         (Glutton, Config(), "at most its budget of 1"),
         (Secretive, Config(), "declares reads"),
@@ -390,13 +392,17 @@ def test_check_method_runs_all_checks_in_all_settings() -> None:
     for setting in ("single-dcgan8", "multi-mlp", "task-dcgan8", "domain-mlp"):
         for check in CHECKS:
             present = f"{setting}-{check}" in names
-            assert present or (setting != "single-dcgan8" and check in (*list(CHECKS)[:1], "bad_values_give_one_line"))
+            assert present or (
+                setting != "single-dcgan8" and check in (*list(CHECKS)[:1], "bad_values_give_one_line")
+            )
 
 
 def test_check_method_raises_with_the_name_of_the_check_and_skips_what_is_named() -> None:
     with pytest.raises(CheckFailure, match="single-dcgan8-growing_keeps_old_logits: growing"):
         check_named(Amnesiac)
-    assert not [n for n, _ in checks_for(Amnesiac, skip={"growing_keeps_old_logits": "redrawn"}) if "growing" in n]
+    assert not [
+        n for n, _ in checks_for(Amnesiac, skip={"growing_keeps_old_logits": "redrawn"}) if "growing" in n
+    ]
     with pytest.raises(ConfigError, match="skip must name checks"):
         list(checks_for(Amnesiac, skip={"nothing": "of the kind"}))
 

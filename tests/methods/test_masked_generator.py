@@ -1,4 +1,4 @@
-"""The masked generator: sizes of the papers' tables, initialisation, growth, masks, and old tasks under later ones."""
+"""The masked generator: sizes of the paper, initialisation, growth, masks, and old tasks under later ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ Mask = Literal["weight", "unit"]
 KINDS: tuple[Mask, ...] = ("weight", "unit")
 
 
-def generator(mask: Mask = "weight", network: Network | None = None, channels: int = 1, **more: str) -> MaskedGenerator:
+def generator(
+    mask: Mask = "weight", network: Network | None = None, channels: int = 1, **more: str
+) -> MaskedGenerator:
     network = network or Dcgan8(n_f=3, n_z=10)
     size = network.image_size or 8
     shape = network.generator((channels, size, size), mask=mask)
@@ -32,7 +34,9 @@ def choose(g: MaskedGenerator, seed: int, share: float = 0.4) -> list[Tensor]:
     return [torch.rand(g.mask_shape(i, g.current), generator=r) < share for i in range(len(g.weights))]
 
 
-def live(g: MaskedGenerator, task: int, *, share: float = 0.4, grow: tuple[int, ...] = (2, 1)) -> list[Tensor]:
+def live(
+    g: MaskedGenerator, task: int, *, share: float = 0.4, grow: tuple[int, ...] = (2, 1)
+) -> list[Tensor]:
     """A task without training: begun, given random masks, frozen, grown."""
     g.begin(task)
     on = choose(g, task, share)
@@ -47,12 +51,19 @@ def trainable(g: MaskedGenerator) -> int:
     return sum(p.numel() for p in kept)
 
 
-# Sizes ---------------------------------------------------------------------------------------------------------
+# Sizes --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("mask", "channels", "masked", "total"),
-    [("weight", 1, 54912, 55092), ("weight", 3, 54912, 55284), ("unit", 1, 227840, 228440), ("unit", 3, 227840, 229080)],
+    [
+        ("weight", 1, 54912, 55092),
+        ("weight", 3, 54912, 55284),
+        ("unit", 1, 227840, 228440),
+        ("unit", 3, 227840, 229080),
+    ],
 )
-def test_dcgan_generator_sizes_are_those_of_the_reference(mask: Mask, channels: int, masked: int, total: int) -> None:
+def test_dcgan_generator_sizes_are_those_of_the_reference(
+    mask: Mask, channels: int, masked: int, total: int
+) -> None:
     g = generator(mask, Dcgan(), channels)
     g.begin(0)
     assert g.n_weights() == masked == sum(w.numel() for w in g.weights)
@@ -87,7 +98,7 @@ def test_images_have_the_right_shape_and_range() -> None:
         assert (x.abs() <= 1).all()
 
 
-# Initialisation ------------------------------------------------------------------------------------------------
+# Initialisation -----------------------------------------------------------------------------------
 def xavier_bound(w: Tensor) -> float:
     return math.sqrt(2.0) * math.sqrt(6.0 / ((w.shape[0] + w.shape[1]) * w.shape[2] * w.shape[3]))
 
@@ -142,7 +153,9 @@ def test_batch_norms_and_output_layers_start_as_the_reference_says() -> None:
 
 def test_growth_is_repeatable_and_depends_on_seed_and_task() -> None:
     def grown(seed: int) -> list[Tensor]:
-        g = MaskedGenerator(Dcgan8(n_f=3, n_z=10).generator((1, 8, 8), mask="weight"), mask="weight", seed=seed)
+        g = MaskedGenerator(
+            Dcgan8(n_f=3, n_z=10).generator((1, 8, 8), mask="weight"), mask="weight", seed=seed
+        )
         live(g, 0)
         live(g, 1)
         return [w.detach() for w in g.weights]
@@ -154,7 +167,7 @@ def test_growth_is_repeatable_and_depends_on_seed_and_task() -> None:
     assert not torch.equal(a[0], grown(1)[0])
 
 
-# Gates ---------------------------------------------------------------------------------------------------------
+# Gates --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mask", KINDS)
 def test_17_a_task_starts_with_half_open_gates(mask: Mask) -> None:
     g = generator(mask)
@@ -219,7 +232,7 @@ def test_closing_a_weight_removes_its_influence() -> None:
     assert not torch.equal(before, g(z, 0, gates))
 
 
-# Freezing and growing ------------------------------------------------------------------------------------------
+# Freezing and growing -----------------------------------------------------------------------------
 @pytest.mark.parametrize("mask", KINDS)
 def test_06_stored_masks_are_binary_and_what_was_given(mask: Mask) -> None:
     g = generator(mask)
@@ -331,7 +344,7 @@ def _blocked(g: MaskedGenerator) -> list[Tensor]:
     ]
 
 
-# Statistics and state ------------------------------------------------------------------------------------------
+# Statistics and state -----------------------------------------------------------------------------
 def test_running_statistics_move_only_when_asked_in_training() -> None:
     g = generator("weight")
     g.begin(0)

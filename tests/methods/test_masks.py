@@ -1,4 +1,4 @@
-"""Masks as functions, against the paper's formulas and worked figures (numbers: section 7 of the DGM reference)."""
+"""Masks as functions, against the paper's formulas and worked figures (numbers: DGM reference, section 7)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from engram.parts import masks
 I = 101
 
 
-# Annealing -----------------------------------------------------------------------------------------------------
+# Annealing ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("s_max", "table"),
-    [(1e4, {0: 1e-4, 1: 99.0, 50: 4950.0, 100: 9901.0}), (1e5, {0: 1e-5, 1: 990.0, 50: 49505.0, 100: 99010.0})],
+    [
+        (1e4, {0: 1e-4, 1: 99.0, 50: 4950.0, 100: 9901.0}),
+        (1e5, {0: 1e-5, 1: 990.0, 50: 49505.0, 100: 99010.0}),
+    ],
 )
 def test_15_official_annealing_gives_the_released_slopes(s_max: float, table: dict[int, float]) -> None:
     for epoch, s_e in table.items():
@@ -41,7 +44,9 @@ def test_15_shifted_annealing_starts_one_step_up_and_reaches_s_max() -> None:
 
 @pytest.mark.parametrize("kind", ["paper", "shifted", "official"])
 @given(s_max=st.floats(2, 1e6), n=st.integers(1, 50), steps=st.integers(1, 60))
-def test_15_slopes_increase_within_their_bounds(kind: masks.Annealing, s_max: float, n: int, steps: int) -> None:
+def test_15_slopes_increase_within_their_bounds(
+    kind: masks.Annealing, s_max: float, n: int, steps: int
+) -> None:
     epochs = [masks.slope_of_epoch(s_max, e, n, kind) for e in range(n)]
     assert epochs == sorted(epochs)
     assert len(set(epochs)) == n
@@ -65,7 +70,7 @@ def test_15_the_first_epoch_of_paper_and_official_runs_downwards() -> None:
     assert masks.slope_of_step(s_e, 0, 10, "shifted") < masks.slope_of_step(s_e, 5, 10, "shifted")
 
 
-# Gates and their gradients -------------------------------------------------------------------------------------
+# Gates and their gradients ------------------------------------------------------------------------
 @given(s=st.floats(1e-5, 1e5))
 def test_17_gates_start_at_one_half_whatever_the_slope(s: float) -> None:
     assert (masks.gate(torch.zeros(4), s) == 0.5).all()
@@ -123,7 +128,7 @@ def test_closed_form_gradient_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: masks.gate(x, 3.0, closed_form=True), (e,))
 
 
-# Sparsity ------------------------------------------------------------------------------------------------------
+# Sparsity -----------------------------------------------------------------------------------------
 def test_13_regulariser_is_one_half_at_the_start() -> None:
     shapes = [(7, 5, 2, 2), (5, 3, 4, 4)]
     gates = [torch.full(s, 0.5) for s in shapes]
@@ -158,7 +163,7 @@ def test_13_regulariser_lies_in_zero_to_one(entries: list[tuple[float, bool]]) -
     assert 0.0 <= masks.sparsity([m], [r]).item() <= 1.0 + 1e-6
 
 
-# What is blocked -----------------------------------------------------------------------------------------------
+# What is blocked ----------------------------------------------------------------------------------
 def test_03_units_block_weights_between_reserved_units_only() -> None:
     below, own = torch.tensor([True, False, True]), torch.tensor([True, False])
     blocked = masks.blocked_weights(own, below, 2)
@@ -171,7 +176,7 @@ def test_03_units_block_weights_between_reserved_units_only() -> None:
     assert first[0, :, 0, 0].tolist() == [True, False]
 
 
-# Growth --------------------------------------------------------------------------------------------------------
+# Growth -------------------------------------------------------------------------------------------
 def test_10_worked_check_of_the_reference() -> None:
     new = masks.growth_per_weight([24, 12, 6], 128, [16, 16, 16], [19660, 1843, 460])
     assert new == [10, 0, 3]
@@ -186,7 +191,9 @@ def test_10_worked_check_of_the_reference() -> None:
     initial = [49152, 4608, 1152]
     for _ in range(10):
         n = [round(0.4 * p) for p in initial]
-        widths = [w + d for w, d in zip(widths, masks.growth_per_weight(widths, 128, [16] * 3, n), strict=True)]
+        widths = [
+            w + d for w, d in zip(widths, masks.growth_per_weight(widths, 128, [16] * 3, n), strict=True)
+        ]
     assert widths == [124, 12, 36]
     assert 16 * (128 * 124 + 124 * 12 + 12 * 36) == 284672
 
@@ -203,7 +210,9 @@ def test_10_worked_check_of_the_reference() -> None:
         (8, [4, 6], 2, [0, 48], [0, 6]),  # all of layer 2 alone
     ],
 )
-def test_10_growth_table(inputs: int, widths: list[int], area: int, newly: list[int], expected: list[int]) -> None:
+def test_10_growth_table(
+    inputs: int, widths: list[int], area: int, newly: list[int], expected: list[int]
+) -> None:
     assert masks.growth_per_weight(widths, inputs, [area, area], newly) == expected
 
 
@@ -229,7 +238,13 @@ def test_11_free_capacity(share: list[list[float]], rule: str) -> None:
         newly = [int(f * s) for f, s in zip(free, part, strict=True)]
         reserved = [r + n for r, n in zip(reserved, newly, strict=True)]
         new = masks.growth_per_weight(
-            widths, n_z, areas, newly, rule=rule, reserved=reserved, initial=initial  # type: ignore[arg-type]
+            widths,
+            n_z,
+            areas,
+            newly,
+            rule=rule,
+            reserved=reserved,
+            initial=initial,  # type: ignore[arg-type]
         )
         assert all(d >= 0 for d in new)
         grown = [w + d for w, d in zip(widths, new, strict=True)]
@@ -247,7 +262,7 @@ def test_11_free_capacity(share: list[list[float]], rule: str) -> None:
         widths = grown
 
 
-# Packing -------------------------------------------------------------------------------------------------------
+# Packing ------------------------------------------------------------------------------------------
 @given(shape=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 9))
 def test_22_packed_masks_round_trip(shape: list[int], seed: int) -> None:
     m = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.4

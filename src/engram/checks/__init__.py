@@ -1,6 +1,6 @@
 """The contract suite, public: what must hold of every continual-learning method, also of your own.
 
-``check_method(thing)`` runs everything and raises :class:`CheckFailure` at the first thing that does not hold;
+``check_method(thing)`` runs everything and raises :class:`CheckFailure` at the first one that fails;
 ``checks_for(thing)`` yields ``(name, check)`` pairs for ``pytest.mark.parametrize``.
 
 Departures: none (no paper). Cost: some twenty runs of a few steps on 8x8 images; seconds a method.

@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 
 class Trained(NamedTuple):
-    """What a run leaves: the state dict, the result without times and memory, and the events told on the way."""
+    """What a run leaves: state dict, result without times and memory, and number of events told."""
 
     state: State
     result: dict[str, Any]

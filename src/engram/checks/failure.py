@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CheckFailure(AssertionError):
-    """Something that must hold of a method does not. The message says what must hold, what was found, what to do."""
+    """A method breaks the contract; the message says what must hold, what was found, what to do."""
 
 
 def require(holds: bool, must: str, found: str, advice: str) -> None:

@@ -1,6 +1,6 @@
 """Options that make each registered method run in a blink, and the checks that a method need not pass.
 
-Every option that decides what is computed is given, so that these runs do not change with a method's defaults.
+Every option that decides what is computed is given, so that these runs do not change with defaults.
 """
 
 from __future__ import annotations

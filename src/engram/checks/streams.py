@@ -1,4 +1,4 @@
-"""Tiny synthetic streams: every class is a pattern of its own plus noise, so a sound classifier reaches 100 %."""
+"""Tiny synthetic streams: every class is a pattern plus noise, so a sound classifier reaches 100 %."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def tiny_data(
     def images(label: int, n: int, split: str) -> Tensor:
         pattern = torch.randint(30, 226, shape, generator=seeds.generator(seed, "tiny pattern", label))
         g = seeds.generator(seed, "tiny noise", label, split)
-        return (pattern + torch.randint(-noise, noise + 1, (n, *shape), generator=g)).clamp(0, 255).to(torch.uint8)
+        return (
+            (pattern + torch.randint(-noise, noise + 1, (n, *shape), generator=g))
+            .clamp(0, 255)
+            .to(torch.uint8)
+        )
 
     def split(n: int, name: str) -> tuple[Tensor, Tensor]:
         y = torch.tensor(labels).repeat_interleave(n)

@@ -48,7 +48,9 @@ class WeightAverage(nn.Module):
         torch._foreach_lerp_(self.means, [parameters[k].detach() for k in self.keys], weight)
 
     @torch.no_grad()
-    def finish(self, parameters: Mapping[str, nn.Parameter], held: Mapping[str, Tensor] | None = None) -> None:
+    def finish(
+        self, parameters: Mapping[str, nn.Parameter], held: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Put the averages into the parameters, except where ``held`` (bool, same shape) is True, and forget them."""
         for key, mean in zip(self.keys, self.means, strict=True):
             p = parameters[key]

@@ -38,14 +38,21 @@ def _words(hint: Any) -> str:
         return " or ".join(_words(h) for h in typing.get_args(hint))
     if origin is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    known = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}
+    known = {
+        float: "a finite number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        type(None): "none",
+    }
     return known.get(hint, str(hint))
 
 
 def check_types(config: Any) -> None:
     """Each field of a dataclass must have a value that its annotation allows; numbers must be finite."""
+    hints = _hints(type(config))  # type: ignore[arg-type]
     for field in dataclasses.fields(config):
-        value, hint = getattr(config, field.name), _hints(type(config))[field.name]
+        value, hint = getattr(config, field.name), hints[field.name]
         if not _fits(value, hint):
             raise ConfigError(f"{field.name} must be {_words(hint)}, got {value!r}: give such a value.")
 

@@ -1,0 +1,187 @@
+"""Kill runs at random and see that resuming loses nothing: final weights must be those of an uninterrupted run.
+
+    python benchmarks/kill.py --kills 20 [--methods dgmw finetune] [--seed 0]
+
+For each method and small variant a run is started as a child process with checkpoints, killed with SIGKILL after a
+random time, resumed, killed again, and so on until it is done; its weights and results are then compared bit by bit
+with those of a run that nobody interrupted. Prints one line a method; exit code 1 where any differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+
+from engram.checks import SMALL, tiny_stream
+from engram.checks.bench import differing, first_difference, timeless
+from engram.loop import EpochEnd
+from engram.methods.registry import METHODS, method
+from engram.networks import Dcgan8
+from engram.protocols.evaluation import Protocol
+from engram.run import TaskEnd, run
+
+READY = "ready"
+
+
+def learn(name: str, variant: str, out: Path) -> dict[str, Any]:
+    """One small run with checkpoints, resumed where there are some; prints a line at its start and at every event."""
+
+    def told(event: EpochEnd | TaskEnd) -> None:
+        print(type(event).__name__, event.task, flush=True)
+
+    print(READY, flush=True)
+    return run(
+        tiny_stream((1, 2, 1), n_train=24),
+        Dcgan8(n_f=4, n_d=4, n_z=16),
+        method(name, {**SMALL[name][variant], "epochs": 3}),
+        Protocol("class", generated_per_class=0),
+        out=out,
+        resume=True,
+        observer=told,
+    )
+
+
+def child(name: str, variant: str, out: Path) -> subprocess.Popen[str]:
+    """A run in a process of its own, its events on its standard output."""
+    command = [sys.executable, __file__, "--child", name, variant, str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextlib.contextmanager
+def running(name: str, variant: str, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A child that has begun; killed and waited for at the end of the block, whatever happens."""
+    process = child(name, variant, out)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        if line != READY:
+            raise RuntimeError(f"the child of {name} did not start: {process.communicate()[1][-2000:]}")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def killed_at_event(name: str, variant: str, out: Path, n: int) -> bool:
+    """Start or resume a run and kill it when it tells its n-th event (from 1); False when it ended before."""
+    with running(name, variant, out) as process:
+        assert process.stdout is not None
+        seen = list(itertools.islice(process.stdout, n))
+        return len(seen) == n
+
+
+def killed_at_time(name: str, variant: str, out: Path, seconds: float) -> bool:
+    """Start or resume a run and kill it ``seconds`` after it began; False when it ended before."""
+    with running(name, variant, out) as process:
+        try:
+            _, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        if process.returncode != 0:
+            raise RuntimeError(f"the child of {name} failed: {errors[-2000:]}")
+        return False
+
+
+class Outcome(NamedTuple):
+    """What a finished run left: the newest checkpoint's tensors, and its results without times."""
+
+    tensors: dict[str, Any]
+    record: dict[str, Any]
+
+
+def outcome(out: Path) -> Outcome:
+    """Read a finished run's folder."""
+    newest = max((out / "checkpoints").glob("*.json"))
+    record = timeless(
+        json.loads(newest.read_bytes())["record"] | {"tasks": json.loads(newest.read_bytes()).get("tasks")}
+    )
+    record.pop("peak", None)
+    return Outcome(load_file(newest.with_suffix(".safetensors")), record)
+
+
+def finish(name: str, variant: str, out: Path) -> None:
+    """Resume a run in a child and let it end."""
+    with running(name, variant, out) as process:
+        _, errors = process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"the child of {name} failed: {errors[-2000:]}")
+
+
+def difference(a: Outcome, b: Outcome) -> str:
+    """Where two outcomes differ, in words; empty when they are the same bit for bit."""
+    names = differing(a.tensors, b.tensors)
+    if names:
+        return f"{len(names)} tensors, first {names[0]}"
+    return first_difference(a.record, b.record)
+
+
+def attack(name: str, variant: str, kills: int, rng: random.Random) -> tuple[int, int, list[str]]:
+    """Kill ``kills`` times at random; (kills that hit, runs finished, differences)."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        began = time.perf_counter()
+        with running(name, variant, root / "whole") as process:
+            began = time.perf_counter()
+            process.communicate()
+        duration = time.perf_counter() - began
+        whole = outcome(root / "whole")
+        hits = runs = 0
+        found: list[str] = []
+        while hits < kills:
+            out = root / f"run{runs}"
+            while hits < kills and killed_at_time(name, variant, out, rng.uniform(0.0, duration)):
+                hits += 1
+            finish(name, variant, out)
+            runs += 1
+            where = difference(whole, outcome(out))
+            if where:
+                found.append(where)
+        return hits, runs, found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=20, help="kills a method")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which runs are killed")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.child:
+        name, variant, out = given.child
+        learn(name, variant, Path(out))
+        return 0
+    failed = False
+    for name in given.methods:
+        variants = list(SMALL[name])
+        rng = random.Random(f"{given.seed} {name}")
+        share = [
+            given.kills // len(variants) + (i < given.kills % len(variants)) for i in range(len(variants))
+        ]
+        began = time.perf_counter()
+        results = [attack(name, v, n, rng) for v, n in zip(variants, share, strict=True) if n]
+        hits, runs = sum(r[0] for r in results), sum(r[1] for r in results)
+        bad = [where for r in results for where in r[2]]
+        verdict = "bit-identical" if not bad else f"{len(bad)} DIFFER ({bad[0]})"
+        print(
+            f"{name:10} {hits:3} kills, {runs:2} runs: {verdict}, {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
+        failed = failed or bool(bad)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 setup: $(VENV)/.ready
 
 demo: setup
-	$(BIN)/engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 --out $(DEMO) --overwrite
+	$(BIN)/engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 --alone --out $(DEMO) --overwrite
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -100,6 +100,7 @@ def _plain_options(run: bool) -> list[Option]:
 FLAGS = {
     "resume": "Continue what --out holds; finished seeds are not repeated.",
     "overwrite": "Replace what --out holds of these methods.",
+    "alone": "Leave out the variants that a recipe shows beside its methods (engram compare).",
     "tensorboard": "Write losses and accuracies for TensorBoard too.",
     "quiet": "Print nothing but the table.",
 }

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from engram.streams import Stream
 
 
+SELECTION = {
+    "last": "last epoch",
+    "val_real_all": "best epoch on real validation data of all tasks, not strict",
+}
+
+
 @dataclass(frozen=True)
 class Work:
     """One method of a run or comparison, checked and ready.
@@ -100,7 +106,7 @@ def make(
     works: list[Work] = []
     folders = {out / _outdir.folder_name(label) if nested else out for label, _ in methods}
     for label, spec in methods:
-        _, _, protocol = resolve(stream, built, spec, data.scenario)
+        _, _, protocol = resolve(stream, built, spec, data.protocol())
         session = Session(
             stream,
             built,
@@ -128,7 +134,7 @@ def make(
             "protocol": {
                 "scenario": protocol.scenario,
                 "reads": session.method.reads,
-                "selection": "last epoch",
+                "selection": SELECTION[protocol.selection],
             },
             "data": described(stream),
             "tasks": stream.describe()["tasks"],

@@ -88,7 +88,7 @@ def _learn(job: Job, channel: Channel) -> None:
             )
 
     stream, given = prepare(job.data, job.network)
-    network, spec, protocol = resolve(stream, given, job.spec(), job.data.scenario)
+    network, spec, protocol = resolve(stream, given, job.spec(), job.data.protocol())
     folder = Path(job.folder)
     session = Session(
         stream,

@@ -170,6 +170,9 @@ def _learn(command: str, rest: list[str]) -> int:
                 "see engram list."
             )
     recipe, why = _recipe(rest)
+    beside = [recipe.beside[n] for n in names if n in recipe.beside] if recipe and command == "compare" else []
+    added = [] if "--alone" in rest else [n for n in beside if n not in names]
+    names += added
     # --config first, so that the command line wins wherever it stands.
     parser = build(command, bases, recipe)
     values = dict(parser.parse_args(_config_first(rest)).as_dict())
@@ -181,6 +184,8 @@ def _learn(command: str, rest: list[str]) -> int:
     quiet = bool(values["quiet"])
     out = Path(values["out"] or _default_out(command, names, data.data))
     said = f"recipe {recipe.name}{why}: {recipe.summary}" if recipe else ""
+    if added:
+        said += f"\nbeside them, as in the paper: {', '.join(added)} (--alone leaves it out)"
     with (
         Progress(quiet=quiet, headline=said, tensorboard=values["tensorboard"]) as progress,
         _terminable(),

@@ -13,6 +13,7 @@ from engram.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from engram.methods.registry import MethodSpec
     from engram.networks.base import Network
+    from engram.protocols.evaluation import Protocol
     from engram.streams import ImageData, Stream
 
 __all__ = ["DataSettings", "Job", "NetworkSettings", "build_network", "build_stream", "prepare"]
@@ -20,13 +21,15 @@ __all__ = ["DataSettings", "Job", "NetworkSettings", "build_network", "build_str
 MOST_TASKS = 10  # by default
 SMALL_IMAGE = 12  # pixels; up to this size the small network is the default
 
+Selection = Literal["last", "val_real_all"]
+
 # Settings that say where things lie on this machine: not part of what a run is.
 PLACES = ("data_dir", "cache_dir")
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The data and how they arrive.
+    """The data, how they arrive, and how a run is judged.
 
     Args:
         data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name
@@ -35,6 +38,8 @@ class DataSettings:
         cache_dir: folder for decoded data; by default $ENGRAM_CACHE or ~/.cache/engram.
         scenario: class (new classes, no task label at test time), task (new classes, label given) or domain
             (same classes, other images).
+        selection: the test accuracy that is reported: last, after a task's last epoch; or val_real_all, at the
+            epoch that is best on real validation data of all tasks so far, as DGM's released code (not strict).
         tasks: number of tasks; by default one a class, at most 10.
         groups: or the number of classes of each task, such as [5, 3, 2].
         class_order: order of arrival, such as [3, 1, 0, 2]; random; by default 0, 1, 2, ...
@@ -51,6 +56,7 @@ class DataSettings:
     data_dir: str | None = None
     cache_dir: str | None = None
     scenario: Literal["class", "task", "domain"] = "class"
+    selection: Selection = "last"
     tasks: int | None = None
     groups: tuple[int, ...] | None = None
     class_order: Literal["random"] | tuple[int, ...] | None = None
@@ -70,6 +76,10 @@ class DataSettings:
             raise ConfigError(
                 f"scenario must be class, task or domain, got {self.scenario!r}: give one of them."
             )
+        if self.selection not in ("last", "val_real_all"):
+            raise ConfigError(
+                f"selection must be last or val_real_all, got {self.selection!r}: give one of them."
+            )
         if self.domain not in ("permuted", "rotated"):
             raise ConfigError(f"domain must be permuted or rotated, got {self.domain!r}: give one of them.")
         if self.tasks is not None and self.groups is not None:
@@ -87,6 +97,12 @@ class DataSettings:
             if getattr(self, name) is not None:
                 value = getattr(self, name)
                 raise ConfigError(f"{name} must be left out ({why}), got {value!r}: leave it out.")
+
+    def protocol(self) -> Protocol:
+        """How the run is judged."""
+        from engram.protocols.evaluation import Protocol
+
+        return Protocol(self.scenario, selection=self.selection)
 
     def what(self) -> dict[str, Any]:
         """The settings that decide what is learned, as JSON; where files lie is left out."""

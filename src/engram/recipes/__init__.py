@@ -32,6 +32,8 @@ class Recipe:
         network: a network's name; None for the one that fits.
         network_options: options of that network.
         methods: options by method; a method that is not named keeps its defaults.
+        beside: variant that ``engram compare`` shows beside a method, unless ``--alone`` is given: where the recipe
+            departs from a paper, the paper's way.
     """
 
     name: str
@@ -41,9 +43,10 @@ class Recipe:
     network: str | None = None
     network_options: Values = field(default_factory=dict)
     methods: Mapping[str, Values] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("data", "network_options"):
+        for name in ("data", "network_options", "beside"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         methods = {k: MappingProxyType(dict(v)) for k, v in self.methods.items()}
         object.__setattr__(self, "methods", MappingProxyType(methods))
@@ -96,6 +99,8 @@ _STEADY_GENERATOR: dict[str, Any] = {
     "solver_rotate": 10.0,
 }
 
+_PAPERS_SOLVER = {"dgmw": "dgmw:solver=shared", "dgma": "dgma:solver=shared"}
+
 _DIGITS_DGM: dict[str, Any] = {
     **_STEADY_GENERATOR,
     "steps_per_epoch": 20,
@@ -140,6 +145,7 @@ def digits() -> Recipe:
         data={"data": "digits", "tasks": 10},
         network="dcgan8",
         methods=_DIGITS_METHODS,
+        beside=_PAPERS_SOLVER,
     )
 
 
@@ -152,6 +158,7 @@ def _mnist_quick(name: str, methods: Mapping[str, Values], what: str) -> Recipe:
         network="dcgan",
         network_options={"n_d": 16},
         methods=methods,
+        beside={k: v for k, v in _PAPERS_SOLVER.items() if k in methods},
     )
 
 
@@ -213,7 +220,7 @@ def _dgm_mnist(method: str, *, released: bool) -> Recipe:
         f"{method}-mnist" + ("-official" if released else ""),
         f"{method.upper()[:3]}{method[3]} on all of MNIST, 10 one-class tasks, {how}",
         PAPER,
-        data={"data": "mnist", **_PAPER_DATA},
+        data={"data": "mnist", **_PAPER_DATA, "selection": "val_real_all" if released else "last"},
         network="dcgan",
         methods={method: options},
     )

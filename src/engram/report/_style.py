@@ -28,6 +28,7 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0
 HATCHES = ("", "//", "..", "xx", "--")
 INK, MUTED, GRID = "#1f2328", "#57606a", "#dfe3e8"
 DPI = 160
+LONGEST_LABEL = 18  # letters, beside a plot of the usual width
 WIDTH = 6.2
 """Inches; in the page a figure is shown at about this size, so that its letters keep theirs."""
 
@@ -93,6 +94,24 @@ def line_style(index: int) -> dict[str, Any]:
         "markeredgecolor": "white",
         "markeredgewidth": 0.6,
     }
+
+
+def place_legend(figure: Figure) -> None:
+    """The legend at the right, or, where a name is too long to leave room for the plot and its title, below."""
+    handles, labels = _entries(figure)
+    if max((len(label) for label in labels), default=0) <= LONGEST_LABEL:
+        figure.legend(handles, labels, loc="outside right upper")
+    else:
+        figure.axes[0].legend(handles, labels, loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=2)
+
+
+def _entries(figure: Figure) -> tuple[list[Any], list[str]]:
+    """Every labelled thing drawn, each label once."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
 
 
 def task_axis(axes: Axes, n_tasks: int, label: str = "tasks learned") -> None:

@@ -23,6 +23,7 @@ from engram.report._style import (
     WIDTH,
     line_style,
     new_figure,
+    place_legend,
     styled,
     task_axis,
 )
@@ -100,7 +101,7 @@ def _curves(results: Sequence[Result], key: str, title: str) -> Figure:
                 x, band[:, 0], band[:, 1], color=COLOURS[index % len(COLOURS)], alpha=0.16, linewidth=0
             )
     task_axis(axes, n_tasks)
-    figure.legend(loc="outside right upper")
+    place_legend(figure)
     return figure
 
 
@@ -219,7 +220,7 @@ def storage_bars(results: Sequence[Result]) -> Figure:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside right upper")
+    place_legend(figure)
     return figure
 
 

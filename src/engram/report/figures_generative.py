@@ -21,6 +21,7 @@ from engram.report._style import (
     WIDTH,
     line_style,
     new_figure,
+    place_legend,
     styled,
     task_axis,
 )
@@ -124,7 +125,7 @@ def network_growth(results: Sequence[Result]) -> Figure:
     task_axis(axes, max(len(r["tasks"]) for r in results), "task")
     axes.set_ylabel("weights [thousands]")
     axes.set_ylim(bottom=0)
-    figure.legend(loc="outside right upper")
+    place_legend(figure)
     return figure
 
 
@@ -162,7 +163,7 @@ def mask_use(result: Result) -> Figure:
     axes.set_xlim(0.4, len(mean) + 0.6)
     axes.set_ylim(0, 104)
     axes.set_ylabel("share of the units used [%]")
-    figure.legend(loc="outside right upper")
+    place_legend(figure)
     return figure
 
 
@@ -212,7 +213,7 @@ def gate_values(result: Result, task: int = -1) -> Figure:
         axes.set_ylim(-0.02, 1.02)
         axes.grid(axis="y", color=GRID)
         axes.set_xlabel("epoch")
-    figure.legend(loc="outside right upper")
+    place_legend(figure)
     for index, layer in enumerate(layers):
         axes = figure.add_subplot(grid[1, 2 * index : 2 * index + 2])
         hist = np.array([e[layer]["hist"] for e in epochs], dtype=np.float64)

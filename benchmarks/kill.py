@@ -1,10 +1,11 @@
-"""Kill runs at random and see that resuming loses nothing: final weights must be those of an uninterrupted run.
+"""Kill runs at random and see that resuming loses nothing: final weights must be the uninterrupted ones.
 
     python benchmarks/kill.py --kills 20 [--methods dgmw finetune] [--seed 0]
 
-For each method and small variant a run is started as a child process with checkpoints, killed with SIGKILL after a
-random time, resumed, killed again, and so on until it is done; its weights and results are then compared bit by bit
-with those of a run that nobody interrupted. Prints one line a method; exit code 1 where any differ.
+For each method and small variant a run is started as a child process with checkpoints, killed with SIGKILL
+after a random time, resumed, killed again, and so on until it is done; its weights and results are then
+compared bit by bit with those of a run that nobody interrupted. Prints one line a method; exit code 1 where
+any differ.
 """
 
 from __future__ import annotations
@@ -24,29 +25,34 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
-from engram.checks import SMALL, tiny_stream
+from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import differing, first_difference, timeless
 from engram.loop import EpochEnd
+from engram.methods.base import Scenario
 from engram.methods.registry import METHODS, method
 from engram.networks import Dcgan8
 from engram.protocols.evaluation import Protocol
 from engram.run import TaskEnd, run
 
 READY = "ready"
+NETWORK = Dcgan8(n_f=4, n_d=4, n_z=16)
 
 
 def learn(name: str, variant: str, out: Path) -> dict[str, Any]:
-    """One small run with checkpoints, resumed where there are some; prints a line at its start and at every event."""
+    """One small run with checkpoints, resumed where there are some; prints its start and every event."""
 
     def told(event: EpochEnd | TaskEnd) -> None:
         print(type(event).__name__, event.task, flush=True)
 
+    spec, stream = method(name, {**SMALL[name][variant], "epochs": 3}), tiny_stream((1, 2, 1), n_train=24)
+    scenarios: tuple[Scenario, ...] = ("class", "task")
+    scenario = next(s for s in scenarios if Bench(spec, stream, NETWORK, s).usable)
     print(READY, flush=True)
     return run(
-        tiny_stream((1, 2, 1), n_train=24),
-        Dcgan8(n_f=4, n_d=4, n_z=16),
-        method(name, {**SMALL[name][variant], "epochs": 3}),
-        Protocol("class", generated_per_class=0),
+        stream,
+        NETWORK,
+        spec,
+        Protocol(scenario, generated_per_class=0),
         out=out,
         resume=True,
         observer=told,

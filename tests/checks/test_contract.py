@@ -12,15 +12,26 @@ from engram.methods.registry import METHODS
 #: Registered methods that the suite leaves out, with the reason. None.
 EXCLUDED: dict[str, str] = {}
 
-CASES = [
-    pytest.param(function, id=f"{method}-{name}")
-    for method in METHODS
-    if method not in EXCLUDED
-    for name, function in checks_for(method)
-]
+
+def marks(method: str, name: str, settings: set[tuple[str, str]]) -> tuple[pytest.MarkDecorator, ...]:
+    """Fast are all settings of a method's first variant, and the first setting of every other one."""
+    variant, setting = name.split("-")[:2]
+    first = variant == next(iter(SMALL[method]))
+    earlier = {s for v, s in settings if v == variant}
+    settings.add((variant, setting))
+    return () if first or not earlier - {setting} else (pytest.mark.slow,)
 
 
-@pytest.mark.parametrize("check", CASES)
+def cases() -> list[object]:
+    found: list[object] = []
+    for method in METHODS:
+        settings: set[tuple[str, str]] = set()
+        for name, function in checks_for(method) if method not in EXCLUDED else ():
+            found.append(pytest.param(function, id=f"{method}-{name}", marks=marks(method, name, settings)))
+    return found
+
+
+@pytest.mark.parametrize("check", cases())
 def test_contract(check: Callable[[], None]) -> None:
     check()
 

@@ -1,4 +1,5 @@
-"""A method whose trunk is one parameter of any shape, and a way to feed it gradients by hand: theory as tests."""
+"""A method whose trunk is one parameter of any shape, and a way to feed it gradients by hand: theory as
+tests."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class VectorNetwork(Network):
 
 
 class Bare:
-    """A registered method over one parameter ``theta``, in float64, and steps with gradients given by hand."""
+    """A registered method over one parameter ``theta``, in float64, and steps with gradients given by
+    hand."""
 
     def __init__(self, name: str, start: Tensor, **options: Any) -> None:
         options = {"optimiser": "sgd", "lr": 0.1, **options}

@@ -1,4 +1,5 @@
-"""EWC, online EWC, RWalk and MAS by hand, and what holds of every penalty: strength 0 is fine-tuning bit for bit."""
+"""EWC, online EWC, RWalk and MAS by hand, and what holds of every penalty: strength 0 is fine-tuning bit for
+bit."""
 
 from __future__ import annotations
 
@@ -42,13 +43,14 @@ def _known_importance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mas, "output_sensitivity", ones)
 
 
-# EWC -----------------------------------------------------------------------------------------------------------
+# EWC --------------------------------------------------------------------------------------------------------
 @pytest.mark.usefixtures("_known_importance")
 @pytest.mark.parametrize(
     ("name", "expected"), [("ewc", (0.0, 0.5, 5.0 / 6.0)), ("ewc-online", (0.0, 0.5, 1.0))]
 )
 def test_three_scalar_quadratics(name: str, expected: tuple[float, ...]) -> None:
-    """L_i = (theta - a_i)^2 / 2, F = 1, a = 0, 1, 2: only the single penalty ends at the joint optimum (Huszar)."""
+    """L_i = (theta - a_i)^2 / 2, F = 1, a = 0, 1, 2: only the single penalty ends at the joint optimum
+    (Huszar)."""
     bare = Bare(name, tensor(0.3), lr=0.1, strength=1.0)
     for a, end in zip((0.0, 1.0, 2.0), expected, strict=True):
         bare.task(lambda x, a=a: x - a, 400)
@@ -87,14 +89,16 @@ def test_conventions_of_strength(name: str, factor: float) -> None:
 
 def test_online_normalisation_divides_by_the_largest_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        ewc_online, "diagonal_fisher", lambda m, p, *a, **k: {n: torch.full_like(v, 4.0) for n, v in p.items()}
+        ewc_online,
+        "diagonal_fisher",
+        lambda m, p, *a, **k: {n: torch.full_like(v, 4.0) for n, v in p.items()},
     )
     bare = Bare("ewc-online", tensor(0.0), normalise="max")
     bare.task(lambda x: x, 1)
     assert float(bare.method.fisher[THETA]) == 1.0  # type: ignore[union-attr, index]
 
 
-# The quadratic penalty -----------------------------------------------------------------------------------------
+# The quadratic penalty --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("keep", [False, True])
 def test_closed_form_gradient_is_that_of_the_penalty(keep: bool) -> None:
     g = torch.Generator().manual_seed(0)
@@ -121,7 +125,7 @@ def test_closed_form_gradient_is_that_of_the_penalty(keep: bool) -> None:
     assert all(torch.equal(grads[n], loss[n]) for n in grads)
 
 
-# RWalk ---------------------------------------------------------------------------------------------------------
+# RWalk ------------------------------------------------------------------------------------------------------
 def table(bare: Bare, name: str) -> Tensor:
     return getattr(bare.method, name)[THETA]
 
@@ -210,7 +214,7 @@ def test_scaling_is_over_all_tensors_together() -> None:
     assert [v.tolist() for v in scaled([tensor(2.0), tensor(2.0)])] == [[0.0], [0.0]]
 
 
-# Strength 0 is fine-tuning -------------------------------------------------------------------------------------
+# Strength 0 is fine-tuning ----------------------------------------------------------------------------------
 OFF: dict[str, dict[str, Any]] = {
     "si": {"c": 0.0},
     "ewc": {"strength": 0.0},
@@ -284,7 +288,9 @@ def test_importances_are_padded_where_a_head_grows() -> None:
         train_task(made, protocol.task(stream, 0), stream.train(0), LoopState(), 0)
         made.begin_task(protocol.task(stream, 1), stream.train(1))
         head = "net.head.parts.0.weight"
-        importance = made.fishers[0] if name == "ewc" else getattr(made, "fisher" if "ewc" in name else "importance")
+        importance = (
+            made.fishers[0] if name == "ewc" else getattr(made, "fisher" if "ewc" in name else "importance")
+        )
         anchor = made.anchors[0] if name == "ewc" else made.anchor
         assert importance[head].shape == (4, 9)
         assert bool((importance[head][:2] > 0).any())

@@ -44,7 +44,7 @@ def importance(bare: Bare) -> Tensor:
     return bare.method.importance[THETA]  # type: ignore[union-attr, index]
 
 
-# The path integral on quadratics -------------------------------------------------------------------------------
+# The path integral on quadratics ----------------------------------------------------------------------------
 def test_v1_one_dimension_after_seven_steps_and_at_convergence() -> None:
     h, x0, eta = 3.0, 0.7, 0.05
     one = si(tensor(x0), lr=eta, xi=1e-300)
@@ -96,7 +96,8 @@ def test_v2_and_v4_importance() -> None:
 
 
 def test_path_integral_is_the_closed_form_with_the_hessians_eigenvectors() -> None:
-    """omega_k = Q_kk, Q_ij = sum_ab u_ai d_a [l_a l_b / (l_a + l_b - eta l_a l_b)] d_b u_bj; eta -> 0 is the paper's."""
+    """omega_k = Q_kk, Q_ij = sum_ab u_ai d_a [l_a l_b / (l_a + l_b - eta l_a l_b)] d_b u_bj; eta -> 0 is the
+    paper's."""
     g = torch.Generator().manual_seed(0)
     a = torch.randn(4, 4, generator=g, dtype=D)
     H, start, eta = a @ a.T + 0.3 * torch.eye(4, dtype=D), torch.randn(4, generator=g, dtype=D), 0.01
@@ -227,7 +228,7 @@ def test_i10_permuting_hidden_units_permutes_omega() -> None:
     torch.testing.assert_close(b.omega[head], a.omega[head][:, order], rtol=1e-9, atol=1e-15)
 
 
-# Consolidation -------------------------------------------------------------------------------------------------
+# Consolidation ----------------------------------------------------------------------------------------------
 V5 = {
     "none": ([0.4 / 1.1, -0.2 / 0.14], [0.4 / 1.1 - 1.1, -0.2 / 0.14 + 0.5]),
     "accumulated": ([0.4 / 1.1, 0.0], [0.0, 0.5]),
@@ -245,7 +246,10 @@ def test_v5_two_tasks_by_hand(clamp: Any) -> None:
     )
     # The same through the method: Delta is taken before the reference moves, omega is cleared after use.
     bare = si(tensor(0.5, 0.5), xi=0.1, clamp=clamp)
-    for o, move, expected in ((tensor(0.4, -0.2), tensor(1.0, 0.2), first), (tensor(-0.11, 0.07), tensor(0.0, 0.2), second)):
+    for o, move, expected in (
+        (tensor(0.4, -0.2), tensor(1.0, 0.2), first),
+        (tensor(-0.11, 0.07), tensor(0.0, 0.2), second),
+    ):
         bare.begin()
         with torch.no_grad():
             bare.theta.add_(move)
@@ -286,7 +290,7 @@ def test_first_reference_zero_measures_from_the_origin() -> None:
         assert float(importance(bare)) == pytest.approx(0.2 / (displacement**2 + 1.0), rel=1e-12)
 
 
-# The surrogate -------------------------------------------------------------------------------------------------
+# The surrogate ----------------------------------------------------------------------------------------------
 def test_v6_two_tasks_end_at_the_joint_optimum_and_over_count_as_derived() -> None:
     h, a = (2.0, 3.0), (0.5, -1.0)
     bare = si(tensor(2.5), lr=0.004, xi=1e-300, c=1.0)
@@ -346,7 +350,7 @@ def test_i13_a_huge_strength_holds_what_is_important() -> None:
     assert float(moved[1]) == pytest.approx(2e-4, rel=1e-6)
 
 
-# On real layers ------------------------------------------------------------------------------------------------
+# On real layers ---------------------------------------------------------------------------------------------
 def trained(**options: Any) -> dict[str, Tensor]:
     stream, protocol = tiny_stream((2, 2, 1)), Protocol("task")
     spec = method("si", {"epochs": 3, "batch_size": 4, **options})
@@ -379,7 +383,8 @@ def test_rows_that_a_head_gains_enter_without_importance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [({"c": -1.0}, "c"), ({"xi": 0.0}, "xi"), ({"clamp": "upper"}, "clamp"), ({"c": math.nan}, "c")]
+    ("options", "word"),
+    [({"c": -1.0}, "c"), ({"xi": 0.0}, "xi"), ({"clamp": "upper"}, "clamp"), ({"c": math.nan}, "c")],
 )
 def test_bad_options_give_one_line(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{word} must be [^\n]*$"):

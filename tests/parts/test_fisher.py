@@ -1,4 +1,5 @@
-"""Fisher information and output sensitivity: closed forms, a double loop, both paths, and that nothing is disturbed."""
+"""Fisher information and output sensitivity: closed forms, a double loop, both paths, and that nothing is
+disturbed."""
 
 from __future__ import annotations
 
@@ -83,7 +84,9 @@ def test_closed_form_of_the_true_and_the_empirical_fisher() -> None:
 def test_one_sampled_label_is_unbiased_for_the_exact_expectation() -> None:
     layer, x, _ = logistic(n=3)
     true = diagonal_fisher(layer, named(layer), x, labels="exact")["weight"]
-    many = diagonal_fisher(layer, named(layer), x.repeat(20000, 1), generator=seeds.generator(1, "draws"))["weight"]
+    many = diagonal_fisher(layer, named(layer), x.repeat(20000, 1), generator=seeds.generator(1, "draws"))[
+        "weight"
+    ]
     torch.testing.assert_close(many, true, rtol=0.04, atol=1e-4)
 
 
@@ -106,7 +109,7 @@ def test_the_square_of_a_batch_gradient_is_something_else() -> None:
     assert float(g.square().sum() / true.sum()) < 0.3
 
 
-# Both paths ----------------------------------------------------------------------------------------------------
+# Both paths -------------------------------------------------------------------------------------------------
 class Scale(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -168,7 +171,9 @@ def test_factorised_equals_torch_func_and_a_loop_over_samples(name: str, what: A
     def both(**more: Any) -> dict[str, Tensor]:
         if what == "mas":
             return output_sensitivity(module, named(module), x, **more)
-        return diagonal_fisher(module, named(module), x, labels=what, generator=seeds.generator(0, "l"), **more)
+        return diagonal_fisher(
+            module, named(module), x, labels=what, generator=seeds.generator(0, "l"), **more
+        )
 
     direct = both(chunk=4)
     for other in (both(general=True, chunk=9), both(chunk=1), both()):
@@ -190,14 +195,16 @@ def one_by_one(module: nn.Module, x: Tensor, what: str) -> dict[str, Tensor]:
             p = logits.softmax(0).detach()
             scores = [logits.square().sum()] if what == "mas" else list(logits.log_softmax(0))
             for i, s in enumerate(scores):
-                grads = torch.autograd.grad(s, list(parameters.values()), retain_graph=True, allow_unused=True)
+                grads = torch.autograd.grad(
+                    s, list(parameters.values()), retain_graph=True, allow_unused=True
+                )
                 for key, g in zip(parameters, grads, strict=True):
                     if g is not None:
                         total[key] += g.abs() if what == "mas" else p[i] * g.square()
     return {k: (t / len(x)).detach() for k, t in total.items()}
 
 
-# MAS -----------------------------------------------------------------------------------------------------------
+# MAS --------------------------------------------------------------------------------------------------------
 def test_output_sensitivity_of_a_linear_map() -> None:
     layer, x, _ = logistic()
     with torch.no_grad():
@@ -218,11 +225,12 @@ def test_output_sensitivity_scales_with_the_square_of_the_output() -> None:
         module[2].bias.mul_(3.0)
     after = output_sensitivity(module, named(module), x)
     torch.testing.assert_close(after["0.weight"], 9.0 * before["0.weight"])
-    # The scaled layer's own weights: f is 9 times as sensitive to a unit that is 3 times as large, per unit 3 times.
+    # The scaled layer's own weights: f is 9 times as sensitive to a unit that is 3 times as large, per unit 3
+    # times.
     torch.testing.assert_close(after["2.weight"], 3.0 * before["2.weight"])
 
 
-# Nothing is disturbed ------------------------------------------------------------------------------------------
+# Nothing is disturbed ---------------------------------------------------------------------------------------
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_modes_statistics_gradients_and_generators_are_as_before() -> None:
     module = convolutional()
@@ -262,7 +270,10 @@ def test_bad_input_gives_one_line() -> None:
     for call, words in (
         (lambda: diagonal_fisher(layer, named(layer), x[:0]), "at least one sample"),
         (lambda: output_sensitivity(layer, named(layer), x[:0]), "at least one sample"),
-        (lambda: diagonal_fisher(layer, named(layer), x, labels="argmax"), "sampled, exact, empirical, predicted"),  # type: ignore[arg-type]
+        (
+            lambda: diagonal_fisher(layer, named(layer), x, labels="argmax"),
+            "sampled, exact, empirical, predicted",
+        ),  # type: ignore[arg-type]
         (lambda: diagonal_fisher(layer, named(layer), x, labels="empirical"), "none"),
         (lambda: diagonal_fisher(layer, named(layer), x, labels="empirical", y=y[:2]), "got 2"),
     ):

@@ -3,6 +3,7 @@ capacity."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_logits_of_old_tasks_are_the_same_bit_for_bit_after_training_on_noise(
     assert all(0 < n < len(r) for n, r in zip(used, reserved[0], strict=True)), (
         "the test needs masks that part"
     )
-    for early, late in zip(reserved, reserved[1:], strict=False):
+    for early, late in itertools.pairwise(reserved):
         assert all(bool((a <= b).all()) for a, b in zip(early, late, strict=True))
 
 

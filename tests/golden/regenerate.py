@@ -3,7 +3,7 @@
     python -m tests.golden.regenerate --reason "why the arithmetic changed" [--methods dgmw ...]
 
 A file's id is permanent. Its figures are compared exactly on the platform named in its header, and within a
-tolerance elsewhere; its keys and shapes everywhere. Regenerating is a decision: the reason stands in the file.
+tolerance elsewhere; its keys and shapes everywhere. The reason for a change stands in the file.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,11 +57,11 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     return numbers
 
 
-def check_labels(labels: Sequence[str]) -> None:
+def check_labels(labels: Sequence[str], name: Callable[[str], str] = _outdir.folder_name) -> None:
     """``ConfigError`` unless the methods of a comparison have names and folders of their own."""
     if not labels:
         raise ConfigError("methods must be named, got none: see engram list.")
-    folders = [_outdir.folder_name(label) for label in labels]
+    folders = [name(label) for label in labels]
     for label, folder in zip(labels, folders, strict=True):
         if folders.count(folder) > 1:
             raise ConfigError(f"every method must be named once, got {label} twice: leave one out.")
@@ -79,6 +79,8 @@ def make(
     resume: bool,
     overwrite: bool,
     recipe: str | None,
+    record_valid: bool = False,
+    folder_name: Callable[[str], str] = _outdir.folder_name,
 ) -> list[Work]:
     """Check everything that can be checked without training; touches no file in ``out``.
 
@@ -93,20 +95,21 @@ def make(
 
     check_device(device)
     numbers = check_seeds(seeds)
-    check_labels([label for label, _ in methods])
+    check_labels([label for label, _ in methods], folder_name)
     if resume and overwrite:
         raise ConfigError("only one of resume and overwrite may be given, got both: leave one out.")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out must be a folder, got the file {out}: give another --out.")
     stream, built = prepare(data, network)
+    judged = replace(data.protocol(), record_valid=record_valid)
     if data.groups is None and data.angles is None:
         data = replace(data, tasks=stream.n_tasks)
     network = NetworkSettings(built.name, network_options(built))
     where = device_facts(device)
     works: list[Work] = []
-    folders = {out / _outdir.folder_name(label) if nested else out for label, _ in methods}
+    folders = {out / folder_name(label) if nested else out for label, _ in methods}
     for label, spec in methods:
-        _, _, protocol = resolve(stream, built, spec, data.protocol())
+        _, _, protocol = resolve(stream, built, spec, judged)
         session = Session(
             stream,
             built,
@@ -145,7 +148,7 @@ def make(
         identity = _outdir.identity_of(skeleton)
         if not works:
             _outdir.check_neighbours(out, folders, identity)
-        folder = out / _outdir.folder_name(label) if nested else out
+        folder = out / folder_name(label) if nested else out
         state = _outdir.state_of(folder, identity, numbers, overwrite=overwrite)
         if state == "unfinished" and not resume:
             raise ConfigError(
@@ -153,7 +156,18 @@ def make(
                 "give --resume to continue it, or --overwrite to start again."
             )
         jobs = tuple(
-            Job(data, network, spec.name, options, s, device, str(folder / f"seed-{s}"), resume, label)
+            Job(
+                data,
+                network,
+                spec.name,
+                options,
+                s,
+                device,
+                str(folder / f"seed-{s}"),
+                resume,
+                label,
+                record_valid,
+            )
             for s in numbers
         )
         if state == "unfinished":

@@ -31,8 +31,8 @@ PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
 class Event:
     """Something a worker said, or its end.
 
-    Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, seconds, n_tasks, epochs_done); ``epoch`` (task,
-    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds); ``note`` (message); ``done``;
+    Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, valid, seconds, n_tasks, epochs_done); ``epoch`` (task,
+    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds, valid where recorded); ``note`` (message); ``done``;
     ``failed`` (message, expected).
     """
 
@@ -53,7 +53,14 @@ def default_jobs(device: str) -> int:
     return os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], limit: int, listener: Listener, *, keep_open: Sequence[int] = ()) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    limit: int,
+    listener: Listener,
+    *,
+    keep_open: Sequence[int] = (),
+    dropped: Callable[[Job], bool] = lambda job: False,
+) -> None:
     """Run every job, at most ``limit`` at once, in the order given.
 
     Args:
@@ -61,6 +68,8 @@ def run_jobs(jobs: Sequence[Job], limit: int, listener: Listener, *, keep_open: 
         limit: processes side by side.
         listener: told everything, in this thread.
         keep_open: file descriptors that the workers inherit.
+        dropped: asked after every event; a job for which it is true is stopped, or never started, and no
+            failure. Its checkpoints stay.
 
     Raises:
         KeyboardInterrupt: passed on after all workers have been stopped; their checkpoints stay.
@@ -82,10 +91,13 @@ def run_jobs(jobs: Sequence[Job], limit: int, listener: Listener, *, keep_open: 
                 else:
                     worker.finished |= message["event"] == "done"
                     listener(Event(worker.job, message.pop("event"), message))
+                    waiting = [job for job in waiting if not dropped(job)]
+                    for other in running:
+                        other.drop(dropped(other.job))
                 continue
             running.discard(worker)
             end = worker.end()
-            if end is not None:
+            if end is not None and not worker.dropped:
                 listener(end)
     finally:
         _stop(running)
@@ -99,7 +111,7 @@ class _Worker:
     ) -> None:
         self.job, self.said = job, said
         self.error: dict[str, Any] | None = None
-        self.finished = False
+        self.finished = self.dropped = False
         folder = Path(job.folder)
         path = folder / JOB
         path.write_text(job.to_json(), encoding="utf-8")
@@ -124,6 +136,12 @@ class _Worker:
                         self.said.put((self, json.loads(line)))
         self.process.wait()
         self.said.put((self, None))
+
+    def drop(self, wanted: bool) -> None:
+        """Stop the process where that is wanted, unless it is done."""
+        if wanted and not self.dropped and not self.finished:
+            self.dropped = True
+            self.process.terminate()
 
     def end(self) -> Event | None:
         """The event of a worker that ended without being done."""

@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
 
 
 def _learn(job: Job, channel: Channel) -> None:
+    """Run the job, tell the channel, and write the seed's entry."""
     import torch
 
     from engram.checkpoint import write_atomically
@@ -76,7 +77,8 @@ def _learn(job: Job, channel: Channel) -> None:
 
     def observe(event: EpochEnd | TaskEnd) -> None:
         if isinstance(event, TaskEnd):
-            channel.send("task", task=event.task, accuracies=event.accuracies, seconds=event.seconds)
+            more = {} if event.valid is None else {"valid": event.valid}
+            channel.send("task", task=event.task, accuracies=event.accuracies, seconds=event.seconds, **more)
         else:
             channel.send(
                 "epoch",
@@ -88,7 +90,7 @@ def _learn(job: Job, channel: Channel) -> None:
             )
 
     stream, given = prepare(job.data, job.network)
-    network, spec, protocol = resolve(stream, given, job.spec(), job.data.protocol())
+    network, spec, protocol = resolve(stream, given, job.spec(), job.protocol())
     folder = Path(job.folder)
     session = Session(
         stream,
@@ -106,6 +108,7 @@ def _learn(job: Job, channel: Channel) -> None:
         "start",
         rows=session.record["rows"],
         seconds=session.record["seconds"],
+        valid=session.record.get("valid", []),
         n_tasks=stream.n_tasks,
         epochs_done=sum(len(phase["epochs"]) for phases in done for phase in phases),
     )

@@ -199,7 +199,7 @@ def execute(
     )
     outcome = Outcome(out, kept=[w.label for w in works if w.state == "finished"])
     with _folder(out) as handle:
-        books = {w.label: _Book(w, overwrite) for w in works}
+        books = {w.label: Book(w, overwrite) for w in works}
         for work in sorted(
             works, key=lambda w: -w.weight
         ):  # the longest first, so that none is left over at the end
@@ -235,7 +235,7 @@ def _folder(out: Path) -> Iterator[int]:
         ) from error
 
 
-class _Book:
+class Book:
     """The result file of one method while its seeds come in."""
 
     def __init__(self, work: _plan.Work, overwrite: bool) -> None:

@@ -35,6 +35,7 @@ __all__ = [
 
 SCHEMA = 1
 RESULT_FILE = "results.json"
+SWEEP_FILE, TRIALS = "sweep.json", "trials"
 STATUSES = ("done", "failed", "unfinished")
 
 Result = dict[str, Any]
@@ -86,6 +87,7 @@ def seed_result(
     tasks: Sequence[Mapping[str, Any]] = (),
     samples: str | None = None,
     checkpoints: Any = None,
+    valid_matrix: Any = None,
 ) -> dict[str, Any]:
     """The entry of one seed, with the metrics derived from its accuracy matrix.
 
@@ -104,6 +106,7 @@ def seed_result(
         tasks: what was logged per task (phases, growth, mask_use).
         samples: file of generated samples, relative to the result file.
         checkpoints: whatever names the checkpoints of this seed.
+        valid_matrix: as accuracy_matrix, on validation samples; the key is there only where it was recorded.
     Returns:
         A plain dictionary in the order of the schema; NaN is already None. ``final_average_accuracy`` and
         ``final_forgetting`` are None unless status is "done".
@@ -141,6 +144,8 @@ def seed_result(
         "samples": samples,
         "checkpoints": checkpoints,
     }
+    if valid_matrix is not None:
+        entry["valid_matrix"] = as_matrix(valid_matrix)
     return dict(_plain(entry))
 
 
@@ -262,7 +267,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
 
 
 def find_results(directory: str | os.PathLike[str]) -> list[FoundResult]:
-    """The results of a run folder (``results.json``) or of a comparison folder (``METHOD/results.json``).
+    """The results of a run (``results.json``), a comparison (``METHOD/results.json``) or a sweep (its trials').
 
     Args:
         directory: the folder.
@@ -274,6 +279,8 @@ def find_results(directory: str | os.PathLike[str]) -> list[FoundResult]:
     root = Path(directory)
     if not root.is_dir():
         raise EngramError(f"{root} is not a folder: name the folder of a run or of a comparison.")
+    if (root / SWEEP_FILE).is_file():
+        root = root / TRIALS
     files = [root / RESULT_FILE, *sorted(root.glob(f"*/{RESULT_FILE}"))]
     found = [FoundResult(f.parent, read_result(f)) for f in files if f.is_file()]
     if not found:

@@ -33,12 +33,13 @@ GRID = 10
 
 @dataclass(frozen=True)
 class TaskEnd:
-    """Told after each task: test accuracy of the tasks seen, and seconds it took."""
+    """Told after each task: test accuracy of the tasks seen, seconds it took, validation accuracy where recorded."""
 
     task: int
     accuracies: list[float]
     seconds: float
     record: dict[str, Any]
+    valid: list[float] | None = None
 
 
 Observer = Callable[[EpochEnd | TaskEnd], None]
@@ -153,6 +154,8 @@ class Session:
         self.guard = Guard(self.stream, self.method.reads)
         self.state = LoopState()
         self.record: dict[str, Any] = {"rows": [], "tasks": [], "seconds": [], "acc_gen": [], "peak": 0}
+        if protocol.record_valid:
+            self.record["valid"] = []
         self.phases: dict[str, list[dict[str, Any]]] = {}
         self.folder = Path(out) if out is not None else None
         self.checkpoints: Checkpoints | None = None
@@ -170,7 +173,7 @@ class Session:
             "stream": self.stream.describe(),
             "network": describe_network(network),
             "method": spec.describe(),
-            "protocol": dataclasses.asdict(self.protocol),
+            "protocol": _protocol_identity(self.protocol),
             "seed": self.seed,
         }
 
@@ -208,9 +211,12 @@ class Session:
         self.guard.end(index)
         row, counts = evaluate(self.method, self.stream, self.protocol, index)
         self.confusion = counts.tolist()
+        valid = self._valid_row(index) if self.protocol.record_valid else None
         best = self.record.pop("best", None)
         if best is not None and best["valid"] >= self._validation(index):
-            row, self.confusion = best["row"], best["confusion"]
+            row, self.confusion, valid = best["row"], best["confusion"], best.get("valid_row", valid)
+        if valid is not None:
+            self.record["valid"].append(valid)
         if self.method.generative and self.protocol.generated_per_class:
             if self.oracle is None:
                 self.oracle = Oracle(self.method.context.network, self.stream)
@@ -224,20 +230,25 @@ class Session:
         self.record["tasks"].append(done)
         self.record["seconds"].append(seconds)
         self._save()
-        self._tell(TaskEnd(index, row, seconds, done), stop_after)
+        self._tell(TaskEnd(index, row, seconds, done, valid), stop_after)
 
     def _look(self, index: int, event: EpochEnd) -> None:
         """Keep the test row of the epoch with the best validation accuracy, where the protocol selects by it."""
         if self.protocol.selection == "last" or (event.epoch + 1) % self.protocol.select_every:
             return
-        valid = self._validation(index)
+        valid_row = self._valid_row(index)
+        valid = sum(valid_row) / len(valid_row)
         best = self.record.get("best")
         if best is None or valid > best["valid"]:
             row, counts = evaluate(self.method, self.stream, self.protocol, index)
-            self.record["best"] = {"valid": valid, "row": row, "confusion": counts.tolist(), "epoch": event.epoch}
+            best = {"valid": valid, "row": row, "confusion": counts.tolist(), "epoch": event.epoch}
+            self.record["best"] = best | ({"valid_row": valid_row} if self.protocol.record_valid else {})
+
+    def _valid_row(self, index: int) -> list[float]:
+        return evaluate(self.method, self.stream, self.protocol, index, "valid")[0]
 
     def _validation(self, index: int) -> float:
-        row, _ = evaluate(self.method, self.stream, self.protocol, index, "valid")
+        row = self._valid_row(index)
         return sum(row) / len(row)
 
     def _data(self, index: int) -> Samples:
@@ -272,7 +283,7 @@ class Session:
 
     def _entry(self, status: str) -> dict[str, Any]:
         n = self.stream.n_tasks
-        rows = [[*row, *[None] * (n - len(row))] for row in self.record["rows"]]
+        rows = _square(self.record["rows"], n)
         samples = None
         if status == "done" and self.method.generative and self.folder is not None:
             grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
@@ -291,7 +302,18 @@ class Session:
             confusion=self.confusion,
             tasks=self.record["tasks"],
             samples=samples,
+            valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
         )
+
+
+def _protocol_identity(protocol: Protocol) -> dict[str, Any]:
+    """What of a protocol belongs to a checkpoint; a field that is off by default appears only when it is on."""
+    return {k: v for k, v in dataclasses.asdict(protocol).items() if k != "record_valid" or v}
+
+
+def _square(rows: list[list[float]], n: int) -> list[list[float | None]]:
+    """Rows filled up to ``n`` entries: what was not measured is None."""
+    return [[*row, *[None] * (n - len(row))] for row in rows]
 
 
 @contextlib.contextmanager

@@ -136,6 +136,7 @@ class Job:
         folder: of this seed; gets checkpoints, samples and the result.
         resume: continue from the checkpoints in the folder.
         label: what the method is called in tables and messages.
+        record_valid: measure validation samples too, see :class:`engram.protocols.evaluation.Protocol`.
     """
 
     data: DataSettings
@@ -147,6 +148,7 @@ class Job:
     folder: str
     resume: bool = False
     label: str = ""
+    record_valid: bool = False
 
     def to_json(self) -> str:
         """The job as JSON text."""
@@ -159,6 +161,10 @@ class Job:
         values["data"] = DataSettings(**values["data"])
         values["network"] = NetworkSettings(**values["network"])
         return cls(**values)
+
+    def protocol(self) -> Protocol:
+        """How the run is judged."""
+        return replace(self.data.protocol(), record_valid=self.record_valid)
 
     def spec(self) -> MethodSpec:
         """The method with its options; ``ConfigError`` for unknown ones."""

@@ -35,15 +35,23 @@ class Protocol:
             the released code of Ostapenko et al. (CVPR 2019) does. The latter reads old classes to choose, so it is
             not strict, and the result says so. Training itself does not depend on it.
         select_every: epochs between two looks of ``val_real_all``.
+        record_valid: measure the validation samples of the tasks seen beside the test samples, after each task. Only
+            the evaluator reads them; sweeps choose by them.
     """
 
     scenario: Scenario = "class"
     generated_per_class: int = 200
     selection: Selection = "last"
     select_every: int = 2
+    record_valid: bool = False
 
     def check(self, stream: Stream) -> None:
         """Raise ``ConfigError`` unless the stream's labels and splits fit."""
+        if self.record_valid and any(task.n_valid == 0 for task in stream.tasks):
+            raise ConfigError(
+                "a choice on validation data needs validation samples in every task, this stream has tasks without: "
+                "give a larger --valid-fraction."
+            )
         if self.selection == "val_real_all" and any(task.n_valid == 0 for task in stream.tasks):
             raise ConfigError(
                 "selection val_real_all needs validation samples in every task, this stream has none: give "

@@ -47,7 +47,7 @@ Observer = Callable[[EpochEnd | TaskEnd], None]
 
 def describe_network(network: Network) -> dict[str, Any]:
     """Name and options of a network as JSON."""
-    options = dataclasses.asdict(network) if dataclasses.is_dataclass(network) else {}  # type: ignore[call-overload]
+    options: dict[str, Any] = dataclasses.asdict(network) if dataclasses.is_dataclass(network) else {}
     return {"name": network.name, "options": options}
 
 
@@ -58,7 +58,9 @@ def check_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda needs an accelerator that PyTorch can use, there is none: give --device cpu.")
+        raise ConfigError(
+            "device cuda needs an accelerator that PyTorch can use, there is none: give --device cpu."
+        )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.")
     return device
@@ -79,7 +81,9 @@ def resolve(
         spec = method(spec)
     if isinstance(protocol, str):
         if protocol not in ("class", "task", "domain"):
-            raise ConfigError(f"scenario must be one of class, domain, task, got {protocol!r}: give one of them.")
+            raise ConfigError(
+                f"scenario must be one of class, domain, task, got {protocol!r}: give one of them."
+            )
         protocol = Protocol(protocol)  # type: ignore[arg-type]
     network.check(stream.image_shape)
     protocol.check(stream)

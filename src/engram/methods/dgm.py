@@ -178,7 +178,9 @@ class DgmConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm")
+        check_positive(
+            self, "epochs", "steps_per_epoch", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm"
+        )
         check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
         check_positive(self, "emb_clamp", "n_label")
         check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "g_class_weight", "bn_reestimate")
@@ -262,7 +264,9 @@ class Dgm(Method):
         self.critic.to(device)
         if self.solver is not None:
             if c.solver_start == "fresh" and task.index > 0:
-                self.solver = Classifier(self.context, norm=c.solver_norm, name=f"solver-{task.index}").to(device)
+                self.solver = Classifier(self.context, norm=c.solver_norm, name=f"solver-{task.index}").to(
+                    device
+                )
             self.solver.head.grow(task.n_seen, self.context.seed, task.index)
             self.solver.to(device)
         self._blocked = None
@@ -298,10 +302,14 @@ class Dgm(Method):
         )
         if not self._separate:
             return (learn,)
-        solve = Update("solver", "solver", self.solver_loss, ("solver",), noise={"move": Noise((3,), "uniform")})
+        solve = Update(
+            "solver", "solver", self.solver_loss, ("solver",), noise={"move": Noise((3,), "uniform")}
+        )
         return (
             learn,
-            Phase("solver", c.solver_epochs, (solve,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"),
+            Phase(
+                "solver", c.solver_epochs, (solve,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"
+            ),
         )
 
     def players(self, phase: str) -> dict[str, Player]:
@@ -311,7 +319,12 @@ class Dgm(Method):
             return {"solver": Player(named_parameters(self, "solver."), spec)}
         betas = (c.beta1, c.beta2)
         t = self._now.index
-        names = ("generator.weights.", "generator.embeddings.", f"generator.norms.{t}.", f"generator.outputs.{t}.")
+        names = (
+            "generator.weights.",
+            "generator.embeddings.",
+            f"generator.norms.{t}.",
+            f"generator.outputs.{t}.",
+        )
         return {
             # New optimisers in every task, and no weight decay: otherwise frozen weights would move.
             "critic": Player(
@@ -363,7 +376,7 @@ class Dgm(Method):
 
     @property
     def _leaks(self) -> bool:
-        """Whether a replay set drawn once a task needs the weights of its start, since training moves what old ones use."""
+        """Whether a replay set drawn once a task needs the weights of its start: training moves what old ones use."""
         c = self.config
         moves = c.replay_mask == "soft" or (c.mask == "unit" and c.act_gate == "pre_bn")
         return moves and c.replay_refresh == "task" and not self._separate
@@ -382,7 +395,9 @@ class Dgm(Method):
 
     def _balanced(self, data: Samples, per_class: int, g: torch.Generator) -> Samples:
         n = per_class * self._now.n_classes
-        rows = torch.cat([torch.randperm(len(data), generator=g, device=data.x.device) for _ in range(-(-n // len(data)))])
+        rows = torch.cat(
+            [torch.randperm(len(data), generator=g, device=data.x.device) for _ in range(-(-n // len(data)))]
+        )
         return Samples(self.context.network.normalise(data.x[rows[:n]]), data.y[rows[:n]])
 
     def _replay(self, task: int, per_class: int, g: torch.Generator) -> Samples:
@@ -403,6 +418,12 @@ class Dgm(Method):
 
     def generate_from(self, z: Tensor, y: Tensor) -> Tensor:
         """As :meth:`generate`, from given noise [N, n_z]."""
+        known = self.stops[self.generator.n_frozen - 1] if self.generator.n_frozen else 0
+        if len(y) and int(y.max()) >= known:
+            raise ConfigError(
+                f"labels must be of classes whose generator is frozen, 0 to {known - 1}, got {int(y.max())}: "
+                "learn their task first."
+            )
         x = z.new_empty((len(y), *self.context.image_shape))
         z = self.condition(z, y)
         with torch.no_grad():
@@ -456,8 +477,8 @@ class Dgm(Method):
         """Cross entropy of the critic's class head on current real and replayed old samples (L_c of Sec. 3.3)."""
         x = batch.x
         if "z" in batch.noise:
-            old = batch.y < self._now.start
-            x = torch.where(old[:, None, None, None], self.generate_from(batch.noise["z"], batch.y), x)
+            old = (batch.y < self._now.start).nonzero().flatten()
+            x = x.index_copy(0, old, self.generate_from(batch.noise["z"][old], batch.y[old]))
         return {"ce": F.cross_entropy(self.critic.classify(x), batch.y)}
 
     def critic_loss(self, batch: Batch, step: Step) -> Terms:
@@ -529,7 +550,9 @@ class Dgm(Method):
             if g.mask == "unit":
                 below = [None, *reserved[:-1]]
                 kernels = [layer.kernel for layer in g.shape.layers]
-                reserved = [masks.blocked_weights(r, b, k) for r, b, k in zip(reserved, below, kernels, strict=True)]
+                reserved = [
+                    masks.blocked_weights(r, b, k) for r, b, k in zip(reserved, below, kernels, strict=True)
+                ]
             self._blocked = reserved
         return self._blocked
 
@@ -605,7 +628,9 @@ class Dgm(Method):
 
     def _initial(self) -> list[Tensor]:
         first = self.generator.widths[0]
-        return [w[: self.generator.inputs(i, first), : first[i]] for i, w in enumerate(self.generator.weights)]
+        return [
+            w[: self.generator.inputs(i, first), : first[i]] for i, w in enumerate(self.generator.weights)
+        ]
 
     # Answers ---------------------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
@@ -634,7 +659,9 @@ class Dgm(Method):
         self.use = [list(rows) for rows in structure["use"]]
         self.size_before = int(structure["size_before"])
         self.memory.rebuild(structure["memory"])
-        for average, shapes in zip((self.generator_average, self.solver_average), structure["averages"], strict=True):
+        for average, shapes in zip(
+            (self.generator_average, self.solver_average), structure["averages"], strict=True
+        ):
             average.rebuild(shapes)
         if self.config.replay_mask == "soft":
             for t in range(self.generator.n_frozen):
@@ -664,10 +691,12 @@ class Dgm(Method):
     def measures(self, step: Step) -> dict[str, Any]:
         if step.phase != "gan":
             return {}
-        s, s_e = self.slopes(step)
+        _s, s_e = self.slopes(step)
         gates = {}
         with torch.no_grad():
-            for i, m in enumerate(self.gates(step) if self._hardened(step) else self.generator.soft_gates(s_e)):
+            for i, m in enumerate(
+                self.gates(step) if self._hardened(step) else self.generator.soft_gates(s_e)
+            ):
                 gates[f"layer{i}"] = {
                     "mean": round(float(m.mean()), 6),
                     "on": round(float((m >= 0.5).float().mean()), 6),

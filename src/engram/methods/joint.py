@@ -2,14 +2,15 @@
 
 Source: "JT" in Ostapenko et al. (CVPR 2019), Table 1; the paper gives no recipe for it, ours is the options' defaults.
 
-Departures: where the scenario gives the task label, the loss of a sample is taken within its own task. The method declares that it reads ``all``: the one method here that is not a continual learner.
+Departures: where the scenario gives the task label, the loss of a sample is taken within its own task. The method
+declares that it reads ``all``: the one method here that is not a continual learner.
 Cost: the data of all tasks; training time grows with their number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from engram.methods.base import (
     Optimiser,
     Phase,
     Player,
+    Reads,
     Samples,
     Step,
     Task,
@@ -65,7 +67,7 @@ class Joint(Method):
     Config = JointConfig
     config: JointConfig
     task_of: Tensor
-    reads: ClassVar = "all"
+    reads: Reads = "all"
 
     def __init__(self, config: JointConfig, context: Context) -> None:
         super().__init__(config, context)

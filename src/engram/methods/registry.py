@@ -22,7 +22,7 @@ from engram.methods.si import Si
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered method: how to make it, its default options, one line on what it is, and options fixed by its name."""
+    """A registered method: how to make it, its default options, one line on it, and options that its name fixes."""
 
     make: Callable[[Any, Context], Method]
     config: Any

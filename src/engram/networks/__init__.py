@@ -23,5 +23,7 @@ def default_for(image_shape: tuple[int, int, int]) -> Network:
 def by_name(name: str) -> type[Network]:
     """The class registered under ``name``; ``ConfigError`` lists the known ones."""
     if name not in NETWORKS:
-        raise ConfigError(f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}: choose one of them.")
+        raise ConfigError(
+            f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}: choose one of them."
+        )
     return NETWORKS[name]

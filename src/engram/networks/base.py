@@ -65,7 +65,9 @@ class Network(ABC):
     def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
         """A module from images [B, C, H, W] to features [B, ``n_features``], freshly initialised."""
 
-    def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+    def generator(
+        self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]
+    ) -> GeneratorShape:
         """The generator's shapes for masks per weight or per unit; ``ConfigError`` where the network has none."""
         raise ConfigError(
             f"the network must have a generator for this method, {self.name} has none: use dcgan (32x32) or "
@@ -77,5 +79,7 @@ def n_features(trunk: nn.Module) -> int:
     """Width of a trunk's output."""
     width = trunk.n_features
     if not isinstance(width, int):
-        raise ConfigError(f"a trunk must have an integer n_features, got {width!r}: set it in its constructor.")
+        raise ConfigError(
+            f"a trunk must have an integer n_features, got {width!r}: set it in its constructor."
+        )
     return width

@@ -8,6 +8,7 @@ Departures: ``dcgan8`` is ours, for the 8x8 digits: two masked layers up to 4x4,
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,7 +37,7 @@ class ConvTrunk(nn.Module):
     ) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        for i, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
+        for i, (a, b) in enumerate(itertools.pairwise(channels)):
             blocks.append(nn.Conv2d(a, b, kernel, stride=2, padding=kernel // 2, bias=norm == "none"))
             if i > 0:
                 blocks.append(_norm(norm, b))
@@ -88,7 +89,9 @@ class Dcgan(Network):
         self.check(image_shape)
         return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d, 4 * self.n_d), 5, 32, norm=norm)
 
-    def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+    def generator(
+        self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]
+    ) -> GeneratorShape:
         """n_z -> 4 n_f at 4x4 -> 2 n_f at 8x8 -> n_f at 16x16 -> output at 32x32."""
         self.check(image_shape)
         n_f = self.n_f or (6 if mask == "weight" else 20)
@@ -119,7 +122,9 @@ class Dcgan8(Network):
         self.check(image_shape)
         return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d), 3, 8, norm=norm)
 
-    def generator(self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+    def generator(
+        self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]
+    ) -> GeneratorShape:
         """n_z -> 2 n_f at 2x2 -> n_f at 4x4 -> output at 8x8."""
         self.check(image_shape)
         n_f = self.n_f or (12 if mask == "weight" else 20)

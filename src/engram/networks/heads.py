@@ -28,9 +28,14 @@ class Head(nn.Module):
         self.parts = nn.ModuleList()
 
     @property
+    def layers(self) -> list[nn.Linear]:
+        """The parts, in order of the labels."""
+        return [part for part in self.parts if isinstance(part, nn.Linear)]
+
+    @property
     def sizes(self) -> list[int]:
         """Outputs of each part, in order of the labels."""
-        return [part.out_features for part in self.parts]  # type: ignore[misc]
+        return [layer.out_features for layer in self.layers]
 
     @property
     def n_outputs(self) -> int:
@@ -45,11 +50,11 @@ class Head(nn.Module):
         with seeds.seeded(seed, "head", task):
             device = self.parts[0].weight.device if self.parts else None
             new = nn.Linear(self.n_features, n_new, device=device)
+            grown = nn.Linear(self.n_features, n_outputs, device=device)
         if self.kind == "multi" or not self.parts:
             self.parts.append(new)
             return
-        old = self.parts[0]
-        grown = nn.Linear(self.n_features, n_outputs, device=device)
+        old = self.layers[0]
         with torch.no_grad():
             grown.weight.copy_(torch.cat([old.weight, new.weight]))
             grown.bias.copy_(torch.cat([old.bias, new.bias]))
@@ -62,7 +67,7 @@ class Head(nn.Module):
     def forward(self, features: Tensor, active: tuple[int, int]) -> Tensor:
         first = 0
         outputs = []
-        for part in self.parts:
+        for part in self.layers:
             last = first + part.out_features
             if first < active[1] and last > active[0]:
                 a, b = max(active[0] - first, 0), min(active[1], last) - first

@@ -37,7 +37,12 @@ class MaskedGenerator(nn.Module):
     """
 
     def __init__(
-        self, shape: GeneratorShape, *, mask: Mask, act_gate: Literal["post", "pre_bn"] = "post", seed: int = 0
+        self,
+        shape: GeneratorShape,
+        *,
+        mask: Mask,
+        act_gate: Literal["post", "pre_bn"] = "post",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.shape, self.mask, self.act_gate, self.seed = shape, mask, act_gate, seed
@@ -127,9 +132,7 @@ class MaskedGenerator(nn.Module):
             before = self.reserved(i)
             newly = int((m & ~before).sum())
             used = int(m.sum())
-            use.append(
-                {"layer": i, "size": m.numel(), "used": used, "newly": newly, "reused": used - newly}
-            )
+            use.append({"layer": i, "size": m.numel(), "used": used, "newly": newly, "reused": used - newly})
             self.register_buffer(f"mask_{task}_{i}", masks.pack(m))
             self.register_buffer(f"reserved_{i}", before | m)
         self.n_frozen = task + 1
@@ -227,7 +230,9 @@ class MaskedGenerator(nn.Module):
         The cumulated masks follow from the stored ones and are not counted.
         """
         n_masks = [
-            self.get_buffer(f"mask_{t}_{i}").numel() for t in range(self.n_frozen) for i in range(len(self.weights))
+            self.get_buffer(f"mask_{t}_{i}").numel()
+            for t in range(self.n_frozen)
+            for i in range(len(self.weights))
         ]
         side = [
             v.numel() * v.element_size()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ class MlpTrunk(nn.Module):
     def __init__(self, n_inputs: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         widths = (n_inputs, *hidden)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.n_features = hidden[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +41,9 @@ class Mlp(Network):
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256].")
+            raise ConfigError(
+                f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256]."
+            )
 
     def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from engram.streams import permuted as permuted
     from engram.streams import rotated as rotated
     from engram.streams import sequence as sequence
+    from engram.sweep import sweep as sweep
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOMES = {
     "sequence": "engram.streams",
     "run": "engram.run",
     "compare": "engram.compare",
+    "sweep": "engram.sweep",
     "method": "engram.methods.registry",
     "write_report": "engram.report",
     "DataSettings": "engram.settings",

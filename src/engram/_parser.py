@@ -10,7 +10,7 @@ import jsonargparse
 
 from engram._options import Option, closest, options_of
 from engram.errors import ConfigError
-from engram.settings import DataSettings
+from engram.settings import VALID_FRACTION, DataSettings
 
 if TYPE_CHECKING:
     from engram.methods.registry import Entry
@@ -97,6 +97,26 @@ def _plain_options(run: bool) -> list[Option]:
     ]
 
 
+def _sweep_options() -> list[Option]:
+    """Options of `engram sweep` beside those of `engram run`; ``--over`` and the flags are added where they are read."""
+    from engram.sweep import Engine
+
+    space = "NAME=v1,v2,... tries these values; NAME=low..high[:log|:int] is a range for optuna. Repeat for a product."
+    return [
+        Option("over", list[str], [], space),
+        Option("engine", Engine, "grid", "grid; optuna (TPE, median pruning); ray: the grid on a Ray cluster."),
+        Option("trials", int | None, None, "Number of trials of optuna, those before --resume included."),
+        Option("sweep_seed", int, 0, "Seed of optuna's sampler."),
+        Option(
+            "choose_on",
+            str | None,
+            None,
+            "Validation data that choose: first_tasks:K, valid_current or valid_all; by default first_tasks:3.",
+        ),
+        Option("address", str | None, None, "HOST:PORT of a Ray cluster, or auto; by default one is started here."),
+    ]
+
+
 FLAGS = {
     "resume": "Continue what --out holds; finished seeds are not repeated.",
     "overwrite": "Replace what --out holds of these methods.",
@@ -107,10 +127,10 @@ FLAGS = {
 
 
 def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser:
-    """The parser of ``engram run METHOD`` or ``engram compare METHOD ...``.
+    """The parser of ``engram run METHOD``, ``engram compare METHOD ...`` or ``engram sweep METHOD``.
 
     Args:
-        command: run or compare.
+        command: run, compare or sweep.
         methods: base names, each once; their options are included.
         recipe: gives defaults.
     """
@@ -130,11 +150,18 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
             general.add_argument("--seeds", nargs="+", type=int, default=[0], help=option.help)
         else:
             p.option(general, option.name, option)
+    for option in _sweep_options() if command == "sweep" else []:
+        if option.name == "over":
+            p.note("over", option)
+            general.add_argument("--over", action="append", metavar="NAME=VALUES", help=option.help)
+        else:
+            p.option(general, option.name, option)
     for name, text in FLAGS.items():
         p.note(name, Option(name, bool, False, text))
         general.add_argument(f"--{name}", action="store_true", help=text)
     data = p.add_argument_group("data")
-    given = recipe.data if recipe else {}
+    given = {"valid_fraction": VALID_FRACTION} if command == "sweep" else {}
+    given |= recipe.data if recipe else {}
     for option in options_of(DataSettings()):
         p.option(data, option.name, _default(option, given))
     networks = p.add_argument_group("network")

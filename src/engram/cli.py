@@ -1,4 +1,4 @@
-"""The command line: ``engram run``, ``compare``, ``report`` and ``list``.
+"""The command line: ``engram run``, ``compare``, ``sweep``, ``report`` and ``list``.
 
 Exit status: 0 all fine; 1 a worker died; 2 something the user can act on, said in one line; 130 interrupted.
 """
@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram._argv import config_first, recipe_of
 from engram._options import closest
 from engram.errors import ConfigError, EngramError
 
 if TYPE_CHECKING:
     from engram._parser import Parser
     from engram.compare import Outcome
-    from engram.recipes import Recipe
     from engram.settings import NetworkSettings
 
 HELP = """\
@@ -33,6 +33,7 @@ Continual learning that remembers without keeping the old data.
 commands:
   run METHOD [options]             learn a stream of tasks with one method
   compare METHOD METHOD [options]  with several methods, side by side; NAME:option=value is a variant
+  sweep METHOD --over NAME=v1,v2   with several values of an option, and choose one on validation data
   report DIR                       draw figures and report.html of a folder of results again
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 
@@ -44,8 +45,9 @@ examples:
   engram run dgmw --recipe dgmw-mnist --device cuda --out runs/dgmw
   engram compare dgmw dgmw:solver=shared --data digits --out solvers
   engram run dgmw --data digits --dgmw.epochs 50 --out runs/try --resume
+  engram sweep si --over c=0.01,0.1,1,10 --data digits --tasks 5 --seeds 0 1 2 --out runs/si
 """
-COMMANDS = ("run", "compare", "report", "list")
+COMMANDS = ("run", "compare", "sweep", "report", "list")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +102,10 @@ def _dispatch(argv: list[str]) -> int:
         return _report(rest)
     if command == "list":
         return _list(rest)
+    if command == "sweep":
+        from engram._sweep_cli import main as sweep
+
+        return sweep(rest)
     return _learn(command, rest)
 
 
@@ -116,10 +122,15 @@ def _report(rest: list[str]) -> int:
         return 0
     (folder,) = _one("report", "DIR", rest)
     from engram.report import write_report
-    from engram.results import find_results
+    from engram.results import SWEEP_FILE, find_results
 
     page = write_report(folder)
-    _print_table([f.result for f in find_results(folder)])
+    if (Path(folder) / SWEEP_FILE).exists():
+        from engram._sweep_cli import print_sweep
+
+        print_sweep(Path(folder))
+    else:
+        print_table([f.result for f in find_results(folder)])
     print(f"Report: {page}")
     return 0
 
@@ -133,9 +144,9 @@ def _list(rest: list[str]) -> int:
     from engram._listing import everything, one_method
 
     names = _one("list", "[METHOD]", rest, least=0)
-    console = _console()
+    screen = console()
     for part in one_method(names[0]) if names else everything():
-        console.print(part)
+        screen.print(part)
     return 0
 
 
@@ -169,17 +180,19 @@ def _learn(command: str, rest: list[str]) -> int:
                 f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
                 "see engram list."
             )
-    recipe, why = _recipe(rest)
-    beside = [recipe.beside[n] for n in names if n in recipe.beside] if recipe and command == "compare" else []
+    recipe, why = recipe_of(rest)
+    beside = (
+        [recipe.beside[n] for n in names if n in recipe.beside] if recipe and command == "compare" else []
+    )
     added = [] if "--alone" in rest else [n for n in beside if n not in names]
     names += added
     # --config first, so that the command line wins wherever it stands.
     parser = build(command, bases, recipe)
-    values = dict(parser.parse_args(_config_first(rest)).as_dict())
+    values = dict(parser.parse_args(config_first(rest)).as_dict())
     if values["groups"] or values["angles"]:  # they set the number of tasks, a recipe's gives way
         values["tasks"] = None if values["tasks"] == parser.known["tasks"].default else values["tasks"]
     data = DataSettings(**{o.name: values[o.name] for o in options_of(DataSettings())})
-    network = _network(parser, values)
+    network = network_of(parser, values)
     methods = [variant(text, values[section(text.partition(":")[0])]) for text in names]
     quiet = bool(values["quiet"])
     out = Path(values["out"] or _default_out(command, names, data.data))
@@ -188,7 +201,7 @@ def _learn(command: str, rest: list[str]) -> int:
         said += f"\nbeside them, as in the paper: {', '.join(added)} (--alone leaves it out)"
     with (
         Progress(quiet=quiet, headline=said, tensorboard=values["tensorboard"]) as progress,
-        _terminable(),
+        terminable(),
     ):
         outcome = execute(
             methods,
@@ -208,7 +221,7 @@ def _learn(command: str, rest: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """A polite kill stops the workers too, as Ctrl-C does."""
 
     def stop(*_: Any) -> None:
@@ -224,7 +237,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _network(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
+def network_of(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
     """The network's settings; options of another network than the chosen one are refused, not ignored."""
     from engram._options import options_of
     from engram.networks import NETWORKS
@@ -243,60 +256,6 @@ def _network(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
         return NetworkSettings(name)
     plain = {o.name: o.default for o in options_of(NETWORKS[name]())}
     return NetworkSettings(name, {k: v for k, v in values[name].items() if v != plain[k]})
-
-
-def _recipe(rest: list[str]) -> tuple[Recipe | None, str]:
-    """The recipe that a command line or its file asks for, or its data's default, and how that came about."""
-    from engram.compare import chosen_recipe
-
-    stored = _yaml_of(_value(rest, "--config"))
-    name = _value(rest, "--recipe") or stored.get("recipe")
-    data = _value(rest, "--data") or stored.get("data") or "digits"
-    recipe = chosen_recipe(name, str(data))
-    return recipe, "" if name else " (default for this data)"
-
-
-def _value(argv: list[str], flag: str) -> str | None:
-    """The last value given to a flag, before the parser exists."""
-    found = None
-    for a, b in zip(argv, [*argv[1:], None], strict=False):
-        if a == flag and b is not None:
-            found = b
-        elif a.startswith(f"{flag}="):
-            found = a.partition("=")[2]
-    return found
-
-
-def _yaml_of(path: str | None) -> dict[str, Any]:
-    import yaml
-
-    if path is None:
-        return {}
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"config must be a readable YAML file, got {path} ({' '.join(str(error).split())})."
-        ) from error
-    if loaded is not None and not isinstance(loaded, dict):
-        raise ConfigError(
-            f"config must hold options by name, got {path} with a {type(loaded).__name__}: see config.yaml."
-        )
-    return loaded or {}
-
-
-def _config_first(argv: list[str]) -> list[str]:
-    first: list[str] = []
-    others: list[str] = []
-    i = 0
-    while i < len(argv):
-        if argv[i] == "--config" and i + 1 < len(argv):
-            first += argv[i : i + 2]
-            i += 2
-            continue
-        (first if argv[i].startswith("--config=") else others).append(argv[i])
-        i += 1
-    return [*first, *others]
 
 
 def _default_out(command: str, names: list[str], data: str) -> str:
@@ -320,7 +279,7 @@ def _finish(outcome: Outcome, argv: list[str], quiet: bool) -> int:
     if not quiet:
         for label in outcome.kept:
             print(f"{label}: had already finished, its results stay (--overwrite runs it again)")
-    _print_table(outcome.results)
+    print_table(outcome.results)
     if not quiet:
         print(f"Report: {outcome.report}")
     for p in outcome.problems:
@@ -330,7 +289,8 @@ def _finish(outcome: Outcome, argv: list[str], quiet: bool) -> int:
     return outcome.exit_code
 
 
-def _console() -> Any:
+def console() -> Any:
+    """Where tables are printed."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -339,8 +299,9 @@ def _console() -> Any:
     )
 
 
-def _print_table(results: Sequence[dict[str, Any]]) -> None:
+def print_table(results: Sequence[dict[str, Any]]) -> None:
+    """The headline table of results."""
     from engram.report.table import headline_table, terminal
 
-    console = _console()
-    console.print(terminal(headline_table(results), width=console.width))
+    screen = console()
+    screen.print(terminal(headline_table(results), width=screen.width))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DataSettings", "Job", "NetworkSettings", "build_network", "build_stream", "prepare"]
 
 MOST_TASKS = 10  # by default
+VALID_FRACTION = 0.1  # of a sweep, by default
 SMALL_IMAGE = 12  # pixels; up to this size the small network is the default
 
 Selection = Literal["last", "val_real_all"]

@@ -21,12 +21,15 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     Raises:
         EngramError: the folder holds no result, or one that is malformed.
     """
+    from engram._sweepfile import read_sweep
     from engram.report._words import by_accuracy
+    from engram.report.figures_sweep import sweep_pictures
     from engram.report.gallery import comparison_pictures, method_pictures
     from engram.report.html import render
-    from engram.results import FoundResult, find_results
+    from engram.results import SWEEP_FILE, FoundResult, find_results
 
     root = Path(directory)
+    sweep = read_sweep(root) if (root / SWEEP_FILE).is_file() else None
     found: list[FoundResult] = []
     used: set[str] = set()
     for item in sorted(find_results(root), key=lambda f: by_accuracy(f.result)):
@@ -36,12 +39,17 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
             label, number = f"{base} ({number})", number + 1
         used.add(label)
         found.append(FoundResult(item.directory, {**item.result, "label": label}))
+    if sweep is not None:  # the chosen trial in full, the others in the sweep's own table and figures
+        name = (sweep.get("chosen") or {}).get("name")
+        found = [f for f in found if f.result["label"] == name] or found[:1]
     results = [f.result for f in found]
     figures = root / "figures"
     page = render(
         results,
         comparison_pictures(results, figures),
         [method_pictures(f, figures) for f in found],
+        sweep,
+        sweep_pictures(sweep, figures) if sweep is not None else (),
     )
     target = root / "report.html"
     temporary = root / f".report.{os.getpid()}.tmp"

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from engram.report._words import scenario_words, setting_words, spread_words, task_names
+from engram.report.figures_sweep import chosen_words, sweep_table
 from engram.report.gallery import Picture, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
 
@@ -16,7 +17,11 @@ Result = Mapping[str, Any]
 
 
 def render(
-    results: Sequence[Result], overview: Sequence[Picture], details: Sequence[Sequence[Picture]]
+    results: Sequence[Result],
+    overview: Sequence[Picture],
+    details: Sequence[Sequence[Picture]],
+    sweep: Mapping[str, Any] | None = None,
+    sweep_pictures: Sequence[Picture] = (),
 ) -> str:
     """The page as a string, a pure function of its arguments.
 
@@ -24,6 +29,8 @@ def render(
         results: results of schema 1 with distinct labels, in display order.
         overview: figures that hold all results.
         details: figures of each result, in the same order.
+        sweep: content of ``sweep.json`` where the results are trials; the page shows the chosen one in full.
+        sweep_pictures: figures of the sweep.
     Returns:
         HTML with images as data URIs, no script, and no reference to anything outside.
     """
@@ -48,7 +55,8 @@ def render(
     ]
     return environment.from_string(template).render(
         title=setting_words(results),
-        kind="Comparison" if len(results) > 1 else f"Run of {results[0]['label']}",
+        kind=_kind(results, sweep),
+        sweep=None if sweep is None else (sweep_table(sweep), chosen_words(sweep), sweep_pictures),
         tiles=_tiles(results),
         headline=headline_table(results),
         spread=spread_words(results),
@@ -60,6 +68,12 @@ def render(
         tasks=_tasks(results[0]),
         version=_several([r.get("engram", "unknown") for r in results]),
     )
+
+
+def _kind(results: Sequence[Result], sweep: Mapping[str, Any] | None) -> str:
+    if sweep is not None:
+        return f"Sweep of {sweep['method']} over {', '.join(sweep['over'])}"
+    return "Comparison" if len(results) > 1 else f"Run of {results[0]['label']}"
 
 
 def _several(values: Sequence[Any]) -> str:

@@ -1,0 +1,360 @@
+"""A sweep: one method with several values of its options, and the choice of one of them on validation data.
+
+A sweep's folder holds ``sweep.json`` (all trials, their scores, the choice and what data made it), ``report.html``, and
+``trials/NAME=value/``, each a run's folder. A trial is named by its options and its identity is (options, seed):
+a finished one is never run again, whichever engine or process finished it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from engram import _plan, _sweepfile
+from engram._options import closest, from_json
+from engram._over import Axis, axes_of, grid, trial_folder, trial_name
+from engram._pool import Event, Listener, default_jobs, run_jobs
+from engram._rules import Rule, rule
+from engram.compare import Book, Outcome, Problem, _folder, chosen_recipe
+from engram.errors import ConfigError
+from engram.results import TRIALS, read_result
+from engram.settings import VALID_FRACTION, DataSettings, Job, NetworkSettings
+
+if TYPE_CHECKING:
+    from engram.methods.registry import MethodSpec
+
+__all__ = ["Plan", "SweepOutcome", "execute", "sweep"]
+
+Engine = Literal["grid", "optuna", "ray"]
+ENGINES = ("grid", "optuna", "ray")
+Dropped = frozenset[tuple[str, int]]
+
+
+@dataclass
+class SweepOutcome(Outcome):
+    """What came of a sweep: as `engram.compare.Outcome`, and the content of ``sweep.json``.
+
+    A trial whose training diverged is a result of the sweep; it lies in ``problems`` and makes the exit status 2
+    only when no trial could be chosen.
+    """
+
+    sweep: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """The entry of the chosen trial: ``name``, ``options``, ``score``, ``data``; None where none finished."""
+        found: dict[str, Any] | None = self.sweep.get("chosen")
+        return found
+
+    @property
+    def exit_code(self) -> int:
+        """0 something was chosen and no worker died; else as of a comparison."""
+        if not self.interrupted and self.chosen and all(p.expected for p in self.problems):
+            return 0
+        return super().exit_code
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is asked to do, names resolved.
+
+    Args:
+        method: a registered name.
+        options: of the method, which all trials share.
+        axes: what varies.
+        data, network: as for a run; data need a valid_fraction above 0.
+        seeds: of each trial.
+        engine: grid, optuna, or ray (a grid on a Ray cluster).
+        trials: number of trials of optuna, those of an earlier call included.
+        sweep_seed: of optuna's sampler.
+        choose_on: the rule of choice, None for the default.
+        address: of a Ray cluster; None starts one on this machine.
+        device, jobs, resume, overwrite, recipe: as for a comparison.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    data: DataSettings
+    network: NetworkSettings
+    seeds: tuple[int, ...] = (0,)
+    engine: Engine = "grid"
+    trials: int | None = None
+    sweep_seed: int = 0
+    choose_on: str | None = None
+    address: str | None = None
+    device: str = "cpu"
+    jobs: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    recipe: str | None = None
+
+    def spec(self, values: Mapping[str, Any]) -> MethodSpec:
+        """The method with the options of one trial; ``ConfigError`` for a value out of range."""
+        from engram.methods.registry import entry, method
+
+        return method(self.method, from_json(entry(self.method).config, {**self.options, **values}))
+
+    def check(self) -> None:
+        """What can be said before data are read.
+
+        Raises:
+            ConfigError: options that contradict each other, or an extra that is not installed.
+        """
+        if self.engine not in ENGINES:
+            raise ConfigError(
+                f"engine must be grid, optuna or ray, got {self.engine!r}{closest(str(self.engine), ENGINES)}: "
+                "give one of them."
+            )
+        if self.resume and self.overwrite:
+            raise ConfigError("only one of resume and overwrite may be given, got both: leave one out.")
+        if self.data.valid_fraction <= 0:
+            raise ConfigError(
+                f"a sweep chooses on validation data, got valid_fraction {self.data.valid_fraction:g}: give a share "
+                f"above 0, for example --valid-fraction {VALID_FRACTION}."
+            )
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"jobs must be an integer >= 1, got {self.jobs}: leave it out for one a core.")
+        if self.address is not None and self.engine != "ray":
+            raise ConfigError(f"address is of a Ray cluster, got it with engine {self.engine}: give --engine ray.")
+        if (self.trials is not None) != (self.engine == "optuna"):
+            given = "none" if self.trials is None else str(self.trials)
+            raise ConfigError(
+                f"trials must be given with engine optuna, and only there, got {given} with engine {self.engine}: "
+                "a grid tries all of its values."
+            )
+        if self.trials is not None and self.trials < 1:
+            raise ConfigError(f"trials must be an integer >= 1, got {self.trials}.")
+        if self.engine == "optuna":
+            from engram._sweep_optuna import require
+
+            require()
+            for axis in self.axes:
+                for value in axis.values or (axis.low, axis.high):
+                    self.spec({axis.name: int(value) if axis.whole else value})
+        else:
+            for values in grid(self.axes):
+                self.spec(values)
+        if self.engine == "ray":
+            from engram._sweep_ray import require as require_ray
+
+            require_ray()
+
+
+def sweep(
+    method: str,
+    over: Mapping[str, Sequence[Any] | str],
+    data: DataSettings | str | None = None,
+    network: NetworkSettings | str | None = None,
+    *,
+    out: str | os.PathLike[str],
+    options: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    seeds: Sequence[int] = (0,),
+    engine: Engine = "grid",
+    trials: int | None = None,
+    sweep_seed: int = 0,
+    choose_on: str | None = None,
+    address: str | None = None,
+    device: str = "cpu",
+    jobs: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> SweepOutcome:
+    """Learn one stream with several values of a method's options, and choose among them on validation data.
+
+    Args:
+        method: a registered name.
+        over: by option, the values to try, or a range such as ``"0.001..10:log"`` for engine optuna.
+        data: settings, or the name of the data; None takes the recipe's, else digits. Without a valid_fraction it
+            becomes 0.1.
+        network: settings or a name; None for the one that fits.
+        out: folder of the sweep.
+        options: of the method, on top of the recipe's.
+        recipe: a name, ``"none"``, or None for the data's default recipe.
+        seeds: distinct integers >= 0, of every trial.
+        engine: grid, optuna (TPE with median pruning), or ray (the grid on a Ray cluster).
+        trials: number of trials of optuna.
+        sweep_seed: of optuna's sampler.
+        choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
+        address: of a Ray cluster; None starts one on this machine.
+        device, jobs, resume, overwrite, listener: as for `engram.compare`.
+
+    Returns:
+        The trials' results, the choice, the page, and what went wrong.
+
+    Raises:
+        EngramError: whatever can be known before training; nothing in ``out`` has been touched then.
+    """
+    from engram.methods.registry import entry
+
+    entry(method)
+    name = data.data if isinstance(data, DataSettings) else data
+    chosen = chosen_recipe(recipe, name or "digits") if name or not recipe else chosen_recipe(recipe, "")
+    if not isinstance(data, DataSettings):
+        fields = {"valid_fraction": VALID_FRACTION, **(chosen.data if chosen else {})}
+        data = DataSettings(**{**fields, **({"data": data} if data else {})})
+    if network is None and chosen is not None:
+        network = NetworkSettings(chosen.network, chosen.network_options)
+    elif not isinstance(network, NetworkSettings):
+        network = NetworkSettings(network)
+    base = {**(chosen.methods.get(method, {}) if chosen else {}), **(options or {})}
+    plan = Plan(
+        method,
+        base,
+        tuple(axes_of(method, over)),
+        data,
+        network,
+        tuple(seeds),
+        engine,
+        trials,
+        sweep_seed,
+        choose_on,
+        address,
+        device,
+        jobs,
+        resume,
+        overwrite,
+        chosen.name if chosen else None,
+    )
+    return execute(plan, Path(out), listener=listener)
+
+
+def execute(plan: Plan, out: Path, *, listener: Listener | None = None) -> SweepOutcome:
+    """`sweep`, all names resolved."""
+    from engram.report import write_report
+
+    plan.check()
+    _sweepfile.check_folder(out)
+    first = [(a.values[0] if a.values else (int(a.low) if a.whole else a.low)) for a in plan.axes]
+    probe = _works(plan, out, [dict(zip([a.name for a in plan.axes], first, strict=True))], known=True)[0]
+    choose = rule(plan.choose_on, len(probe.skeleton["tasks"]))
+    head = _sweepfile.head(plan, probe, choose)
+    if not plan.overwrite:
+        _sweepfile.check_same(out, head)
+    values = None if plan.engine == "optuna" else grid(plan.axes)
+    if values is not None:
+        _works(plan, out, values)  # every trial is checked before any is started
+    if plan.engine == "ray":
+        from engram._sweep_ray import connect
+
+        connect(plan.address, plan.jobs or default_jobs(plan.device), plan.device)
+    outcome = SweepOutcome(out)
+    with _folder(out) as handle:
+        if plan.overwrite:
+            _sweepfile.clear(out)
+        state = State(plan, out, choose, head, outcome, listener, handle)
+        state.write()
+        try:
+            if values is not None:
+                state.run(state.open(values), run=_runner(plan))
+            else:
+                from engram._sweep_optuna import drive
+
+                drive(state)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+        finally:
+            if plan.engine == "ray":
+                from engram._sweep_ray import leave
+
+                leave()
+        outcome.results = [book.close() for book in state.books.values()]
+        outcome.sweep = state.write()
+        if not outcome.interrupted:
+            outcome.report = write_report(out)
+    return outcome
+
+
+def _runner(plan: Plan) -> Any:
+    if plan.engine == "ray":
+        from engram._sweep_ray import run_on_ray
+
+        return run_on_ray
+    return run_jobs
+
+
+def _works(
+    plan: Plan, out: Path, trials: Sequence[Mapping[str, Any]], *, known: bool = False
+) -> list[_plan.Work]:
+    """Trials checked and ready; ``known`` looks at no folder."""
+    return _plan.make(
+        [(trial_name(values), plan.spec(values)) for values in trials],
+        plan.data,
+        plan.network,
+        seeds=plan.seeds,
+        out=out / TRIALS,
+        nested=True,
+        device=plan.device,
+        resume=plan.resume and not known,
+        overwrite=plan.overwrite or known,
+        recipe=plan.recipe,
+        record_valid=True,
+        folder_name=trial_folder,
+    )
+
+
+class State:
+    """A sweep in progress: its trials' books and ``sweep.json``."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        choose: Rule,
+        head: Mapping[str, Any],
+        outcome: SweepOutcome,
+        listener: Listener | None,
+        handle: int,
+    ) -> None:
+        self.plan, self.out, self.rule, self.head = plan, out, choose, head
+        self.outcome, self.listener, self.handle = outcome, listener, handle
+        self.books: dict[str, Book] = {}
+        self.trials: dict[str, dict[str, Any]] = {}
+
+    def open(self, values: Sequence[Mapping[str, Any]], *, over: bool = False) -> list[Job]:
+        """Make trials ready; the jobs that are left, those of one seed together. None of trials that are over."""
+        values = [v for v in values if trial_name(v) not in self.books]
+        works = _works(self.plan, self.out, values, known=over) if values else []
+        todo: list[Job] = []
+        for work, options in zip(works, values, strict=True):
+            over = over or work.state == "finished"
+            book = Book(work, overwrite=False)
+            if not over:
+                book.open()
+            self.books[work.label] = book
+            self.trials[work.label] = {"folder": f"{TRIALS}/{work.folder.name}", "options": dict(options)}
+            if over:
+                self.outcome.kept.append(work.label)
+                stored = read_result(work.folder)["seeds"]
+                book.entries = {s["seed"]: s for s in stored if s["seed"] in self.plan.seeds}
+            todo += book.todo
+        self.write()
+        return sorted(todo, key=lambda job: self.plan.seeds.index(job.seed))
+
+    def run(self, todo: Sequence[Job], *, run: Any = run_jobs, heard: Any = None, **more: Any) -> None:
+        """Run jobs; ``heard`` is told each event after it was noted."""
+
+        def note(event: Event) -> None:
+            self.books[event.job.label].note(event)
+            if event.kind == "failed":
+                job, said = event.job, event.data
+                self.outcome.problems.append(Problem(job.label, job.seed, said["message"], said["expected"]))
+            if event.kind in ("done", "failed"):
+                self.write()
+            if heard is not None:
+                heard(event)
+            if self.listener is not None:
+                self.listener(event)
+
+        limit = self.plan.jobs or default_jobs(self.plan.device)
+        run(todo, limit, note, keep_open=[self.handle], **more)
+
+    def write(self) -> dict[str, Any]:
+        """``sweep.json`` as it stands."""
+        entries = {label: book.entries for label, book in self.books.items()}
+        return _sweepfile.write(self.out, self.head, self.rule, self.trials, entries)

@@ -103,7 +103,7 @@ def _learn(job: Job, channel: Channel) -> None:
         resume=job.resume,
         observer=observe,
     )
-    done = [*(t["phases"] for t in session.record["tasks"]), [{"epochs": e} for e in session.phases.values()]]
+    done = [*(t["phases"] for t in session.record["tasks"]), session.phases]
     channel.send(
         "start",
         rows=session.record["rows"],

@@ -160,7 +160,7 @@ class Session:
         self.record: dict[str, Any] = {"rows": [], "tasks": [], "seconds": [], "acc_gen": [], "peak": 0}
         if protocol.record_valid:
             self.record["valid"] = []
-        self.phases: dict[str, list[dict[str, Any]]] = {}
+        self.phases: list[dict[str, Any]] = []  # of the task in progress, in their order
         self.folder = Path(out) if out is not None else None
         self.checkpoints: Checkpoints | None = None
         self.confusion: list[list[int]] | None = None
@@ -205,8 +205,9 @@ class Session:
         began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
 
         def on_epoch(event: EpochEnd) -> None:
-            epochs = self.phases.setdefault(event.phase, [])
-            epochs.append({"epoch": event.epoch, "losses": event.losses, "measures": event.measures})
+            if not self.phases or self.phases[-1]["phase"] != event.phase:
+                self.phases.append({"phase": event.phase, "epochs": []})
+            self.phases[-1]["epochs"].append({"epoch": event.epoch, "losses": event.losses, "measures": event.measures})
             self._look(index, event)
             self._save(elapsed=time.perf_counter() - began)
             self._tell(event, stop_after)
@@ -227,9 +228,8 @@ class Session:
             n = self.protocol.generated_per_class
             self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
         seconds = time.perf_counter() - began
-        phases = [{"phase": name, "epochs": epochs} for name, epochs in self.phases.items()]
-        done = {"task": index, "seconds": seconds, "phases": phases, **self.method.report()}
-        self.phases = {}
+        done = {"task": index, "seconds": seconds, "phases": self.phases, **self.method.report()}
+        self.phases = []
         self.record["rows"].append(row)
         self.record["tasks"].append(done)
         self.record["seconds"].append(seconds)

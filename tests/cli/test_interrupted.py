@@ -74,8 +74,13 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(
 def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path):
     out = tmp_path / "stopped"
     argv = ["run", "finetune", *SMALL, "--finetune.epochs", "100000", "--out", str(out)]
+    # Tests started in the background of a shell inherit an ignored SIGINT; a user's terminal has it.
     process = subprocess.Popen(
-        [sys.executable, "-m", "engram", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "engram", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         end = time.monotonic() + 120

@@ -79,7 +79,9 @@ class Checkpoints:
         numbers = self._numbers()
         self.number = max(numbers, default=-1)
         self.synced: tuple[int, float] | None = None  # the newest pair that was waited for, and when
-        self._done: list[tuple[object, str]] = []  # finished tasks of the record and their JSON, which never changes
+        self._done: list[
+            tuple[object, str]
+        ] = []  # finished tasks of the record and their JSON, which never changes
 
     def _numbers(self) -> list[int]:
         names = {p.stem for p in self.folder.glob("*.json")} if self.folder.is_dir() else set()
@@ -199,7 +201,9 @@ class Checkpoints:
         return meta, load_tensors(content)
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
-        differing = [k for k in sorted({*identity, *self.identity}) if identity.get(k) != self.identity.get(k)]
+        differing = [
+            k for k in sorted({*identity, *self.identity}) if identity.get(k) != self.identity.get(k)
+        ]
         if differing:
             key = differing[0]
             raise CheckpointError(

@@ -137,7 +137,9 @@ class Feeder:
         """Row numbers of one pool for the whole epoch: as many shuffles, one after another, as it takes."""
         n = len(self.pools[name])
         if n == 0:
-            raise ConfigError(f"pool {name!r} must hold samples, it is empty: check the stream or the method.")
+            raise ConfigError(
+                f"pool {name!r} must hold samples, it is empty: check the stream or the method."
+            )
         needed = self.n_steps * self._size(name)
         if not self.phase.shuffle:
             return torch.arange(needed) % n
@@ -199,7 +201,9 @@ def _laid_out_as(p: Tensor, g: Tensor) -> Tensor:
     return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
 
 
-def gradients(update: Update, player: Player, batch: Batch, step: Step) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gradients(
+    update: Update, player: Player, batch: Batch, step: Step
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Terms (detached) and the gradient of their sum by parameter name, for one update."""
     terms = update.loss(batch, step)
     total = terms[next(iter(terms))] if len(terms) == 1 else torch.stack(list(terms.values())).sum()

@@ -38,7 +38,9 @@ def seeded(seed: int, *names: object) -> Iterator[None]:
 
     For code that can draw only from the global generator: module constructors and dropout.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    devices = (
+        [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    )
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, *names))
         yield

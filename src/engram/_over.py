@@ -135,7 +135,9 @@ def _typed(method: str, name: str, value: Any) -> Any:
 
 def _range(method: str, option: Option, text: str) -> Axis:
     head, *marks = text.split(":")
-    low_text, _, high_text = head.partition("..")
+    low_text, _, high_text = (part.strip() for part in head.partition(".."))
+    if not low_text or not high_text:
+        raise ConfigError(f"a range must have two ends, low..high, got {text!r}: {EXAMPLE}.")
     kinds = set(typing.get_args(option.type)) or {option.type}
     if not kinds & {int, float}:
         raise ConfigError(f"a range needs a number, {option.name} is {option.kind}: list values with commas.")
@@ -144,7 +146,7 @@ def _range(method: str, option: Option, text: str) -> Axis:
             raise ConfigError(
                 f"a range may end in :log or :int, got {text!r}{closest(mark, ['log', 'int'])}: {EXAMPLE}."
             )
-    low, high = (_typed(method, option.name, end.strip() or "?") for end in (low_text, high_text))
+    low, high = (_typed(method, option.name, end) for end in (low_text, high_text))
     whole = "int" in marks or float not in kinds
     for end in (low, high):
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):

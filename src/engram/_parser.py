@@ -98,13 +98,15 @@ def _plain_options(run: bool) -> list[Option]:
 
 
 def _sweep_options() -> list[Option]:
-    """Options of `engram sweep` beside those of `engram run`; ``--over`` and the flags are added where they are read."""
-    from engram.sweep import Engine
+    """Options of `engram sweep` beside those of `engram run`."""
+    from engram._sweep_plan import Engine
 
     space = "NAME=v1,v2,... tries these values; NAME=low..high[:log|:int] is a range for optuna. Repeat for a product."
     return [
         Option("over", list[str], [], space),
-        Option("engine", Engine, "grid", "grid; optuna (TPE, median pruning); ray: the grid on a Ray cluster."),
+        Option(
+            "engine", Engine, "grid", "grid; optuna (TPE, median pruning); ray: the grid on a Ray cluster."
+        ),
         Option("trials", int | None, None, "Number of trials of optuna, those before --resume included."),
         Option("sweep_seed", int, 0, "Seed of optuna's sampler."),
         Option(
@@ -113,7 +115,12 @@ def _sweep_options() -> list[Option]:
             None,
             "Validation data that choose: first_tasks:K, valid_current or valid_all; by default first_tasks:3.",
         ),
-        Option("address", str | None, None, "HOST:PORT of a Ray cluster, or auto; by default one is started here."),
+        Option(
+            "address",
+            str | None,
+            None,
+            "HOST:PORT of a Ray cluster, or auto; by default one is started here.",
+        ),
     ]
 
 
@@ -148,6 +155,9 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
         if option.name == "seeds":
             p.note("seeds", option)
             general.add_argument("--seeds", nargs="+", type=int, default=[0], help=option.help)
+        elif option.name == "device" and command == "sweep":
+            text = "cpu or cuda; auto is cuda where there is an accelerator."
+            p.option(general, "device", Option("device", str, "auto", text))
         else:
             p.option(general, option.name, option)
     for option in _sweep_options() if command == "sweep" else []:
@@ -160,8 +170,8 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
         p.note(name, Option(name, bool, False, text))
         general.add_argument(f"--{name}", action="store_true", help=text)
     data = p.add_argument_group("data")
-    given = {"valid_fraction": VALID_FRACTION} if command == "sweep" else {}
-    given |= recipe.data if recipe else {}
+    given: Mapping[str, Any] = {"valid_fraction": VALID_FRACTION} if command == "sweep" else {}
+    given = {**given, **(recipe.data if recipe else {})}
     for option in options_of(DataSettings()):
         p.option(data, option.name, _default(option, given))
     networks = p.add_argument_group("network")

@@ -231,7 +231,7 @@ def settings_as_config(
         "recipe": recipe or "none",
         **data.what(),
         "network": network.name,
-        str(network.name): dict(network.options),
+        section(str(network.name)): dict(network.options),
         section(spec.name): {k: v for k, v in options.items() if k not in fixed},
         "seeds": list(seeds),
         "device": device,

@@ -32,8 +32,8 @@ class Event:
     """Something a worker said, or its end.
 
     Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, valid, seconds, n_tasks, epochs_done); ``epoch`` (task,
-    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds, valid where recorded); ``note`` (message); ``done``;
-    ``failed`` (message, expected).
+    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds, valid where recorded); ``note``
+    (message); ``done``; ``failed`` (message, expected).
     """
 
     job: Job

@@ -32,11 +32,12 @@ def main(rest: list[str]) -> int:
     from engram._options import options_of
     from engram._over import parse_over
     from engram._parser import MUTED, build, section
+    from engram._sweep_plan import Plan, found_device
     from engram.cli import network_of, terminable
     from engram.methods.registry import METHODS
     from engram.progress import Progress
     from engram.settings import DataSettings
-    from engram.sweep import Plan, execute
+    from engram.sweep import execute
 
     os.environ |= {k: v for k, v in MUTED.items() if k not in os.environ}
     (name,) = names
@@ -63,7 +64,7 @@ def main(rest: list[str]) -> int:
         values["sweep_seed"],
         values["choose_on"],
         values["address"],
-        values["device"],
+        found_device(values["device"]),
         values["jobs"],
         values["resume"],
         values["overwrite"],
@@ -72,7 +73,8 @@ def main(rest: list[str]) -> int:
     out = Path(values["out"] or Path("runs") / f"sweep-{name}-{Path(data.data).name}")
     quiet = bool(values["quiet"])
     said = f"recipe {recipe.name}{why}: {recipe.summary}\n" if recipe else ""
-    said += f"{data.valid_fraction:.0%} of the training samples are held out as validation samples"
+    said += f"{100 * data.valid_fraction:.3g} % of the training samples are held out as validation samples"
+    said += "; on the accelerator found here" if (values["device"], plan.device) == ("auto", "cuda") else ""
     with Progress(quiet=quiet, headline=said, tensorboard=values["tensorboard"]) as progress, terminable():
         outcome = execute(plan, out, listener=progress)
     return _finish(outcome, ["sweep", name, *rest], quiet)
@@ -84,11 +86,14 @@ def _finish(outcome: SweepOutcome, argv: list[str], quiet: bool) -> int:
     if outcome.interrupted:
         left = sum(t["status"] not in ("done", "pruned") for t in outcome.sweep["trials"])
         print(
-            f"engram: stopped, {left} trials not finished; checkpoints stay. Go on with: {again}", file=sys.stderr
+            f"engram: stopped, {left} trials not finished; checkpoints stay. Go on with: {again}",
+            file=sys.stderr,
         )
         return outcome.exit_code
     if not quiet and outcome.kept:
-        print(f"{len(outcome.kept)} trials had already finished, their results stay (--overwrite runs them again)")
+        print(
+            f"{len(outcome.kept)} trials had already finished, their results stay (--overwrite runs them again)"
+        )
     print_sweep(outcome.out)
     if not quiet:
         print(f"Report: {outcome.report}")

@@ -9,7 +9,6 @@ as if it had not been: a trial found running is continued from its checkpoints, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engram import seeds
@@ -33,7 +32,9 @@ def require() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise ConfigError("engine optuna needs Optuna, it is not installed: pip install engram[optuna].") from error
+        raise ConfigError(
+            "engine optuna needs Optuna, it is not installed: pip install engram[optuna]."
+        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -85,9 +86,8 @@ def _run(state: State, study: optuna.Study, batch: list[_Trial]) -> None:
     import optuna
 
     unique = {trial.name: trial for trial in reversed(batch)}  # of equal proposals the first is run
-    first = [trial for trial in batch if unique[trial.name] is trial]
-    jobs = state.open([t.options for t in first if not t.over])
-    state.open([t.options for t in first if t.over], over=True)
+    jobs = state.open([t.options for t in unique.values() if not t.over])
+    state.open([t.options for t in unique.values() if t.over], over=True)
     for trial in batch:
         entry = state.trials[trial.name]
         entry["numbers"] = sorted({*entry.get("numbers", []), trial.number})
@@ -188,5 +188,3 @@ def _sampler(sweep_seed: int, number: int) -> optuna.samplers.TPESampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
-
-

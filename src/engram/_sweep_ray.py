@@ -27,7 +27,7 @@ from engram.errors import ConfigError, EngramError
 from engram.settings import Job
 
 RETRIES = 3
-PATIENCE = 30.0  # seconds for a cluster to answer
+PATIENCE = 20.0  # seconds for a cluster to answer
 TASK_LOCK = ".task.lock"
 PROBE = "import ray,sys; ray.init(address=sys.argv[1], log_to_driver=False); print('answers'); ray.shutdown()"
 PASSED_ON = ("ENGRAM_DATA", "ENGRAM_CACHE")
@@ -193,7 +193,12 @@ def _note(job: Job, answer: dict[str, Any], listener: Listener) -> None:
     started = {"rows": [], "valid": [], "seconds": [], "n_tasks": len(rows), "epochs_done": 0}
     listener(Event(job, "start", started))
     for t, (row, took) in enumerate(zip(rows, seconds, strict=True)):
-        said = {"task": t, "accuracies": row[: t + 1], "seconds": took, "valid": entry["valid_matrix"][t][: t + 1]}
+        said = {
+            "task": t,
+            "accuracies": row[: t + 1],
+            "seconds": took,
+            "valid": entry["valid_matrix"][t][: t + 1],
+        }
         listener(Event(job, "task", said))
     listener(Event(job, "done"))
 

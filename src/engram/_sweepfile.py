@@ -1,4 +1,4 @@
-"""``sweep.json``, schema 1: every trial of a sweep with its options, seeds and scores, the choice, and what data made it."""
+"""``sweep.json``, schema 1: the trials of a sweep with their scores, the choice, and what data made it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engram.results import RESULT_FILE, SWEEP_FILE, TRIALS
 
 if TYPE_CHECKING:
     from engram._plan import Work
-    from engram.sweep import Plan
+    from engram._sweep_plan import Plan
 
 __all__ = ["check_folder", "check_same", "clear", "head", "read_sweep", "write"]
 
@@ -65,7 +65,9 @@ def read_sweep(root: Path) -> dict[str, Any]:
     except ValueError as error:
         raise EngramError(f"{path} is not a sweep of engram: it is not JSON ({error}).") from error
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA or "trials" not in stored:
-        raise EngramError(f"{path} is not a sweep of engram, or of another version: this one reads schema {SCHEMA}.")
+        raise EngramError(
+            f"{path} is not a sweep of engram, or of another version: this one reads schema {SCHEMA}."
+        )
     return stored
 
 

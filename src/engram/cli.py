@@ -240,22 +240,23 @@ def terminable() -> Iterator[None]:
 def network_of(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
     """The network's settings; options of another network than the chosen one are refused, not ignored."""
     from engram._options import options_of
+    from engram._parser import section
     from engram.networks import NETWORKS
     from engram.settings import NetworkSettings
 
     name = values["network"]
     for other, cls in NETWORKS.items():
         for option in options_of(cls()):
-            key = f"{other}.{option.name}"
-            if other != name and values[other][option.name] != parser.known[key].default:
+            key = f"{section(other)}.{option.name}"
+            if other != name and values[section(other)][option.name] != parser.known[key].default:
                 raise ConfigError(
-                    f"options of a network need --network of that name, got --{key} with network "
+                    f"options of a network need --network of that name, got {parser.flags[key]} with network "
                     f"{name or 'left open'}: give --network {other}."
                 )
     if name not in NETWORKS:
         return NetworkSettings(name)
     plain = {o.name: o.default for o in options_of(NETWORKS[name]())}
-    return NetworkSettings(name, {k: v for k, v in values[name].items() if v != plain[k]})
+    return NetworkSettings(name, {k: v for k, v in values[section(name)].items() if v != plain[k]})
 
 
 def _default_out(command: str, names: list[str], data: str) -> str:

@@ -34,8 +34,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
-RESULT_FILE = "results.json"
-SWEEP_FILE, TRIALS = "sweep.json", "trials"
+RESULT_FILE, SWEEP_FILE, TRIALS = "results.json", "sweep.json", "trials"
 STATUSES = ("done", "failed", "unfinished")
 
 Result = dict[str, Any]
@@ -106,7 +105,7 @@ def seed_result(
         tasks: what was logged per task (phases, growth, mask_use).
         samples: file of generated samples, relative to the result file.
         checkpoints: whatever names the checkpoints of this seed.
-        valid_matrix: as accuracy_matrix, on validation samples; the key is there only where it was recorded.
+        valid_matrix: as accuracy_matrix, on validation samples; no key where it was not recorded.
     Returns:
         A plain dictionary in the order of the schema; NaN is already None. ``final_average_accuracy`` and
         ``final_forgetting`` are None unless status is "done".
@@ -144,9 +143,7 @@ def seed_result(
         "samples": samples,
         "checkpoints": checkpoints,
     }
-    if valid_matrix is not None:
-        entry["valid_matrix"] = as_matrix(valid_matrix)
-    return dict(_plain(entry))
+    return dict(_plain(entry if valid_matrix is None else {**entry, "valid_matrix": as_matrix(valid_matrix)}))
 
 
 def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -279,8 +276,7 @@ def find_results(directory: str | os.PathLike[str]) -> list[FoundResult]:
     root = Path(directory)
     if not root.is_dir():
         raise EngramError(f"{root} is not a folder: name the folder of a run or of a comparison.")
-    if (root / SWEEP_FILE).is_file():
-        root = root / TRIALS
+    root = root / TRIALS if (root / SWEEP_FILE).is_file() else root
     files = [root / RESULT_FILE, *sorted(root.glob(f"*/{RESULT_FILE}"))]
     found = [FoundResult(f.parent, read_result(f)) for f in files if f.is_file()]
     if not found:

@@ -11,26 +11,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from engram import _plan, _sweepfile
-from engram._options import closest, from_json
-from engram._over import Axis, axes_of, grid, trial_folder, trial_name
+from engram._over import axes_of, grid, trial_folder, trial_name
 from engram._pool import Event, Listener, default_jobs, run_jobs
 from engram._rules import Rule, rule
+from engram._sweep_plan import Engine, Plan, found_device
 from engram.compare import Book, Outcome, Problem, _folder, chosen_recipe
-from engram.errors import ConfigError
 from engram.results import TRIALS, read_result
 from engram.settings import VALID_FRACTION, DataSettings, Job, NetworkSettings
 
-if TYPE_CHECKING:
-    from engram.methods.registry import MethodSpec
-
 __all__ = ["Plan", "SweepOutcome", "execute", "sweep"]
-
-Engine = Literal["grid", "optuna", "ray"]
-ENGINES = ("grid", "optuna", "ray")
-Dropped = frozenset[tuple[str, int]]
 
 
 @dataclass
@@ -57,93 +49,6 @@ class SweepOutcome(Outcome):
         return super().exit_code
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep is asked to do, names resolved.
-
-    Args:
-        method: a registered name.
-        options: of the method, which all trials share.
-        axes: what varies.
-        data, network: as for a run; data need a valid_fraction above 0.
-        seeds: of each trial.
-        engine: grid, optuna, or ray (a grid on a Ray cluster).
-        trials: number of trials of optuna, those of an earlier call included.
-        sweep_seed: of optuna's sampler.
-        choose_on: the rule of choice, None for the default.
-        address: of a Ray cluster; None starts one on this machine.
-        device, jobs, resume, overwrite, recipe: as for a comparison.
-    """
-
-    method: str
-    options: Mapping[str, Any]
-    axes: tuple[Axis, ...]
-    data: DataSettings
-    network: NetworkSettings
-    seeds: tuple[int, ...] = (0,)
-    engine: Engine = "grid"
-    trials: int | None = None
-    sweep_seed: int = 0
-    choose_on: str | None = None
-    address: str | None = None
-    device: str = "cpu"
-    jobs: int | None = None
-    resume: bool = False
-    overwrite: bool = False
-    recipe: str | None = None
-
-    def spec(self, values: Mapping[str, Any]) -> MethodSpec:
-        """The method with the options of one trial; ``ConfigError`` for a value out of range."""
-        from engram.methods.registry import entry, method
-
-        return method(self.method, from_json(entry(self.method).config, {**self.options, **values}))
-
-    def check(self) -> None:
-        """What can be said before data are read.
-
-        Raises:
-            ConfigError: options that contradict each other, or an extra that is not installed.
-        """
-        if self.engine not in ENGINES:
-            raise ConfigError(
-                f"engine must be grid, optuna or ray, got {self.engine!r}{closest(str(self.engine), ENGINES)}: "
-                "give one of them."
-            )
-        if self.resume and self.overwrite:
-            raise ConfigError("only one of resume and overwrite may be given, got both: leave one out.")
-        if self.data.valid_fraction <= 0:
-            raise ConfigError(
-                f"a sweep chooses on validation data, got valid_fraction {self.data.valid_fraction:g}: give a share "
-                f"above 0, for example --valid-fraction {VALID_FRACTION}."
-            )
-        if self.jobs is not None and self.jobs < 1:
-            raise ConfigError(f"jobs must be an integer >= 1, got {self.jobs}: leave it out for one a core.")
-        if self.address is not None and self.engine != "ray":
-            raise ConfigError(f"address is of a Ray cluster, got it with engine {self.engine}: give --engine ray.")
-        if (self.trials is not None) != (self.engine == "optuna"):
-            given = "none" if self.trials is None else str(self.trials)
-            raise ConfigError(
-                f"trials must be given with engine optuna, and only there, got {given} with engine {self.engine}: "
-                "a grid tries all of its values."
-            )
-        if self.trials is not None and self.trials < 1:
-            raise ConfigError(f"trials must be an integer >= 1, got {self.trials}.")
-        if self.engine == "optuna":
-            from engram._sweep_optuna import require
-
-            require()
-            for axis in self.axes:
-                for value in axis.values or (axis.low, axis.high):
-                    self.spec({axis.name: int(value) if axis.whole else value})
-        else:
-            for values in grid(self.axes):
-                self.spec(values)
-        if self.engine == "ray":
-            from engram._sweep_ray import require as require_ray
-
-            require_ray()
-
-
 def sweep(
     method: str,
     over: Mapping[str, Sequence[Any] | str],
@@ -159,7 +64,7 @@ def sweep(
     sweep_seed: int = 0,
     choose_on: str | None = None,
     address: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -182,7 +87,8 @@ def sweep(
         sweep_seed: of optuna's sampler.
         choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
         address: of a Ray cluster; None starts one on this machine.
-        device, jobs, resume, overwrite, listener: as for `engram.compare`.
+        device: cpu, cuda, or auto for cuda where there is an accelerator.
+        jobs, resume, overwrite, listener: as for `engram.compare`.
 
     Returns:
         The trials' results, the choice, the page, and what went wrong.
@@ -215,7 +121,7 @@ def sweep(
         sweep_seed,
         choose_on,
         address,
-        device,
+        found_device(device),
         jobs,
         resume,
         overwrite,
@@ -322,13 +228,13 @@ class State:
         works = _works(self.plan, self.out, values, known=over) if values else []
         todo: list[Job] = []
         for work, options in zip(works, values, strict=True):
-            over = over or work.state == "finished"
+            ended = over or work.state == "finished"
             book = Book(work, overwrite=False)
-            if not over:
+            if not ended:
                 book.open()
             self.books[work.label] = book
             self.trials[work.label] = {"folder": f"{TRIALS}/{work.folder.name}", "options": dict(options)}
-            if over:
+            if ended:
                 self.outcome.kept.append(work.label)
                 stored = read_result(work.folder)["seeds"]
                 book.entries = {s["seed"]: s for s in stored if s["seed"] in self.plan.seeds}
@@ -357,4 +263,5 @@ class State:
     def write(self) -> dict[str, Any]:
         """``sweep.json`` as it stands."""
         entries = {label: book.entries for label, book in self.books.items()}
-        return _sweepfile.write(self.out, self.head, self.rule, self.trials, entries)
+        trials = dict(sorted(self.trials.items(), key=lambda item: item[1].get("numbers", [])))
+        return _sweepfile.write(self.out, self.head, self.rule, trials, entries)

@@ -15,9 +15,9 @@ STORED = Path(__file__).with_name("options.txt")
 
 
 def listed() -> list[str]:
-    """Every option of every method with its type, sorted."""
-    parser = build("compare", sorted(METHODS), None)
-    return sorted(f"{parser.flags[key]}: {option.kind}" for key, option in parser.known.items())
+    """Every option of every method with its type, sorted; those of sweeps included."""
+    parsers = [build("compare", sorted(METHODS), None), build("sweep", ["si"], None)]
+    return sorted({f"{p.flags[key]}: {option.kind}" for p in parsers for key, option in p.known.items()})
 
 
 def test_no_option_comes_or_goes_unseen():

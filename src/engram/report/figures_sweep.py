@@ -31,7 +31,7 @@ from engram.report.table import Column, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["chosen_words", "strength_curves", "swept", "sweep_pictures", "sweep_table"]
+__all__ = ["chosen_words", "strength_curves", "sweep_pictures", "sweep_table", "swept"]
 
 Sweep = Mapping[str, Any]
 SERIES = {
@@ -70,8 +70,13 @@ def strength_curves(sweep: Sweep, name: str) -> Figure:
         note += f"Dashed: chosen on {sweep['chosen']['data']}."
     figure = new_figure(WIDTH, 3.9, f"{sweep['method']}: test accuracy against {name}", note)
     axes = figure.add_subplot()
+    apart = 0.008 * (max(at) - min(at))  # so that intervals of the three stand side by side
     for index, (key, label) in enumerate(SERIES.items()):
-        rows = [(x, t["test"][key]) for x, t in zip(at, trials, strict=True) if t["test"][key]]
+        rows = [
+            (x + (index - 1) * apart, t["test"][key])
+            for x, t in zip(at, trials, strict=True)
+            if t["test"][key]
+        ]
         if not rows:
             continue
         mean = [100 * s["mean"] for _, s in rows]
@@ -79,7 +84,8 @@ def strength_curves(sweep: Sweep, name: str) -> Figure:
         style: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": LINES[index]}
         if not joined:
             style["linestyle"] = "none"
-        axes.errorbar([x for x, _ in rows], mean, half if any(half) else None, label=label, capsize=3, **style)
+        bars: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.0, "label": label}
+        axes.errorbar([x for x, _ in rows], mean, half if any(half) else None, **bars, **style)
     if sweep.get("chosen"):
         x = at[values.index(sweep["chosen"]["options"][name])]
         axes.axvline(x, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
@@ -181,12 +187,19 @@ def sweep_table(sweep: Sweep) -> Table:
         (
             t["name"],
             mean_pm(t["valid"][rule], scale=100),
-            *(mean_pm(t["test"][k], scale=100) if t["test"][k] else MISSING for k in ("average", "new", "old")),
+            *(
+                mean_pm(t["test"][k], scale=100) if t["test"][k] else MISSING
+                for k in ("average", "new", "old")
+            ),
             "chosen" if t["name"] == chosen else t["status"],
         )
         for t in sweep["trials"]
     )
-    over = f"mean over {n} seeds ± half width of its 95 % Student-t interval" if n > 1 else "1 seed, hence no interval"
+    over = (
+        f"mean over {n} seeds ± half width of its 95 % Student-t interval"
+        if n > 1
+        else "1 seed, hence no interval"
+    )
     failed = [f"{t['name']}: {t['error']}" for t in sweep["trials"] if t["status"] == "failed" and t["error"]]
     return Table(f"Sweep of {sweep['method']}: {over}", columns, rows, tuple(failed))
 
@@ -196,7 +209,9 @@ def chosen_words(sweep: Sweep) -> str:
     chosen = sweep.get("chosen")
     if chosen is None:
         return "No trial was chosen: none finished with all of its seeds."
-    text = f"Chosen: {chosen['name']}, on {chosen['data']} (rule {chosen['rule']}). Test data had no part in it."
+    text = (
+        f"Chosen: {chosen['name']}, on {chosen['data']} (rule {chosen['rule']}). Test data had no part in it."
+    )
     if chosen["equal"]:
         text += f" As good, and later in the list: {', '.join(chosen['equal'])}."
     for name in chosen["at_the_edge"]:

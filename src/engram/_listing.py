@@ -47,6 +47,7 @@ def everything() -> Iterator[Any]:
     data += [("a folder", "train*.parquet and test*.parquet, or train/CLASS/*.png and test/CLASS/*.png")]
     data += [("user/name", "any Hugging Face data set with an image and a label column")]
     data += [("NAME:0-4", "only the classes 0 to 4 of a data set")]
+    data += [("A+B:0-9+B:10-19", "one data set after another, a task each")]
     yield _table("Data", ("name", "what"), data)
     networks = []
     for name, cls in NETWORKS.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram._options import closest, from_json, options_of
@@ -34,7 +35,8 @@ class DataSettings:
 
     Args:
         data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name
-            "user/name"; ":FIRST-LAST" behind it keeps these classes.
+            "user/name"; ":FIRST-LAST" behind it keeps these classes; several with "+" between them are a task
+            each, such as cifar10+cifar100:0-9.
         data_dir: folder with data sets as sub-folders; by default $ENGRAM_DATA.
         cache_dir: folder for decoded data; by default $ENGRAM_CACHE or ~/.cache/engram.
         scenario: class (new classes, no task label at test time), task (new classes, label given) or domain
@@ -88,10 +90,32 @@ class DataSettings:
                 f"only one of tasks and groups may be given, got {self.tasks} and "
                 f"{list(self.groups)}: leave one out."
             )
+        if len(self.sets) > 1:
+            self._check_sequence()
         if self.scenario == "domain":
             self._refuse("groups", "class_order", why="scenario domain keeps all classes in every task")
         if self.scenario != "domain" or self.domain != "rotated":
             self._refuse("angles", why="only --scenario domain --domain rotated turns images")
+
+    def _check_sequence(self) -> None:
+        if self.scenario == "domain":
+            raise ConfigError(
+                f"scenario must be task or class where data sets follow one another, got domain with {self.data}: "
+                "give --scenario task."
+            )
+        self._refuse("groups", "class_order", why="each data set of a sequence is a task")
+        if self.tasks not in (None, len(self.sets)):
+            raise ConfigError(
+                f"tasks must be left out where each data set is a task, got {self.tasks} with {len(self.sets)} "
+                "data sets: leave it out."
+            )
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names of the data sets, in order; a folder whose name holds a plus sign is one."""
+        if "+" not in self.data or Path(self.data).expanduser().exists():
+            return (self.data,)
+        return tuple(self.data.split("+"))
 
     def _refuse(self, *names: str, why: str) -> None:
         for name in names:
@@ -115,7 +139,7 @@ class NetworkSettings:
     """The network.
 
     Args:
-        name: dcgan (32x32), dcgan8 (8x8) or mlp; by default the one that fits the images.
+        name: dcgan (32x32), dcgan8 (8x8), cifar-cnn (32x32) or mlp; by default the one that fits the images.
         options: of that network; those left out keep their defaults.
     """
 
@@ -224,28 +248,35 @@ def build_network(settings: NetworkSettings, name: str) -> Network:
     return cls(**from_json(cls(), settings.options))
 
 
-def load_data(settings: DataSettings, name: str | None) -> tuple[ImageData, str]:
-    """The data set at the size that the network called ``name`` needs, and the network's name."""
+def load_data(settings: DataSettings, name: str | None) -> tuple[list[ImageData], str]:
+    """The data sets at the size that the network called ``name`` needs, and the network's name."""
     from engram.networks import NETWORKS
-    from engram.streams import SHORT_NAMES, load, resize
+    from engram.streams import resize, to_channels
+
+    sets = [_load(settings, one) for one in settings.sets]
+    name = name or network_name(settings, sets[0].image_shape)
+    size = NETWORKS[name].image_size if name in NETWORKS else None
+    if settings.image_size is None and size is not None:
+        sets = [resize(one, size) for one in sets]  # says so in the notes
+    channels = max(one.image_shape[0] for one in sets)
+    return [to_channels(one, channels) for one in sets], name
+
+
+def _load(settings: DataSettings, name: str) -> ImageData:
+    from engram.streams import SHORT_NAMES, load
 
     try:
-        data = load(
-            settings.data,
+        return load(
+            name,
             data_dir=settings.data_dir,
             cache_dir=settings.cache_dir,
             image_size=settings.image_size,
         )
     except DataError as error:
-        hint = closest(settings.data, ["digits", *SHORT_NAMES])
-        if not hint or settings.data in SHORT_NAMES or "data must be" not in str(error):
+        hint = closest(name, ["digits", *SHORT_NAMES])
+        if not hint or name in SHORT_NAMES or "data must be" not in str(error):
             raise
         raise DataError(f"{str(error).rstrip('.')}{hint}.") from error
-    name = name or network_name(settings, data.image_shape)
-    size = NETWORKS[name].image_size if name in NETWORKS else None
-    if settings.image_size is None and size is not None:
-        data = resize(data, size)  # says so in the notes
-    return data, name
 
 
 def build_stream(settings: DataSettings, network_hint: str | None = None) -> Stream:
@@ -271,15 +302,17 @@ def prepare(settings: DataSettings, network: NetworkSettings) -> tuple[Stream, N
     return _stream(settings, data), build_network(network, name)
 
 
-def _stream(settings: DataSettings, data: ImageData) -> Stream:
-    from engram.streams import class_incremental, permuted, rotated
+def _stream(settings: DataSettings, sets: list[ImageData]) -> Stream:
+    from engram.streams import class_incremental, permuted, rotated, sequence
 
-    s = settings
+    s, data = settings, sets[0]
     more: dict[str, Any] = {
         "seed": s.stream_seed,
         "valid_fraction": s.valid_fraction,
         "max_per_class": s.max_per_class,
     }
+    if len(sets) > 1:
+        return sequence(sets, **more)
     if s.scenario != "domain":
         tasks = s.tasks
         if tasks is None and s.groups is None:

@@ -117,6 +117,13 @@ _STORED: dict[str, Any] = {
     "memory_per_class": 2,
     "memory_share": 0.4,
 }
+_SI: dict[str, Any] = {
+    "c": 1.0,
+    "xi": 1e-3,
+    "clamp": "accumulated",
+    "first_reference": "initial",
+    "keep_omegas": False,
+}
 _ONLINE: dict[str, Any] = {"strength": 10.0, "fisher_samples": None}
 _LWF: dict[str, Any] = {"strength": 1.0, "temperature": 2.0}
 _HAT: dict[str, Any] = {
@@ -156,13 +163,37 @@ SMALL: dict[str, Variants] = {
             "steps_per_epoch": 3,
         },
     },
-    "joint": {"adam": _FIT, "cosine": {**_FIT, "schedule": "cosine", "steps_per_epoch": 3}},
+    "joint": {
+        "adam": {**_FIT, "at": None},
+        "cosine": {**_FIT, "schedule": "cosine", "steps_per_epoch": 3, "at": None},
+    },
+    "scratch": {
+        "adam": {**_FIT, "momentum": 0.0, "weight_decay": 0.0, "keep_optimiser": False, "zero_head": False},
+        "sgd": {
+            **_FIT,
+            "optimiser": "sgd",
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "keep_optimiser": False,
+            "zero_head": True,
+        },
+    },
 }
 
 SMALL |= {
     "si": {
-        "adam": {**_TRAIN, "c": 1.0, "xi": 1e-3, "clamp": "accumulated", "first_reference": "initial"},
-        "stored": {**_TRAIN, **_STORED, "c": 0.5, "xi": 0.1, "clamp": "none", "first_reference": "zero"},
+        "adam": {**_TRAIN, **_SI},
+        "omegas": {**_TRAIN, **_SI, "c": 0.5, "xi": 0.1, "clamp": "increment", "keep_omegas": True},
+        "stored": {
+            **_TRAIN,
+            **_STORED,
+            **_SI,
+            "c": 0.5,
+            "xi": 0.1,
+            "clamp": "none",
+            "first_reference": "zero",
+        },
     },
     "ewc": {
         "sampled": {**_TRAIN, "strength": 10.0, "fisher_labels": "sampled", "fisher_samples": None},

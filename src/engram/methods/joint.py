@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram import seeds
+from engram.errors import ConfigError
 from engram.methods.base import (
     Batch,
     Context,
@@ -47,6 +48,8 @@ class JointConfig:
         optimiser: adam or sgd.
         lr: learning rate.
         schedule: constant, or cosine from lr to 0 over each training.
+        at: train after these tasks only, counted from 1; after the others the last trained network answers, so that
+            their accuracies are not those of joint training. None for all tasks.
     """
 
     epochs: int = 10
@@ -55,10 +58,16 @@ class JointConfig:
     optimiser: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
+    at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
         check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr")
+        at = () if self.at is None else self.at
+        if self.at == () or any(isinstance(t, bool) or not isinstance(t, int) or t < 1 for t in at):
+            raise ConfigError(
+                f"at must hold numbers of tasks >= 1, got {list(at)}: give for example [1,5,10]."
+            )
 
 
 class Joint(Method):
@@ -78,15 +87,29 @@ class Joint(Method):
 
     def begin_task(self, task: Task, data: Samples) -> None:
         device = next(self.parameters()).device
+        if not self._trains(task):
+            self.net.head.grow(task.n_seen, self.context.seed, task.index)
+            self._know(task)
+            return
         fresh = Classifier(replace(self.context, seed=seeds.derive(self.context.seed, "fresh", task.index)))
         fresh.head.grow(task.n_seen, self.context.seed, task.index)
         self.net = fresh.to(device)
+        self._know(task)
+
+    def _trains(self, task: Task) -> bool:
+        return self.config.at is None or task.index + 1 in self.config.at
+
+    def _know(self, task: Task) -> None:
+        """Remember which task the new labels belong to."""
+        device = next(self.parameters()).device
         old = self.get_buffer("task_of")[: task.start]
         self.task_of = torch.cat([old, torch.full((task.n_seen - len(old),), task.index, device=device)])
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
         self.active = (0, task.n_seen)
+        if not self._trains(task):
+            return ()
         fit = Update("net", "net", self.loss)
         return (Phase("fit", c.epochs, (fit,), c.batch_size, c.steps_per_epoch),)
 

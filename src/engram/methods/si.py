@@ -9,18 +9,19 @@ Departures: Omega is clamped at 0 after each addition, as in the authors' code a
 their initial values as reference. Normalisation's scale and offset take part like other weights; its running
 statistics are no parameters and are not held. For the authors' experiments see ``masked_head``,
 ``zero_head``, ``keep_optimiser`` and ``first_reference``. Cost: three tensors a parameter (omega, Omega,
-reference), two work tensors; no second pass over data.
+reference), two work tensors; no second pass over data; with ``keep_omegas`` a tensor a weight and task more.
 
 Shapes: * is a parameter's shape. omega in nats, Omega in nats per squared unit of the parameter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.methods.base import (
     Batch,
@@ -35,6 +36,7 @@ from engram.methods.base import (
     named_parameters,
 )
 from engram.parts import penalty, training
+from engram.parts.correlation import pearson
 from engram.parts.options import check_at_least, check_positive
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
@@ -54,12 +56,16 @@ class SiConfig(TrainOptions):
             increment, or nothing (the paper as printed; the surrogate may then have no minimum).
         first_reference: where the first task's displacement is measured from: the initial weights, or zero as
             in the authors' permuted MNIST.
+        keep_omegas: keep each task's omega of all weight matrices and kernels, and record their correlations
+            between tasks (Fig. 5); a tensor a weight and task, counted in the storage. Training does not depend
+            on it.
     """
 
     c: float = 1.0
     xi: float = 1e-3
     clamp: Clamp = "accumulated"
     first_reference: Literal["initial", "zero"] = "initial"
+    keep_omegas: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +94,7 @@ class Si(Method):
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
         self.omega, self.importance, self.reference = Table(), Table(), Table()
+        self.kept = nn.ModuleList()  # a Table of omega a task, where they are kept
         self.n_learned = 0
         self._scratch = Scratch()
 
@@ -149,10 +156,20 @@ class Si(Method):
             displacement = theta - self.reference[name]  # Delta, before theta~ moves
             total = consolidated(self.importance[name], self.omega[name], displacement, c.xi, c.clamp)
             self.importance.put(name, total)
+        if c.keep_omegas:
+            self._keep(parameters)
         self.reference.copy_from(parameters)
         self.omega.zero()
         self.n_learned += 1
         training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+
+    def _keep(self, parameters: Mapping[str, Tensor]) -> None:
+        """Keep this task's omega, un-normalised, of all weights; biases are left out."""
+        table = Table()
+        for name, theta in parameters.items():
+            if theta.dim() > 1:
+                table.put(name, self.omega[name].clone())
+        self.kept.append(table)
 
     # Answers and state --------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
@@ -160,12 +177,23 @@ class Si(Method):
 
     def structure(self) -> dict[str, Any]:
         tables = {name: getattr(self, name).structure() for name in ("omega", "importance", "reference")}
-        return {**training.structure(self.net, self.memory), **tables, "n_learned": self.n_learned}
+        kept = [table.structure() for table in self._tables]
+        sizes = training.structure(self.net, self.memory)
+        return {**sizes, **tables, "kept": kept, "n_learned": self.n_learned}
+
+    @property
+    def _tables(self) -> list[Table]:
+        return [table for table in self.kept if isinstance(table, Table)]
 
     def rebuild(self, structure: dict[str, Any]) -> None:
         training.rebuild(self.net, self.memory, structure)
         for name in ("omega", "importance", "reference"):
             getattr(self, name).rebuild(structure[name])
+        self.kept = nn.ModuleList()
+        for shapes in structure.get("kept", []):
+            table = Table()
+            table.rebuild(shapes)
+            self.kept.append(table)
         self.n_learned = int(structure["n_learned"])
 
     def storage_bytes(self) -> dict[str, int]:
@@ -178,3 +206,20 @@ class Si(Method):
     def measures(self, step: Step) -> dict[str, Any]:
         value = penalty.quadratic(self.get_parameter, self.importance, self.reference, self.config.c)
         return {"penalty": float(value)}
+
+    def report(self) -> dict[str, Any]:
+        """With ``keep_omegas``: Pearson correlation of the last task's omega with every task's so far, by weight.
+
+        None stands where a weight had another shape then, as an output layer that has grown.
+        """
+        if not self._tables:
+            return {}
+        last = self._tables[-1]
+        rows = {
+            name.removeprefix("net."): [
+                pearson(last[name], t[name]) if name in t and t[name].shape == last[name].shape else None
+                for t in self._tables
+            ]
+            for name in last.names
+        }
+        return {"omega_correlations": rows}

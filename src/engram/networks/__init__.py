@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from engram.errors import ConfigError
 from engram.networks.base import Network
+from engram.networks.cifar_cnn import CifarCnn
 from engram.networks.dcgan import Dcgan, Dcgan8
 from engram.networks.mlp import Mlp
 
-NETWORKS: dict[str, type[Network]] = {cls.name: cls for cls in (Dcgan, Dcgan8, Mlp)}
+NETWORKS: dict[str, type[Network]] = {cls.name: cls for cls in (CifarCnn, Dcgan, Dcgan8, Mlp)}
 
-__all__ = ["NETWORKS", "Dcgan", "Dcgan8", "Mlp", "Network", "default_for"]
+__all__ = ["NETWORKS", "CifarCnn", "Dcgan", "Dcgan8", "Mlp", "Network", "default_for"]
 
 
 def default_for(image_shape: tuple[int, int, int]) -> Network:

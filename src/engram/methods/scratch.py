@@ -1,0 +1,118 @@
+"""From scratch: a network of its own for each task, learned from fresh weights. Nothing is transferred or forgotten.
+
+Source: the third bar of Fig. 6 in Zenke et al. (ICML 2017), where the network is initialised anew before each task.
+
+Departures: all networks are kept, so that every task is answered after every other one; the authors evaluate each on
+its own task only, which gives the same figures. The first task is learned from the weights of the run's seed, as by
+``finetune``.
+Cost: a network a task, counted in the storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from engram import seeds
+from engram.errors import ConfigError
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Phase,
+    Player,
+    Samples,
+    Scenario,
+    Step,
+    Task,
+    Terms,
+    named_parameters,
+)
+from engram.parts import training
+from engram.parts.classifier import Classifier
+from engram.parts.training import FitOptions, Window
+
+
+@dataclass(frozen=True)
+class FromScratchConfig(FitOptions):
+    """Options of training from scratch; there is no optimiser state to keep from task to task.
+
+    Args:
+        zero_head: the output layers start at 0, as in the code of Zenke et al. (2017).
+    """
+
+    zero_head: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_optimiser:
+            raise ConfigError("keep_optimiser must be false for fresh weights in every task: leave it out.")
+
+
+class FromScratch(Method):
+    """Cross entropy on the current task, from fresh weights."""
+
+    Config = FromScratchConfig
+    config: FromScratchConfig
+    scenarios: ClassVar[frozenset[Scenario]] = frozenset({"task"})
+
+    def __init__(self, config: FromScratchConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.nets = nn.ModuleList()
+
+    def _fresh(self, index: int) -> Classifier:
+        seed = self.context.seed if index == 0 else seeds.derive(self.context.seed, "fresh", index)
+        return Classifier(replace(self.context, seed=seed))
+
+    def _net(self, index: int) -> Classifier:
+        net = self.nets[index]
+        if not isinstance(net, Classifier):
+            raise TypeError(f"network {index} is a {type(net).__name__}")
+        return net
+
+    @property
+    def sizes(self) -> list[int]:
+        """Classes of each task begun."""
+        return [self._net(i).head.n_outputs for i in range(len(self.nets))]
+
+    def begin_task(self, task: Task, data: Samples) -> None:
+        net = self._fresh(task.index)
+        net.head.grow(task.n_classes, self.context.seed, task.index)
+        if self.config.zero_head:
+            for p in net.head.parameters():
+                nn.init.zeros_(p)
+        self.nets.append(net.to(data.x.device))
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        self._labels = Window(task.active)
+        return (training.fit_phase(self.config, self.loss),)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        current = named_parameters(self, f"nets.{len(self.nets) - 1}.")
+        return {"net": training.player(self.config, current)}
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        a, b = self._labels.active
+        logits = self._net(step.task)(batch.x, (0, b - a))
+        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        if task is None or task.index >= len(self.nets):
+            raise ConfigError("a task must be named and learned before its network is asked: learn it first.")
+        own = self._net(task.index).predict(x, None)
+        logits = own.new_full((len(x), sum(self.sizes)), -torch.inf)
+        logits[:, task.active[0] : task.active[1]] = own
+        return logits
+
+    def structure(self) -> dict[str, Any]:
+        return {"heads": self.sizes}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        self.nets = nn.ModuleList()
+        for index, size in enumerate(structure["heads"]):
+            net = self._fresh(index)
+            net.head.rebuild([size])
+            self.nets.append(net)

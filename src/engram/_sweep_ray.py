@@ -123,10 +123,19 @@ def _check_answers(address: str) -> None:
         done = subprocess.run(
             [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=PATIENCE
         )
+        said, heard = done.stdout, done.stderr
+        why = "it is no Ray cluster of this version, or refuses"
     except subprocess.TimeoutExpired as error:
-        raise _silent(address, f"no answer in {PATIENCE:.0f} s") from error
-    if "answers" not in done.stdout:
-        raise _silent(address, "it is no Ray cluster of this version, or refuses")
+        said, heard = "", bytes(error.stderr or b"").decode(errors="replace")
+        why = f"no answer in {PATIENCE:.0f} s"
+    if "answers" in said:
+        return
+    if "InvalidAuthToken" in heard or "AuthenticationError" in heard:
+        raise ConfigError(
+            f"the Ray cluster at {address} asks for its token, none or another was given: set Ray's RAY_AUTH_MODE "
+            "and RAY_AUTH_TOKEN as for any other program that joins it."
+        )
+    raise _silent(address, why)
 
 
 def leave() -> None:

@@ -39,19 +39,8 @@ STATUSES = ("done", "failed", "unfinished")
 
 Result = dict[str, Any]
 
-_KEYS = [
-    "schema",
-    "engram",
-    "method",
-    "label",
-    "config",
-    "protocol",
-    "data",
-    "tasks",
-    "device",
-    "facts",
-    "seeds",
-]
+_KEYS = ["schema", "engram", "method", "label", "config", "protocol", "data", "tasks"]
+_KEYS += ["device", "facts", "seeds"]
 _REQUIRED: dict[str, type] = {
     "method": str,
     "config": dict,

@@ -12,11 +12,11 @@ import pytest
 from sweeping import DATA, GIVEN, NETWORK, SMALL, Refused, alone, measured
 
 import engram
-from engram._pool import Event
+from engram._pool import Event, run_jobs
 from engram.cli import main
 from engram.protocols.evaluation import Protocol
 from engram.results import read_result
-from engram.settings import prepare
+from engram.settings import Job, prepare
 from engram.sweep import SweepOutcome
 
 LEARN = {"epochs": 30}
@@ -62,6 +62,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepOutcome
     return out, outcome
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_and_the_others_finish(killed: tuple[Path, SweepOutcome]):
     out, outcome = killed
     assert outcome.exit_code == 1
@@ -76,6 +77,7 @@ def test_a_killed_worker_is_reported_and_the_others_finish(killed: tuple[Path, S
     assert stored["chosen"]["left_out"] == ["lr=0.001"]
 
 
+@pytest.mark.slow
 def test_resume_loses_and_repeats_nothing(killed: tuple[Path, SweepOutcome], tmp_path: Path, capfd):
     out = Path(shutil.copytree(killed[0], tmp_path / "sweep"))
     first = (out / "trials/lr=0.01/seed-0/result.json").stat().st_mtime_ns
@@ -119,6 +121,7 @@ def test_resume_loses_and_repeats_nothing(killed: tuple[Path, SweepOutcome], tmp
     assert (out / "trials/lr=0.01/seed-0/result.json").stat().st_mtime_ns == first
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_something_else(
     killed: tuple[Path, SweepOutcome], refused: Refused, tmp_path: Path
 ):
@@ -137,3 +140,31 @@ def test_a_folder_that_holds_something_else(
     holder.mkdir()
     (holder / "results.json").write_text("{}")
     assert "holds a run" in refused("finetune", "--over", "lr=1,2", *SMALL, "--out", holder)
+
+
+@pytest.mark.slow
+def test_a_dropped_job_stops_and_is_no_failure(tmp_path: Path):
+    jobs = [
+        Job(
+            DATA,
+            NETWORK,
+            "finetune",
+            {"epochs": 10000},
+            seed,
+            "cpu",
+            str(tmp_path / str(seed)),
+            record_valid=True,
+        )
+        for seed in (0, 1)
+    ]
+    for job in jobs:
+        Path(job.folder).mkdir()
+    kinds: list[tuple[int, str]] = []
+
+    def note(event: Event) -> None:
+        kinds.append((event.job.seed, event.kind))
+
+    run_jobs(jobs, 1, note, dropped=lambda job: (0, "epoch") in kinds)
+    assert {kind for _, kind in kinds} == {"queued", "spawn", "start", "epoch"}
+    assert (1, "spawn") not in kinds  # dropped while it waited
+    assert list((tmp_path / "0" / "checkpoints").glob("*.json"))

@@ -13,15 +13,21 @@ DEMO   ?= demo
 
 .PHONY: setup demo test check format golden bench kill clean
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch numpy
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.base
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 setup: $(VENV)/.ready
 
-demo: setup
+demo: $(VENV)/.base
 	$(BIN)/engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 --alone --out $(DEMO) --overwrite
 
 test: setup

@@ -22,6 +22,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         EngramError: the folder holds no result, or one that is malformed.
     """
     from engram._sweepfile import read_sweep
+    from engram.analyses.sections import analysis_pictures
     from engram.report._words import by_accuracy
     from engram.report.figures_sweep import sweep_pictures
     from engram.report.gallery import comparison_pictures, method_pictures
@@ -50,6 +51,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         [method_pictures(f, figures) for f in found],
         sweep,
         sweep_pictures(sweep, figures) if sweep is not None else (),
+        analysis_pictures(results, root, figures),
     )
     target = root / "report.html"
     temporary = root / f".report.{os.getpid()}.tmp"

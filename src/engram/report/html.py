@@ -22,6 +22,7 @@ def render(
     details: Sequence[Sequence[Picture]],
     sweep: Mapping[str, Any] | None = None,
     sweep_pictures: Sequence[Picture] = (),
+    analyses: Sequence[Picture] = (),
 ) -> str:
     """The page as a string, a pure function of its arguments.
 
@@ -31,6 +32,7 @@ def render(
         details: figures of each result, in the same order.
         sweep: content of ``sweep.json`` where the results are trials; the page shows the chosen one in full.
         sweep_pictures: figures of the sweep.
+        analyses: figures of the analyses that the data allow.
     Returns:
         HTML with images as data URIs, no script, and no reference to anything outside.
     """
@@ -62,6 +64,7 @@ def render(
         spread=spread_words(results),
         accuracy=accuracy_table(results),
         overview=overview,
+        analyses=analyses,
         methods=methods,
         setting=_setting(results),
         notes=list(dict.fromkeys(str(n) for r in results for n in r["data"].get("notes") or [])),

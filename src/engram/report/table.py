@@ -219,7 +219,12 @@ def terminal(table: Table, *, width: int = 120) -> Group:
         if index not in moved:
             number = not column.text
             heading = Text(column.short or column.name)
-            drawn.add_column(heading, justify="right" if number else "left", no_wrap=number or not index)
+            # Numbers are never cut: where a long name leaves too little room, the name takes more lines.
+            cells = [len(row[index]) for row in table.rows]
+            least = max(cells, default=0) if number else None
+            drawn.add_column(
+                heading, justify="right" if number else "left", no_wrap=number, min_width=least, overflow="fold"
+            )
     for row in table.rows:
         drawn.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in moved))
     below = [

@@ -3,7 +3,8 @@
 Source: "JT" in Ostapenko et al. (CVPR 2019), Table 1; the paper gives no recipe for it, ours is the options' defaults.
 
 Departures: where the scenario gives the task label, the loss of a sample is taken within its own task. The method
-declares that it reads ``all``: the one method here that is not a continual learner.
+declares that it reads ``all``: the one method here that is not a continual learner. With ``at`` it is trained after
+some tasks only.
 Cost: the data of all tasks; training time grows with their number.
 """
 

@@ -47,7 +47,9 @@ METHODS: dict[str, Entry] = {
     "finetune": Entry(Finetune, Finetune.Config(), "plain training on each task: the lower bound"),
     "joint": Entry(Joint, Joint.Config(), "trained afresh on all data so far: the upper bound, reads all"),
     "scratch": Entry(
-        FromScratch, FromScratch.Config(), "a network of its own for each task, from fresh weights: no transfer"
+        FromScratch,
+        FromScratch.Config(),
+        "a network of its own for each task, from fresh weights: no transfer",
     ),
     "si": Entry(
         Si, Si.Config(), "Synaptic Intelligence: path-integral importances (Zenke et al., ICML 2017)"

@@ -85,7 +85,7 @@ def seed_result(
             "done".
         status: "done", "failed" (then error says why in one line) or "unfinished".
         error: one line, only for a failed seed.
-        seconds, seconds_per_task: wall clock of training, evaluation included.
+        seconds, seconds_per_task: wall clock of training; evaluation and the oracle are left out.
         peak_memory_bytes: peak of the process or device, None where unknown.
         stored_real_samples: real training samples of earlier tasks held at the end of training.
         storage_bytes: bytes by kind (weights, masks, norms_and_heads, exemplars, other).

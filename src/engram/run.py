@@ -69,7 +69,7 @@ def check_device(name: str) -> torch.device:
 def resolve(
     stream: Stream,
     network: Network | str | None,
-    spec: MethodSpec | str,
+    spec: MethodSpec | type[Method] | str,
     protocol: Protocol | str,
 ) -> tuple[Network, MethodSpec, Protocol]:
     """Names to objects, checked against the stream."""
@@ -79,6 +79,8 @@ def resolve(
         network = by_name(network)()
     if isinstance(spec, str):
         spec = method(spec)
+    elif isinstance(spec, type) and issubclass(spec, Method):
+        spec = MethodSpec(spec.__name__.lower(), spec, spec.Config())
     if isinstance(protocol, str):
         if protocol not in ("class", "task", "domain"):
             raise ConfigError(
@@ -93,7 +95,7 @@ def resolve(
 def run(
     stream: Stream,
     network: Network | str | None = None,
-    spec: MethodSpec | str = "dgmw",
+    spec: MethodSpec | type[Method] | str = "dgmw",
     protocol: Protocol | str = "class",
     *,
     seed: int = 0,
@@ -108,7 +110,7 @@ def run(
     Args:
         stream: what arrives.
         network: an object, a name, or None for the one that fits the images.
-        spec: a method's name, or ``engram.method(name, option=...)``.
+        spec: a method's name, ``engram.method(name, option=...)``, or a class of your own with its default options.
         protocol: a scenario's name (class, task, domain) or a :class:`Protocol`.
         seed: of everything random in the run.
         device: cpu or cuda.
@@ -207,18 +209,25 @@ class Session:
         def on_epoch(event: EpochEnd) -> None:
             if not self.phases or self.phases[-1]["phase"] != event.phase:
                 self.phases.append({"phase": event.phase, "epochs": []})
-            self.phases[-1]["epochs"].append({"epoch": event.epoch, "losses": event.losses, "measures": event.measures})
-            self._look(index, event)
+            self.phases[-1]["epochs"].append(
+                {"epoch": event.epoch, "losses": event.losses, "measures": event.measures}
+            )
+            # What predicts is whole only in the last phase: a separate solver is untrained before it.
+            if event.phase_index == len(self.method.phases(task, len(data))) - 1:
+                self._look(index, event)
             self._save(elapsed=time.perf_counter() - began)
             self._tell(event, stop_after)
 
         train_task(self.method, task, data, self.state, self.seed, on_epoch=on_epoch)
         self.guard.end(index)
+        seconds = time.perf_counter() - began
         row, counts = evaluate(self.method, self.stream, self.protocol, index)
         self.confusion = counts.tolist()
         valid = self._valid_row(index) if self.protocol.record_valid else None
         best = self.record.pop("best", None)
+        chosen = "last"
         if best is not None and best["valid"] >= self._validation(index):
+            chosen = best["epoch"]
             row, self.confusion, valid = best["row"], best["confusion"], best.get("valid_row", valid)
         if valid is not None:
             self.record["valid"].append(valid)
@@ -227,8 +236,9 @@ class Session:
                 self.oracle = Oracle(self.method.context.network, self.stream)
             n = self.protocol.generated_per_class
             self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
-        seconds = time.perf_counter() - began
         done = {"task": index, "seconds": seconds, "phases": self.phases, **self.method.report()}
+        if best is not None:
+            done["selected_epoch"] = chosen
         self.phases = []
         self.record["rows"].append(row)
         self.record["tasks"].append(done)

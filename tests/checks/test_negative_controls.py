@@ -295,7 +295,14 @@ class Glutton(Sound):
         self.memory = SampleMemory(context.image_shape, 1)
 
     def end_task(self, task: Task, data: Samples) -> None:
-        self.memory.add_random(data, 5, torch.Generator().manual_seed(0))
+        self.memory.images, self.memory.labels = data.x[:5].clone(), data.y[:5].clone()
+
+    def structure(self) -> dict[str, Any]:
+        return {**super().structure(), "memory": len(self.memory)}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        super().rebuild(structure)
+        self.memory.rebuild(structure["memory"])
 
 
 class Secretive(Glutton):
@@ -304,6 +311,25 @@ class Secretive(Glutton):
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
         self.memory.budget = None
+
+
+class Vote(Sound):
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        logits = self.net.predict(x, task)
+        return logits + logits.mean(0)
+
+
+class Spy(Sound):
+    seen = 0.0
+
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        self.seen = float(x.mean())  # in no state dict
+        return super().predict(x, task=task)
+
+    def begin_task(self, task: Task, data: Samples) -> None:
+        super().begin_task(task, data)
+        with torch.no_grad():
+            self.net.head.parts[0].bias.add_(self.seen)  # type: ignore[operator, union-attr]
 
 
 CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
@@ -329,6 +355,8 @@ CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
         (Dice, Config(), "global random generator"),
         (Narrow, Config(), r"logits \[B, n_seen\]"),
     ],
+    "each_image_is_answered_alone": [(Vote, Config(), "the rest of its batch")],
+    "test_samples_do_not_matter": [(Spy, Config(), "does not depend on test samples")],
     "observing_changes_nothing": [
         (Heisenberg, Config(), "observing a method changes nothing.*count"),
         (Chatty, Config(), r"measures\(\) is JSON"),

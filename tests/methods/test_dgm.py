@@ -19,8 +19,8 @@ from engram import seeds
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import same
 from engram.errors import ConfigError, StrictnessError
-from engram.methods.base import Batch, Samples, Step, Task
-from engram.methods.dgm import Dgm
+from engram.methods.base import Batch, Context, Samples, Step, Task
+from engram.methods.dgm import Dgm, DgmConfig
 from engram.methods.registry import method
 from engram.networks import Dcgan8
 from engram.parts import gan, masks
@@ -929,3 +929,15 @@ def test_a_quarter_turn_turns_the_image() -> None:
     k = 1 if torch.allclose(y[0], torch.rot90(x[0], 1, (1, 2)), atol=1e-4) else -1
     assert torch.allclose(y[0], torch.rot90(x[0], k, (1, 2)), atol=1e-4)
     assert torch.allclose(y[1], torch.rot90(x[1], -k, (1, 2)), atol=1e-4)
+
+
+def test_stored_samples_need_a_fixed_replay_set() -> None:
+    with pytest.raises(ConfigError, match="replay_refresh must be task or epoch"):
+        DgmConfig(replay_refresh="step", memory_ratio=0.5)
+
+
+def test_a_budget_below_one_sample_a_class_is_refused() -> None:
+    spec = method("dgmw", memory_budget=2)
+    context = Context(Dcgan8(n_f=4, n_d=4, n_z=16), (1, 8, 8), 3, "class", 0)
+    with pytest.raises(ConfigError, match="at least one sample for each of the 3 classes"):
+        spec.make(spec.config, context)

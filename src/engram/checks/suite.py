@@ -402,6 +402,49 @@ def predict_changes_nothing(bench: Bench) -> None:
 
 
 @check
+def each_image_is_answered_alone(bench: Bench) -> None:
+    """An image's logits do not depend on the other images of its batch, which may give the task away."""
+
+    def look(session: Session, index: int) -> None:
+        given = session.protocol.task(session.stream, index)
+        task = given if bench.scenario == "task" else None
+        x = bench.inputs(index)
+        with torch.no_grad():
+            together = session.method.predict(x, task=task)
+            alone = torch.cat([session.method.predict(image[None], task=task) for image in x])
+        require(
+            torch.allclose(together, alone, rtol=1e-3, atol=1e-4),
+            "an image's logits do not depend on the rest of its batch",
+            f"they differ by up to {float((together - alone).nan_to_num().abs().max()):.2g}",
+            "predict with stored statistics, image by image",
+        )
+
+    bench.train(bench.session(on_task=look))
+
+
+@check
+def test_samples_do_not_matter(bench: Bench) -> None:
+    """Other test images, and so other calls of predict, leave the learned weights the same bit for bit."""
+    noise = seeds.generator(6, "other test images")
+    pools = [
+        dataclasses.replace(
+            p, test_x=torch.randint(0, 256, p.test_x.shape, dtype=torch.uint8, generator=noise)
+        )
+        for p in bench.stream.pools
+    ]
+    facts = {f.name: getattr(bench.stream, f.name) for f in dataclasses.fields(bench.stream)}
+    changed = Stream(**{k: v for k, v in facts.items() if not k.startswith("_")} | {"pools": pools})
+    other = Bench(bench.spec, changed, bench.network, bench.scenario).train()
+    names = differing(bench.reference.state, other.state)
+    require(
+        not names,
+        "what is learned does not depend on test samples",
+        f"{len(names)} state tensors differ ({shown(names)})",
+        "keep nothing in predict",
+    )
+
+
+@check
 def observing_changes_nothing(bench: Bench) -> None:
     """Facts, measures, report and storage are JSON and change nothing; bytes are whole numbers."""
 

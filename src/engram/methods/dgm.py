@@ -187,6 +187,11 @@ class DgmConfig:
         check_at_least(self, 0, "solver_shift", "solver_rotate", "memory_budget")
         check_fraction(self, "memory_ratio", "hard_tail", "solver_smoothing")
         check_fraction(self, "beta1", "beta2", "average_g", "solver_average", below_one=True)
+        if self.replay_refresh == "step" and (self.memory_ratio or self.memory_budget):
+            raise ConfigError(
+                "replay_refresh must be task or epoch where real samples are stored, got step, which generates every "
+                "replayed sample: set replay_refresh=task."
+            )
         if self.memory_ratio and self.memory_budget:
             raise ConfigError(
                 f"only one of memory_ratio and memory_budget may be given, got {self.memory_ratio} and "
@@ -227,6 +232,11 @@ class Dgm(Method):
             raise ConfigError(
                 f"n_label must lie between the stream's {context.n_classes} classes and the {shape.n_z} noise entries, "
                 f"got {self.n_label}: give n_label or a network with a larger n_z."
+            )
+        if 0 < config.memory_budget < context.n_classes:
+            raise ConfigError(
+                f"memory_budget must be 0 or at least one sample for each of the {context.n_classes} classes, got "
+                f"{config.memory_budget}: give a larger budget."
             )
         self.reads = "memory" if config.memory_ratio or config.memory_budget else "task"
         self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
@@ -581,7 +591,11 @@ class Dgm(Method):
         if c.replay_mask == "soft":
             for i, m in enumerate(g.soft_gates(c.s_max)):
                 self.register_buffer(f"soft_{task.index}_{i}", m.detach().clone())
-        self.use.append(g.freeze([self._on(e) for e in g.embeddings]))
+        use = g.freeze([self._on(e) for e in g.embeddings])
+        for row, e in zip(use, g.embeddings, strict=True):
+            # Gates that no gradient ever moved count as on with threshold=ge; all of them are reused elements.
+            row["untouched"] = int((e == 0).sum()) if c.threshold == "ge" else 0
+        self.use.append(use)
         if c.bn_reestimate:
             self._reestimate(task)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engram.errors import ConfigError
 from engram.methods.base import Samples
 
 
@@ -48,4 +49,9 @@ class SampleMemory(nn.Module):
             pick = torch.randperm(len(rows), generator=generator)[:per_class].to(rows.device)
             images.append(data.x[rows[pick]])
             labels.append(data.y[rows[pick]])
+        total = sum(len(part) for part in labels)
+        if self.budget is not None and total > self.budget:
+            raise ConfigError(
+                f"a memory must hold at most its budget of {self.budget} samples, got {total}: store fewer a class."
+            )
         self.images, self.labels = torch.cat(images), torch.cat(labels)

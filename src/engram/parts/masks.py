@@ -34,8 +34,8 @@ def slope_of_epoch(s_max: float, epoch: int, n_epochs: int, annealing: Annealing
 def slope_of_step(s_e: float, step: int, n_steps: int, annealing: Annealing) -> float:
     """The slope of a step within an epoch, from 1 / s_e towards s_e (DGM, Eq. 5), ``step`` counted from 0.
 
-    ``paper`` reaches s_e at the last step, ``(b - 1) / (B - 1)``; the others use ``b / B`` of the steps done. The released
-    code counts samples, n / N, which differs where the last batch is short, by less than one step. Where
+    ``paper`` reaches s_e at the last step, ``(b - 1) / (B - 1)``; the others use ``b / B`` of the steps done. The
+    released code counts samples, n / N, which differs where the last batch is short, by less than one step. Where
     s_e < 1 (the first epoch of ``paper`` and ``official``) the schedule runs downwards, as printed and as released.
     """
     if annealing == "paper":

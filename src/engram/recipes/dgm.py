@@ -140,6 +140,20 @@ _RELEASED = {
     "replay_refresh": "task",
     "bn_reestimate": 0,
     "average_g": 0.0,
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "n_critic": 1,
+    "lambda_adv": 1.0,
+    "g_class_weight": 0.0,
+    "d_class_on_fake": False,
+    "mask_grad": "autograd",
+    "compensate": True,
+    "hard_tail": 0.0,
+    "emb_clamp": None,
+    "clip_norm": 1e4,
+    "ratio": "neurons",
+    "reinit_d": True,
+    "critic_norm": "batch",
 }
 
 

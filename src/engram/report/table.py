@@ -223,7 +223,11 @@ def terminal(table: Table, *, width: int = 120) -> Group:
             cells = [len(row[index]) for row in table.rows]
             least = max(cells, default=0) if number else None
             drawn.add_column(
-                heading, justify="right" if number else "left", no_wrap=number, min_width=least, overflow="fold"
+                heading,
+                justify="right" if number else "left",
+                no_wrap=number,
+                min_width=least,
+                overflow="fold",
             )
     for row in table.rows:
         drawn.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in moved))

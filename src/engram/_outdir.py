@@ -7,8 +7,7 @@ import fcntl
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,17 @@ from engram.errors import ConfigError, EngramError
 from engram.results import RESULT_FILE, SWEEP_FILE, find_results, read_result
 
 CONFIG_FILE = "config.yaml"
+CONFIG_HEAD = "# Resolved settings."
 LOCK = ".lock"
+
+# What engram writes below a run's folder: names of files in seed-N, seed-N/checkpoints and tensorboard/seed-N.
+TEMPORARY = r"\..+\.\d+\.tmp"
+SEED_FILE = (
+    r"job\.json|result\.json|worker\.log|samples\.safetensors|artifacts\.safetensors|\.task\.lock|"
+    + TEMPORARY
+)
+CHECKPOINT = r"\d{8}\.(json|safetensors)|" + TEMPORARY
+EVENTS = r"events\.out\.tfevents\..+"
 
 State = Literal["new", "unfinished", "finished"]
 
@@ -109,13 +118,96 @@ def first_difference(stored: Any, given: Any, where: str = "") -> str:
     return f"{where}: {short(stored)} there, {short(given)} now"
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether engram has written a run into this folder: a result, settings, or a seed's job."""
+    return _is_result(folder / RESULT_FILE) or _is_config(folder / CONFIG_FILE) or any(_seed_folders(folder))
+
+
+def check_ours(root: Path, folders: Iterable[Path] = (), *, below: tuple[str, ...] = ("*",)) -> None:
+    """Only what engram wrote may be overwritten; an empty folder, or none, is fine.
+
+    Args:
+        root: the folder of a run, a comparison or a sweep.
+        folders: those that are cleared.
+        below: patterns of the folders of runs within ``root``.
+
+    Raises:
+        ConfigError: one of them holds files, and none that engram wrote.
+    """
+    runs = [path for pattern in below for path in root.glob(pattern) if path.is_dir()]
+    if _holds_files(root) and not any(is_ours(path) for path in (root, *runs)):
+        raise _not_ours(root)
+    for folder in folders:
+        if _holds_files(folder) and not is_ours(folder):
+            raise _not_ours(folder)
+
+
 def clear(folder: Path) -> None:
-    """Remove what engram wrote into the folder of one method, and nothing else."""
-    for path in (folder / RESULT_FILE, folder / CONFIG_FILE, folder / "report.html"):
-        path.unlink(missing_ok=True)
-    for path in [*folder.glob("seed-*"), folder / "figures", folder / "tensorboard"]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+    """Remove what engram wrote into the folder of one method, and nothing else.
+
+    Figures stay: they are replaced when the report is written, and the page embeds its own.
+    """
+    if is_ours(folder):
+        (folder / "report.html").unlink(missing_ok=True)
+    for seed in _seed_folders(folder):
+        _clear_files(seed / "checkpoints", CHECKPOINT)
+        _clear_files(folder / "tensorboard" / seed.name, EVENTS)
+        _clear_files(seed, SEED_FILE)
+    for path in folder.glob("seed-*"):
+        if re.fullmatch(r"seed-\d+", path.name):
+            with contextlib.suppress(OSError):  # not empty, or no folder: not ours
+                path.rmdir()
+    with contextlib.suppress(OSError):
+        (folder / "tensorboard").rmdir()
+    if _is_config(folder / CONFIG_FILE):
+        (folder / CONFIG_FILE).unlink()
+    (folder / RESULT_FILE).unlink(missing_ok=True)
+
+
+def _seed_folders(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.glob("seed-*"))
+        if re.fullmatch(r"seed-\d+", path.name) and not path.is_symlink() and (path / "job.json").is_file()
+    ]
+
+
+def _clear_files(folder: Path, known: str) -> None:
+    """Remove the files whose names match ``known`` in full, the job last, and the folder where it is empty then."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in sorted(folder.iterdir(), key=lambda p: p.name == "job.json"):
+        if re.fullmatch(known, path.name) and (path.is_symlink() or path.is_file()):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(stored, dict) and "schema" in stored and "seeds" in stored
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().startswith(CONFIG_HEAD)
+    except (OSError, ValueError):
+        return False
+
+
+def _not_ours(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"--overwrite must name a folder that engram wrote, {folder} holds other files and no result: "
+        "give another --out."
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engram._plan import Work
     from engram._sweep_plan import Plan
 
-__all__ = ["check_folder", "check_same", "clear", "head", "read_sweep", "write"]
+__all__ = ["check_folder", "check_ours", "check_same", "clear", "head", "read_sweep", "write"]
 
 SCHEMA = 1
 STUDY = "optuna.db"
@@ -125,14 +125,23 @@ def _identity(sweep: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_ours(out: Path) -> None:
+    """``ConfigError`` where ``--overwrite`` names a folder with files, and none that a sweep wrote."""
+    try:
+        read_sweep(out)
+    except EngramError:
+        _outdir.check_ours(out, below=(f"{TRIALS}/*",))
+
+
 def clear(out: Path) -> None:
     """Remove what a sweep wrote, and nothing else."""
     for folder in (out / TRIALS).glob("*/"):
-        _outdir.clear(folder)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        if _outdir.is_ours(folder):
+            _outdir.clear(folder)
+            if not any(folder.iterdir()):
+                folder.rmdir()
     if (out / SWEEP_FILE).exists():
-        _outdir.clear(out)
+        (out / "report.html").unlink(missing_ok=True)
     for name in (SWEEP_FILE, STUDY):
         (out / name).unlink(missing_ok=True)
 

@@ -197,6 +197,8 @@ def execute(
         overwrite=overwrite,
         recipe=recipe,
     )
+    if overwrite:
+        _outdir.check_ours(out, [w.folder for w in works])
     outcome = Outcome(out, kept=[w.label for w in works if w.state == "finished"])
     with _folder(out) as handle:
         books = {w.label: Book(w, overwrite) for w in works}
@@ -279,7 +281,7 @@ class Book:
         settings = {**self.work.settings, "seeds": sorted(self.entries)}
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         again = f"engram run {name} --config {_outdir.CONFIG_FILE} --out DIR"
-        head = f"# Resolved settings. To run them again: {again}\n"
+        head = f"{_outdir.CONFIG_HEAD} To run them again: {again}\n"
         write_atomically(self.work.folder / _outdir.CONFIG_FILE, (head + text).encode())
 
     def _partial(self, seed: int, status: str, error: str | None) -> dict[str, Any]:

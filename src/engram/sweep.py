@@ -140,7 +140,9 @@ def execute(plan: Plan, out: Path, *, listener: Listener | None = None) -> Sweep
     probe = _works(plan, out, [dict(zip([a.name for a in plan.axes], first, strict=True))], known=True)[0]
     choose = rule(plan.choose_on, len(probe.skeleton["tasks"]))
     head = _sweepfile.head(plan, probe, choose)
-    if not plan.overwrite:
+    if plan.overwrite:
+        _sweepfile.check_ours(out)
+    else:
         _sweepfile.check_same(out, head)
     values = None if plan.engine == "optuna" else grid(plan.axes)
     if values is not None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import SMALL, Call, contents
 
@@ -93,6 +94,31 @@ def test_overwrite_runs_again_and_leaves_other_files(finished: Path, call: Call)
     assert [s["seed"] for s in read_result(finished)["seeds"]] == [0]
     assert not (finished / "seed-1").exists()
     assert (finished / "mine.txt").read_text() == "mine"
+
+
+def test_overwrite_removes_only_files_that_engram_wrote(finished: Path, call: Call):
+    mine = ["seed-1/notes.txt", "seed-1/checkpoints/best.safetensors", "figures/photo.png", "seed-9/a.csv"]
+    mine += ["seed-bank/job.json", "tensorboard/seed-1/other.txt", "tensorboard/old/events.out.tfevents.1"]
+    for name in mine:
+        (finished / name).parent.mkdir(parents=True, exist_ok=True)
+        (finished / name).write_text("mine")
+    done = call("run", "finetune", *SMALL, "--seeds", 0, "--out", finished, "--overwrite")
+    assert done.code == 0, done.err
+    for name in mine:
+        assert (finished / name).read_text() == "mine"
+    assert not (finished / "seed-1" / "job.json").exists()
+    assert [p.name for p in (finished / "seed-1" / "checkpoints").iterdir()] == ["best.safetensors"]
+
+
+@pytest.mark.parametrize("command", [["run", "finetune"], ["compare", "finetune"], ["sweep", "finetune"]])
+@pytest.mark.parametrize("name", ["seed-1/photo.png", "finetune/thesis.txt", "results.json", "config.yaml"])
+def test_overwrite_refuses_a_folder_of_something_else(command: list[str], name: str, refused, tmp_path: Path):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('{"mine": 1}')
+    more = ["--over", "lr=0.1,0.01"] if command[0] == "sweep" else []
+    text = refused(*command, *SMALL, *more, "--out", tmp_path, "--overwrite")
+    assert "give another --out" in text
+    assert contents(tmp_path) == {name: b'{"mine": 1}'}
 
 
 def test_the_program_starts_without_torch():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -69,6 +70,11 @@ def identity_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "fingerprint": result["data"].get("fingerprint"),
         "device": result["device"].get("class"),
     }
+
+
+def checksum(identity: Mapping[str, Any]) -> str:
+    """An identity in one word."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def check_neighbours(root: Path, folders: set[Path], identity: Mapping[str, Any]) -> None:

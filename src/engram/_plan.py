@@ -167,6 +167,7 @@ def make(
                 resume,
                 label,
                 record_valid,
+                _outdir.checksum(identity),
             )
             for s in numbers
         )

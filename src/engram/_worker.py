@@ -1,8 +1,8 @@
 """One seed in a process of its own: ``python -m engram._worker JOB.json``.
 
 Events go to standard output as JSON lines, everything else to standard error, which the parent keeps in a log
-file. A finished seed's entry is written to ``result.json`` before it is announced. Exit status: 0 done, 2 an
-error that a user can act on, 1 anything else.
+file. A finished seed's entry is written to ``result.json``, with the identity of its run, before it is
+announced. Exit status: 0 done, 2 an error that a user can act on, 1 anything else.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _learn(job: Job, channel: Channel) -> None:
         epochs_done=sum(len(phase["epochs"]) for phases in done for phase in phases),
     )
     entry = session.go(None)
-    write_atomically(folder / SEED_RESULT, json.dumps(entry).encode())
+    write_atomically(folder / SEED_RESULT, json.dumps({"identity": job.identity, **entry}).encode())
     channel.send("done")
 
 

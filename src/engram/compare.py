@@ -237,6 +237,17 @@ def _folder(out: Path) -> Iterator[int]:
         ) from error
 
 
+def _seed_entry(path: Path, identity: str) -> dict[str, Any] | None:
+    """What a worker of the run with this identity wrote; None where it is of another run, or unreadable."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(entry, dict) or entry.pop("identity", None) != identity:
+        return None
+    return entry if path.parent.name == f"seed-{entry.get('seed')}" else None
+
+
 class Book:
     """The result file of one method while its seeds come in."""
 
@@ -257,13 +268,14 @@ class Book:
             return
         if (work.folder / _outdir.RESULT_FILE).exists():
             self.entries = {s["seed"]: s for s in read_result(work.folder)["seeds"] if s["status"] == "done"}
-        for path in work.folder.glob(f"seed-*/{SEED_RESULT}"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # unreadable: the seed is run again
-                entry = json.loads(path.read_text(encoding="utf-8"))
-                self.entries[int(entry["seed"])] = entry
+        for path in work.folder.glob(f"seed-*/{SEED_RESULT}") if work.state == "unfinished" else ():
+            entry = _seed_entry(path, work.jobs[0].identity)
+            if entry is not None:
+                self.entries[entry["seed"]] = entry
         self.todo = [j for j in work.jobs if self.entries.get(j.seed, {}).get("status") != "done"]
         for job in self.todo:
             Path(job.folder).mkdir(parents=True, exist_ok=True)
+            (Path(job.folder) / SEED_RESULT).unlink(missing_ok=True)  # of another run, or unreadable
             self.entries[job.seed] = self._partial(job.seed, "unfinished", None)
         self._write_config()
         self.write()
@@ -304,7 +316,7 @@ class Book:
             self.entries[job.seed] = self._partial(job.seed, "unfinished", None)
         elif event.kind == "done":
             text = (Path(job.folder) / SEED_RESULT).read_text(encoding="utf-8")
-            self.entries[job.seed] = json.loads(text)
+            self.entries[job.seed] = {k: v for k, v in json.loads(text).items() if k != "identity"}
             self.write()
         elif event.kind == "failed":
             self.entries[job.seed] = self._partial(job.seed, "failed", said["message"])

@@ -162,6 +162,7 @@ class Job:
         resume: continue from the checkpoints in the folder.
         label: what the method is called in tables and messages.
         record_valid: measure validation samples too, see :class:`engram.protocols.evaluation.Protocol`.
+        identity: checksum of what makes the run this run; the seed's entry carries it.
     """
 
     data: DataSettings
@@ -174,6 +175,7 @@ class Job:
     resume: bool = False
     label: str = ""
     record_valid: bool = False
+    identity: str = ""
 
     def to_json(self) -> str:
         """The job as JSON text."""

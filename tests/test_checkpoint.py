@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,44 @@ def test_a_kill_after_the_tensors_leaves_the_old_checkpoint(tmp_path: Path) -> N
     c = Checkpoints(tmp_path, IDENTITY)
     c.save(made(7), state(7), {"tasks": []})
     assert restored(tmp_path)[1].cursor.epochs == 7
+
+
+def test_leftovers_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> None:
+    store(tmp_path, 1)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = {pid: f".00000001.json.{pid}.tmp" for pid in (dead.pid, os.getpid(), os.getppid(), 10**30)}
+    for opened in ("restore", "save"):
+        for name in (*names.values(), ".mine.tmp"):
+            (tmp_path / name).write_bytes(b"half")
+        Checkpoints(tmp_path, IDENTITY).check()  # only looks
+        assert len(list(tmp_path.glob(".*.tmp"))) == len(names) + 1
+        if opened == "restore":
+            restored(tmp_path)
+        else:
+            store(tmp_path, 2)
+        assert {p.name for p in tmp_path.glob(".*.tmp")} == {names[os.getppid()], ".mine.tmp"}
+
+
+def test_the_folder_is_awaited_after_the_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def moved(source: Any, target: Any) -> None:
+        seen.append("move")
+        replace(source, target)
+
+    def awaited(handle: int) -> None:
+        seen.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "replace", moved)
+    monkeypatch.setattr(os, "fsync", awaited)
+    write_atomically(tmp_path / "a", b"a")
+    assert seen == ["file", "move", "folder"]
+    seen.clear()
+    write_atomically(tmp_path / "a", b"a", sync=False)
+    assert seen == ["move"]
 
 
 def test_a_save_that_fails_at_either_file_leaves_the_old_checkpoint(

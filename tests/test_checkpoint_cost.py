@@ -63,7 +63,7 @@ def test_the_pair_that_the_disk_has_for_sure_is_kept_beside_the_newest_two(tmp_p
         checkpoints.save(learner, LoopState(), {"now": now})
         kept.append(sorted(int(p.stem) for p in tmp_path.glob("*.json")))
     assert kept == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [3, 4], [4, 5], [4, 5, 6], [4, 6, 7]]
-    assert len(waits) == 2 * 2
+    assert len(waits) == 2 * 2 * 2  # twice a pair, for each file and its folder
     for number in (7, 6):
         next(tmp_path.glob(f"*{number}.safetensors")).write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"):

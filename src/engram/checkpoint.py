@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,36 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
     os.replace(temporary, path)
+    if sync:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Await the names in a folder: a file that was moved into place may else be gone after a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _drop_leftovers(folder: Path) -> None:
+    """Remove what :func:`write_atomically` left in a folder when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and (int(found[1]) == os.getpid() or not _alive(int(found[1]))):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _digest(content: bytes) -> str:
@@ -68,7 +99,7 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: made when the first one is written.
+        folder: made when the first one is written; temporary files of dead processes are removed before it is.
         identity: what makes this run this run (stream, method, configuration, seed), as JSON; a checkpoint with
             another identity is refused.
     """
@@ -115,6 +146,8 @@ class Checkpoints:
         body = json.dumps(meta, sort_keys=True)
         if "tasks" in record:
             body = f'{{"tasks": [{", ".join(self._encoded(record["tasks"]))}], {body[1:]}'
+        if self.synced is None:
+            _drop_leftovers(self.folder)
         now = time.monotonic()
         sync = self.synced is None or now - self.synced[1] >= SYNC_SECONDS
         self.number += 1
@@ -144,6 +177,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it belongs to another run, or every checkpoint is damaged.
         """
+        _drop_leftovers(self.folder)
         numbers = self._numbers()
         problems: list[str] = []
         for number in reversed(numbers):

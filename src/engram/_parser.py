@@ -58,8 +58,9 @@ class Parser(jsonargparse.ArgumentParser):
         if key and value and key[1] in self.known:
             flag = self.flags[key[1]]
             given = value[1].rstrip(".")
-            literals = [w for w in re.split(r" \| | or ", self.known[key[1]].kind) if w != "none"]
-            return f"{flag} must be {self.known[key[1]].kind}, got {given!r}{closest(given, literals)}: {see}"
+            kind = self.known[key[1]].kind
+            literals = [w for w in re.split(r" \| | or ", kind) if w != "none"]
+            return f"{flag} must be {_plain_kind(kind)}, got {given!r}{closest(given, literals)}: {see}"
         unknown = re.match(r"unrecognized arguments: (.*)", message) or re.match(
             r"Option '(.*)' is not accepted", message
         )
@@ -74,6 +75,14 @@ class Parser(jsonargparse.ArgumentParser):
             return f"options must be among those of {self.prog}, got {given!r}{closest(given, flags)}: {see}"
         flat = re.sub(r"\s+", " ", message).strip().rstrip(".")
         return f"options must be readable, got an error: {flat}: {see}"
+
+
+def _plain_kind(kind: str) -> str:
+    """The kind of an option in words for a sentence: ``a number or none`` for ``float or none``."""
+    for name, words in (("int", "integer"), ("float", "number")):
+        kind = re.sub(rf"\blist of {name}\b", f"list of {words}s", kind)
+        kind = re.sub(rf"\b{name}\b", f"{'an' if words[0] == 'i' else 'a'} {words}", kind)
+    return re.sub(r"\blist of", "a list of", kind)
 
 
 def section(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -49,6 +50,24 @@ examples:
 """
 COMMANDS = ("run", "compare", "sweep", "report", "list")
 
+# What the library calls an argument, where that differs from the command line's option; and where a message
+# begins with a name, that is the option's.
+FLAG_OF = {
+    "n_tasks": "--tasks",
+    "data_dir": "--data-dir",
+    "cache_dir": "--cache-dir",
+    "class_order": "--class-order",
+    "stream_seed": "--stream-seed",
+    "valid_fraction": "--valid-fraction",
+    "max_per_class": "--max-per-class",
+    "image_size": "--image-size",
+    "max_angle": "--max-angle",
+}
+PLAIN = [
+    *("tasks", "groups", "angles", "scenario", "selection", "domain", "data", "network", "seeds"),
+    *("device", "jobs", "out", "over", "engine", "trials", "address"),
+]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status. Prints one line for every error a user can act on."""
@@ -57,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _notes():
             return _dispatch(arguments)
     except EngramError as error:
-        print(f"engram: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"engram: {in_our_words(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except SystemExit as leave:  # the parser has printed what --help or --print-config asked for
         return int(leave.code or 0)
@@ -67,6 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+
+
+def in_our_words(message: str) -> str:
+    """A message of the library with the names of the command line: ``--image-size`` for ``image_size=``."""
+    names = "|".join(FLAG_OF)
+    # Not within a path, a quotation or a longer name such as data.stream_seed.
+    message = re.sub(rf"(?<![\w./'\"-])({names})(?![\w./'\":-])=?", lambda m: FLAG_OF[m[1]], message)
+    return re.sub(rf"^({'|'.join(PLAIN)})(?= must )", r"--\1", message)
 
 
 @contextlib.contextmanager
@@ -286,7 +313,7 @@ def _finish(outcome: Outcome, argv: list[str], quiet: bool) -> int:
     for p in outcome.problems:
         where = f"{p.label}, seed {p.seed}"
         how = "" if p.expected else f"; its checkpoints stay. Go on with: {again}"
-        print(f"engram: {where}: {p.message}{how}", file=sys.stderr)
+        print(f"engram: {where}: {in_our_words(p.message)}{how}", file=sys.stderr)
     return outcome.exit_code
 
 

@@ -28,23 +28,29 @@ Refused = Callable[..., str]
         (["compare", "finetune", "finetune"], ["named once"]),
         (["compare", "finetune:lr"], ["NAME:option=value"]),
         (["compare", "finetune:epoch=3"], ["did you mean epochs?"]),
-        (["compare", "finetune:epochs=many"], ["--finetune.epochs must be int, got 'many'"]),
+        (["compare", "finetune:epochs=many"], ["--finetune.epochs must be an integer, got 'many'"]),
         (["list", "dgmv"], ["did you mean dgm"]),
         (["report", "nowhere"], ["nowhere is not a folder"]),
         (["run", "finetune", "--data", "digts"], ["data must be", "did you mean digits?"]),
         (["run", "finetune", "--data-dir", "nowhere", "--data", "mnist"], ["must be a folder, got nowhere"]),
         (["run", "finetune", "--dta", "x"], ["'--dta'", "did you mean --data?"]),
         (["run", "finetune", "--finetune.epoch", "3"], ["did you mean --finetune.epochs?"]),
-        (["run", "finetune", "--finetune.epochs", "abc"], ["--finetune.epochs must be int, got 'abc'"]),
+        (
+            ["run", "finetune", "--finetune.epochs", "abc"],
+            ["--finetune.epochs must be an integer, got 'abc'"],
+        ),
         (["run", "finetune", "--finetune.epochs", "-1"], ["epochs must be", "-1"]),
         (["run", "finetune", "--finetune.optimiser", "adm"], ["adam | sgd", "did you mean adam?"]),
-        (["run", "finetune", "--tasks", "11"], ["1..10", "got 11"]),
+        (["run", "finetune", "--finetune.lr", "abc"], ["--finetune.lr must be a number, got 'abc'"]),
+        (["run", "finetune", "--tasks", "11"], ["--tasks must be", "1..10", "got 11"]),
+        (["run", "finetune", "--valid-fraction", "2"], ["--valid-fraction must be a number in [0, 1)"]),
+        (["run", "finetune", "--max-per-class", "0"], ["--max-per-class must be an integer"]),
         (
             ["run", "finetune", "--recipe", "none", "--tasks", "2", "--groups", "[5,5]"],
             ["only one of tasks and groups"],
         ),
         (["run", "finetune", "--groups", "[5,6]"], ["add up to the 10 classes"]),
-        (["run", "finetune", "--class-order", "[1,2]"], ["each label 0..9 once"]),
+        (["run", "finetune", "--class-order", "[1,2]"], ["--class-order must be", "each label 0..9 once"]),
         (["run", "finetune", "--seeds", "1", "1"], ["distinct integers"]),
         (["run", "finetune", "--jobs", "0"], ["jobs must be an integer >= 1"]),
         (["run", "finetune", "--resume", "--overwrite"], ["only one of resume and overwrite"]),
@@ -67,10 +73,27 @@ def test_one_line(argv: list[str], words: list[str], refused: Refused, tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("all images must have one size: give image_size= to resize.", "give --image-size to resize."),
+        ("groups must be integers", "--groups must be integers"),
+        ("it holds another (data.stream_seed: 0 there, 3 now)", "(data.stream_seed: 0 there, 3 now)"),
+        ("/my/n_tasks/a.png: must be readable", "/my/n_tasks/a.png: must be readable"),
+        ("must be known, got 'image_size'", "got 'image_size'"),
+        ("give a larger --valid-fraction.", "a larger --valid-fraction."),
+    ],
+)
+def test_messages_use_the_names_of_the_command_line(given: str, shown: str):
+    from engram.cli import in_our_words
+
+    assert in_our_words(given).endswith(shown)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("finetune: {epoks: 3}", ["finetune.epoks", "did you mean finetune.epochs?"]),
-        ("finetune: {epochs: abc}", ["--finetune.epochs must be int", "abc"]),
+        ("finetune: {epochs: abc}", ["--finetune.epochs must be an integer", "abc"]),
         ("tasks: [1", ["readable YAML"]),
         ("- 3", ["options by name"]),
     ],
@@ -114,7 +137,7 @@ def test_images_that_cannot_be_used(refused: Refused, finished: Path, tmp_path: 
     mixed = tmp_path / "mixed"
     shutil.copytree(missing, mixed)
     image(mixed / "test/c/1.png", size=9)
-    assert "image_size" in said(mixed)
+    assert "give --image-size to resize" in said(mixed)
 
 
 def test_a_folder_that_holds_something_else(refused: Refused, finished: Path):

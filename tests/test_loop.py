@@ -22,7 +22,6 @@ from engram.loop import (
     load_optimiser_state,
     make_optimiser,
     optimiser_state,
-    scheduled_lr,
     train_task,
 )
 from engram.methods.base import (
@@ -202,11 +201,20 @@ def test_clip_bounds_the_joint_norm_and_leaves_small_gradients_alone() -> None:
 
 def test_cosine_schedule_falls_from_lr_towards_zero() -> None:
     spec = Optimiser(lr=0.2, schedule="cosine")
-    values = [scheduled_lr(spec, e, 4) for e in range(4)]
+    values = [spec.rate(e, 4) for e in range(4)]
     assert values == pytest.approx([0.2 * 0.5 * (1 + math.cos(math.pi * e / 4)) for e in range(4)])
     assert values[0] == 0.2
     assert values == sorted(values, reverse=True)
-    assert scheduled_lr(Optimiser(lr=0.2), 3, 4) == 0.2
+    assert Optimiser(lr=0.2).rate(3, 4) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "drops"), [(1, [0]), (2, [0, 1]), (3, [0, 0, 1]), (4, [0, 0, 1, 2]), (8, [0, 0, 0, 0, 1, 1, 2, 2])]
+)
+def test_step_schedule_drops_at_half_and_three_quarters(n_epochs: int, drops: list[int]) -> None:
+    spec = Optimiser(lr=0.2, schedule="step")
+    rates = [spec.rate(e, n_epochs) for e in range(n_epochs)]
+    assert rates == pytest.approx([0.2 * 0.1**d for d in drops])
 
 
 @pytest.mark.parametrize("spec", [Optimiser("adam", 0.1), Optimiser("sgd", 0.1, momentum=0.9)])

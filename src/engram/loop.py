@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engram import seeds
 from engram.errors import ConfigError, DivergedError
-from engram.methods.base import Batch, Method, Optimiser, Phase, Player, Samples, Step, Task, Update
+from engram.methods.base import Batch, Method, Phase, Player, Samples, Step, Task, Update
 
 OptimiserState = dict[str, dict[str, Tensor]]
 
@@ -240,13 +240,6 @@ def clip(grads: dict[str, Tensor], bound: float) -> None:
     torch._foreach_mul_(values, (bound / (norm + 1e-6)).clamp(max=1.0))
 
 
-def scheduled_lr(spec: Optimiser, epoch: int, n_epochs: int) -> float:
-    """The learning rate of an epoch under the optimiser's schedule."""
-    if spec.schedule == "constant":
-        return spec.lr
-    return spec.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / n_epochs))
-
-
 def train_task(
     method: Method,
     task: Task,
@@ -310,7 +303,7 @@ def run_phase(
         feeder = Feeder(phase, pools, method.context.network.normalise, seed, names)
         for name, player in players.items():
             for group in optimisers[name].param_groups:
-                group["lr"] = scheduled_lr(player.optimiser, epoch, phase.epochs)
+                group["lr"] = player.optimiser.rate(epoch, phase.epochs)
         at = Step(task.index, phase.name, epoch, phase.epochs, 0, feeder.n_steps)
         with seeds.seeded(seed, "epoch", *names):
             sums = _epoch(method, phase, players, optimisers, feeder, at)

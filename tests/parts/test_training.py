@@ -229,3 +229,15 @@ def test_tables_pad_keep_order_and_hold_copies() -> None:
     first = scratch.like("x", torch.zeros(2))
     assert scratch.like("x", torch.ones(2)) is first
     assert scratch.like("x", torch.zeros(3)).shape == (3,)
+
+
+def test_later_tasks_take_their_own_epochs_and_rate() -> None:
+    made: Any = build("task", 4, lr=0.1, later_epochs=5, later_lr=0.01)
+    stream = tiny_stream((2, 2))
+    seen = []
+    for i in range(2):
+        task = Protocol("task").task(stream, i)
+        made.begin_task(task, stream.train(i))
+        (phase,) = made.phases(task, 12)
+        seen.append((phase.epochs, made.players("fit")["net"].optimiser.lr))
+    assert seen == [(2, 0.1), (5, 0.01)]

@@ -7,6 +7,7 @@ a method owns its losses and what happens at six named moments. It never owns a 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from engram.streams.stream import Samples
 
 Terms = dict[str, Tensor]
 Scenario = Literal["class", "task", "domain"]
+Schedule = Literal["constant", "cosine", "step"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class Optimiser:
         betas: decay rates of Adam's moments.
         momentum: of SGD.
         weight_decay: decoupled from nothing: L2, as the papers use it; 0 by default because decay moves frozen weights.
-        schedule: ``"constant"``, or ``"cosine"`` from ``lr`` to 0 over the phase, set anew at every epoch.
+        schedule: ``"constant"``; ``"cosine"`` from ``lr`` to 0 over the phase; ``"step"``, a tenth from half of the
+            phase on and a hundredth from three quarters on. The rate is set anew at every epoch.
     """
 
     kind: Literal["adam", "sgd"] = "adam"
@@ -147,7 +150,36 @@ class Optimiser:
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.0
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
+
+    def rate(self, epoch: int, n_epochs: int) -> float:
+        """The learning rate of epoch ``epoch`` (from 0) of ``n_epochs``."""
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / n_epochs))
+        if self.schedule == "step":
+            return self.lr * 0.1 ** ((2 * epoch >= n_epochs) + (4 * epoch >= 3 * n_epochs))
+        return self.lr
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """The option with which a method trades old tasks for new ones.
+
+    Args:
+        option: its name. The larger its value, the more is kept of the old tasks; for a mixing ratio, the larger the
+            weight of the old network.
+        scale: ``"log"`` for a strength >= 0, ``"linear"`` for a mixing ratio in 0..1.
+        centre: about where a strength begins to matter; the middle of a logarithmic grid. See
+            :meth:`Method.tradeoff_centre`.
+        after: nothing of a run depends on the option before the second task begins, or, where a phase is named,
+            before that phase of the second task is over. Runs that differ in it only can share what comes before; the
+            contract suite holds a method to it.
+    """
+
+    option: str
+    scale: Literal["log", "linear"] = "log"
+    centre: float = 1.0
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +234,7 @@ class Method(nn.Module, ABC):
     reads: Reads = "task"
     scenarios: ClassVar[frozenset[str]] = frozenset({"class", "task", "domain"})
     generative: ClassVar[bool] = False
+    tradeoff: ClassVar[Tradeoff | None] = None
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__()
@@ -278,6 +311,11 @@ class Method(nn.Module, ABC):
     def report(self) -> dict[str, Any]:
         """Observed at the end of each task, as JSON. Pure."""
         return {}
+
+    @classmethod
+    def tradeoff_centre(cls, config: Any, n_samples: int) -> float:
+        """Middle of the logarithmic grid over the trade-off option, for a later task of ``n_samples`` samples."""
+        return cls.tradeoff.centre if cls.tradeoff is not None else math.nan
 
     def generate(self, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """Images [N, C, H, W] in the network's range for labels ``y`` [N]; only generative methods."""

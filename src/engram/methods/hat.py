@@ -133,10 +133,11 @@ class Hat(Method):
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
         self._labels = training.window(self.net, task)
-        return (training.fit_phase(self.config, self.loss),)
+        self._fit = training.for_task(self.config, task)
+        return (training.fit_phase(self._fit, self.loss),)
 
     def players(self, phase: str) -> dict[str, Player]:
-        net = training.player(self.config, named_parameters(self))
+        net = training.player(self._fit, named_parameters(self))
         return {"net": replace(net, clip_norm=self.config.clip_norm)}
 
     def slope(self, step: Step) -> float:

@@ -28,6 +28,7 @@ from engram.methods.base import (
     Player,
     Reads,
     Samples,
+    Schedule,
     Step,
     Task,
     Terms,
@@ -48,7 +49,8 @@ class JointConfig:
         batch_size: samples a step.
         optimiser: adam or sgd.
         lr: learning rate.
-        schedule: constant, or cosine from lr to 0 over each training.
+        schedule: constant; cosine from lr to 0 over each training; or step, a tenth of lr from half of the epochs on
+            and a hundredth from three quarters on.
         at: train after these tasks only, counted from 1; after the others the last trained network answers, so that
             their accuracies are not those of joint training. None for all tasks.
     """
@@ -58,7 +60,7 @@ class JointConfig:
     batch_size: int = 64
     optimiser: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -104,7 +104,7 @@ class Lwf(Method):
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        c = self.config
+        c = self._fit = training.for_task(self.config, task)
         self._labels = training.window(self.net, task, mixed=self.memory is not None)
         fit = training.fit_phase(c, self.loss, self.memory)
         if self.teacher is None or self._n_old == task.n_seen or c.warmup_epochs == 0:
@@ -119,9 +119,9 @@ class Lwf(Method):
     def players(self, phase: str) -> dict[str, Player]:
         if phase == "adapt":
             last = f"net.head.parts.{len(self.net.head.parts) - 1}."
-            new = training.player(replace(self.config, weight_decay=0.0), named_parameters(self, last))
+            new = training.player(replace(self._fit, weight_decay=0.0), named_parameters(self, last))
             return {"head": replace(new, keep_state=False)}
-        return {"net": training.player(self.config, named_parameters(self))}
+        return {"net": training.player(self._fit, named_parameters(self))}
 
     def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)

@@ -84,10 +84,11 @@ class Mas(Method):
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
         self._labels = training.window(self.net, task, mixed=self.memory is not None)
-        return (training.fit_phase(self.config, self.loss, self.memory),)
+        self._fit = training.for_task(self.config, task)
+        return (training.fit_phase(self._fit, self.loss, self.memory),)
 
     def players(self, phase: str) -> dict[str, Player]:
-        return {"net": training.player(self.config, named_parameters(self))}
+        return {"net": training.player(self._fit, named_parameters(self))}
 
     def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)

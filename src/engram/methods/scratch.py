@@ -88,11 +88,12 @@ class FromScratch(Method):
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
         self._labels = Window(task.active)
-        return (training.fit_phase(self.config, self.loss),)
+        self._fit = training.for_task(self.config, task)
+        return (training.fit_phase(self._fit, self.loss),)
 
     def players(self, phase: str) -> dict[str, Player]:
         current = named_parameters(self, f"nets.{len(self.nets) - 1}.")
-        return {"net": training.player(self.config, current)}
+        return {"net": training.player(self._fit, current)}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
         a, b = self._labels.active

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from engram.methods.base import (
     Phase,
     Player,
     Samples,
+    Schedule,
     Step,
     Task,
     Terms,
@@ -53,8 +54,11 @@ class FitOptions:
         lr: learning rate.
         momentum: of sgd.
         weight_decay: L2 in the optimiser, no part of any task gradient that a method sees.
-        schedule: constant, or cosine from lr to 0 over each task.
+        schedule: constant; cosine from lr to 0 over each task; or step, a tenth of lr from half of the epochs on
+            and a hundredth from three quarters on.
         keep_optimiser: keep the optimiser's state from task to task; otherwise a fresh one for each.
+        later_epochs: epochs of every task but the first; None for as many.
+        later_lr: learning rate of every task but the first; None for the same.
     """
 
     epochs: int = 10
@@ -64,8 +68,10 @@ class FitOptions:
     lr: float = 1e-3
     momentum: float = 0.0
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     keep_optimiser: bool = False
+    later_epochs: int | None = None
+    later_lr: float | None = None
 
     def __init_subclass__(cls) -> None:
         # Help is read from a class's own docstring: give it the inherited entries.
@@ -75,9 +81,12 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr")
+        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr", "later_epochs", "later_lr")
         check_fraction(self, "momentum", below_one=True)
         check_at_least(self, 0, "weight_decay")
+
+
+Options = TypeVar("Options", bound=FitOptions)
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,13 @@ class TrainOptions(FitOptions):
                 "memory_share must leave room in a batch for stored and new samples, got "
                 f"{self.memory_share!r} of {self.batch_size}: give a fraction such as 0.5."
             )
+
+
+def for_task(config: Options, task: Task) -> Options:
+    """The options with ``epochs`` and ``lr`` of this task."""
+    if task.index == 0:
+        return config
+    return replace(config, epochs=config.later_epochs or config.epochs, lr=config.later_lr or config.lr)
 
 
 # The network ------------------------------------------------------------------------------------------------

@@ -184,7 +184,10 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
     for option in options_of(DataSettings()):
         p.option(data, option.name, _default(option, given))
     networks = p.add_argument_group("network")
-    text = "dcgan (32x32), dcgan8 (8x8) or mlp; by default the one that fits the images."
+    text = (
+        "dcgan (32x32), dcgan8 (8x8), cifar-cnn (32x32), preact-resnet (32x32), plain-cnn (32x32) or mlp; "
+        "by default the one that fits the images."
+    )
     p.option(networks, "network", Option("network", str | None, recipe.network if recipe else None, text))
     for name, cls in NETWORKS.items():
         given = recipe.network_options if recipe and recipe.network == name else {}

@@ -7,10 +7,24 @@ from engram.networks.base import Network
 from engram.networks.cifar_cnn import CifarCnn
 from engram.networks.dcgan import Dcgan, Dcgan8
 from engram.networks.mlp import Mlp
+from engram.networks.plain_cnn import PlainCnn
+from engram.networks.preact_resnet import PreactResnet
 
-NETWORKS: dict[str, type[Network]] = {cls.name: cls for cls in (CifarCnn, Dcgan, Dcgan8, Mlp)}
+NETWORKS: dict[str, type[Network]] = {
+    cls.name: cls for cls in (CifarCnn, Dcgan, Dcgan8, Mlp, PlainCnn, PreactResnet)
+}
 
-__all__ = ["NETWORKS", "CifarCnn", "Dcgan", "Dcgan8", "Mlp", "Network", "default_for"]
+__all__ = [
+    "NETWORKS",
+    "CifarCnn",
+    "Dcgan",
+    "Dcgan8",
+    "Mlp",
+    "Network",
+    "PlainCnn",
+    "PreactResnet",
+    "default_for",
+]
 
 
 def default_for(image_shape: tuple[int, int, int]) -> Network:

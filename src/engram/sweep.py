@@ -248,12 +248,7 @@ class State:
         """Run jobs; ``heard`` is told each event after it was noted."""
 
         def note(event: Event) -> None:
-            self.books[event.job.label].note(event)
-            if event.kind == "failed":
-                job, said = event.job, event.data
-                self.outcome.problems.append(Problem(job.label, job.seed, said["message"], said["expected"]))
-            if event.kind in ("done", "failed"):
-                self.write()
+            self.note(event)
             if heard is not None:
                 heard(event)
             if self.listener is not None:
@@ -261,6 +256,15 @@ class State:
 
         limit = self.plan.jobs or default_jobs(self.plan.device)
         run(todo, limit, note, keep_open=[self.handle], **more)
+
+    def note(self, event: Event) -> None:
+        """Keep what an event says about a trial; write ``sweep.json`` when a seed ends."""
+        self.books[event.job.label].note(event)
+        if event.kind == "failed":
+            job, said = event.job, event.data
+            self.outcome.problems.append(Problem(job.label, job.seed, said["message"], said["expected"]))
+        if event.kind in ("done", "failed"):
+            self.write()
 
     def write(self) -> dict[str, Any]:
         """``sweep.json`` as it stands."""

@@ -126,6 +126,25 @@ _SI: dict[str, Any] = {
 }
 _ONLINE: dict[str, Any] = {"strength": 10.0, "fisher_samples": None}
 _LWF: dict[str, Any] = {"strength": 1.0, "temperature": 2.0}
+_RESCL: dict[str, Any] = {
+    **_FIT,
+    "later_epochs": None,
+    "later_lr": None,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "keep_optimiser": False,
+    "decay": 0.5,
+    "decay_step": "proximal",
+    "temperature": 2.0,
+    "old_tasks": "sum",
+    "combine_epochs": None,
+    "combine_lr": None,
+    "alpha_start": (-0.5, 0.5),
+    "per_channel": True,
+    "trained": "both",
+    "train_old_heads": False,
+    "reestimate": True,
+}
 _HAT: dict[str, Any] = {
     "momentum": 0.0,
     "weight_decay": 0.0,
@@ -235,6 +254,29 @@ SMALL |= {
             "temperature_squared": True,
             "distil": "joint",
             "warmup_epochs": 2,
+        },
+    },
+    "rescl": {
+        "adam": _RESCL,
+        "sgd": {
+            **_RESCL,
+            "optimiser": "sgd",
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 1e-3,
+            "keep_optimiser": True,
+            "schedule": "cosine",
+            "later_lr": 0.02,
+            "later_epochs": 3,
+            "decay_step": "subgradient",
+            "temperature": 1.0,
+            "old_tasks": "mean",
+            "combine_epochs": 2,
+            "combine_lr": 0.01,
+            "alpha_start": (-0.25, 0.75),
+            "per_channel": False,
+            "train_old_heads": True,
+            "reestimate": False,
         },
     },
     "hat": {

@@ -16,6 +16,7 @@ from engram.methods.hat import Hat
 from engram.methods.joint import Joint
 from engram.methods.lwf import Lwf
 from engram.methods.mas import Mas
+from engram.methods.rescl import Rescl
 from engram.methods.rwalk import Rwalk
 from engram.methods.scratch import FromScratch
 from engram.methods.si import Si
@@ -68,6 +69,11 @@ METHODS: dict[str, Entry] = {
     ),
     "lwf": Entry(
         Lwf, Lwf.Config(), "Learning without Forgetting: distillation on new inputs (Li and Hoiem, ECCV 2016)"
+    ),
+    "rescl": Entry(
+        Rescl,
+        Rescl.Config(),
+        "Residual Continual Learning: combine with the fine-tuned network, fold (Lee et al., AAAI 2020)",
     ),
     "hat": Entry(
         Hat,

@@ -30,7 +30,13 @@ class Classifier(nn.Module):
         with evaluating(self):
             if task is None or task.active == (0, n):
                 return self(x, (0, n))
-            own = self(x, task.active)
-        logits = own.new_full((len(x), n), -torch.inf)
-        logits[:, task.active[0] : task.active[1]] = own
-        return logits
+            return spread(self(x, task.active), task.active, n)
+
+
+def spread(own: Tensor, active: tuple[int, int], n: int) -> Tensor:
+    """Logits [B, n] from those of the labels ``active`` [B, b - a]; minus infinity elsewhere."""
+    if active == (0, n):
+        return own
+    logits = own.new_full((len(own), n), -torch.inf)
+    logits[:, active[0] : active[1]] = own
+    return logits

@@ -172,11 +172,16 @@ def taking_part(method: Method, net: Classifier, task: Task) -> dict[str, nn.Par
 
 def predict(net: Classifier, x: Tensor, task: Task | None) -> Tensor:
     """Logits [B, n_seen] as ``Method.predict``; ``ConfigError`` for a task that was never seen."""
+    check_seen(net, task)
+    return net.predict(x, task)
+
+
+def check_seen(net: Classifier, task: Task | None) -> None:
+    """Raise ``ConfigError`` unless ``net`` has a head for ``task``."""
     if task is not None and task.active[1] > net.head.n_outputs:
         raise ConfigError(
             f"a task must be learned before its head is asked, task {task.index + 1} was not: learn it first."
         )
-    return net.predict(x, task)
 
 
 # Labels and the loss ----------------------------------------------------------------------------------------

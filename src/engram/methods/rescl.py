@@ -1,0 +1,311 @@
+"""Residual Continual Learning: source and fine-tuned network combined layer by layer, folded to the same size.
+
+J. Lee, D. Joo, H. G. Hong, J. Kim: "Residual Continual Learning", AAAI 2020, 34(04), arXiv 2002.06774 ("ResCL").
+Here: its Algorithm 1. A later task has two phases:
+
+- ``finetune``: the network is trained on the task with cross entropy and weight decay.
+- ``combine``: every linear layer becomes (1 + alpha_s) * W_s x + alpha_t * W_t x (`engram.parts.combining`), and the
+  alphas and W_t are trained on the task's images, without labels, to give the answers of the source network with the
+  old heads and of the fine-tuned one with the new head:
+
+      sum_j D_KL(source_j || combined_j) + D_KL(tuned || combined)
+          + lambda |alpha|_1 + (lambda_dec / 2) |theta_t|^2                                                      (6)
+
+  With all alphas 0 the combined network is the source, so the L1 decay holds on to old tasks.
+
+At the end of the task the combination is folded into one network of the source's layers and size, which is the source
+of the next task: the divergence is summed over the old heads j then. Only images of the new task are read.
+
+Departures, and choices where the paper's settings are not known to us: temperature T = 2 with factor T^2 on both
+divergences (1 gives (6) literally); the L1 decay as a proximal step, alpha <- sign(alpha) max(|alpha| - rate lambda,
+0), so that alphas reach exactly 0 and Adam does not rescale lambda; old heads frozen; source batch norms in evaluation
+mode, those of the target in training mode and estimated anew before folding; before a third task the folded batch
+norms get the statistics of the new images, with scale and offset that leave evaluation mode as it was.
+
+Cost: while a later task is combined, three networks (source, target, the fine-tuned copy) and two forward passes beside
+the combined one; afterwards one network. Nothing grows but heads.
+
+Shapes: B batch, C labels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram import seeds
+from engram.methods.base import (
+    Batch,
+    Context,
+    Method,
+    Phase,
+    Player,
+    Samples,
+    Step,
+    Task,
+    Terms,
+    Tradeoff,
+    Update,
+    evaluating,
+    named_parameters,
+)
+from engram.parts import training
+from engram.parts.classifier import Classifier, spread
+from engram.parts.combining import Combiner, reestimate_norms, refit_norms
+from engram.parts.options import check_at_least, check_positive
+from engram.parts.teacher import Teacher
+from engram.parts.training import FitOptions
+
+FINETUNE, COMBINE = "finetune", "combine"
+
+
+@dataclass(frozen=True)
+class ResclConfig(FitOptions):
+    """Options of Residual Continual Learning.
+
+    Args:
+        decay: lambda, strength of the L1 decay of the alphas; it trades the new task for the old ones.
+        decay_step: proximal, which reaches exact zeros; or subgradient, which adds lambda sign(alpha) to the gradient.
+        temperature: T of both divergences, each times T^2; 1 is the paper's formula as printed.
+        old_tasks: sum or mean over the old heads' divergences.
+        combine_epochs: epochs of the second phase; None for as many as of the first.
+        combine_lr: learning rate of the second phase; None for that of the first.
+        alpha_start: first values of alpha_s and alpha_t.
+        per_channel: an alpha a channel, as the paper; otherwise one a layer.
+        trained: what the second phase trains: both (alphas and target network), alphas, or target.
+        train_old_heads: train the heads of old tasks too in the second phase.
+        reestimate: estimate the target's running statistics anew before folding, in one pass over the task's images.
+    """
+
+    decay: float = 0.1
+    decay_step: Literal["proximal", "subgradient"] = "proximal"
+    temperature: float = 2.0
+    old_tasks: Literal["sum", "mean"] = "sum"
+    combine_epochs: int | None = None
+    combine_lr: float | None = None
+    alpha_start: tuple[float, float] = (-0.5, 0.5)
+    per_channel: bool = True
+    trained: Literal["both", "alphas", "target"] = "both"
+    train_old_heads: bool = False
+    reestimate: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "decay")
+        check_positive(self, "temperature", "combine_epochs", "combine_lr")
+
+
+def divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 D_KL(q || p) [], mean over the batch, with p and q the softmax of ``logits`` and ``target`` [B, C] over T.
+
+    Its gradient with respect to the logits is T (p - q) / B.
+    """
+    p, q = ((z / temperature).log_softmax(1) for z in (logits, target))
+    return temperature**2 * F.kl_div(p, q, reduction="batchmean", log_target=True)
+
+
+def shrink_(alpha: Tensor, by: float) -> None:
+    """alpha <- sign(alpha) max(|alpha| - by, 0), in place: the proximal step of by |alpha|_1."""
+    alpha.copy_(alpha.sign() * (alpha.abs() - by).clamp_(min=0.0))
+
+
+class Rescl(Method):
+    """Fine-tune, combine, fold (Algorithm 1)."""
+
+    Config = ResclConfig
+    config: ResclConfig
+    scenarios = frozenset({"task"})
+    tradeoff = Tradeoff("decay", after=FINETUNE)
+
+    def __init__(self, config: ResclConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.net = Classifier(context)
+        self.source: Teacher | None = None  # theta_s*, from the beginning of a later task to its end
+        self.tuned: Teacher | None = None  # theta_t*, in the phase that combines
+        self.combiner: Combiner | None = None
+        self.stops: list[int] = []
+
+    # Phases -------------------------------------------------------------------------------------------------
+    def begin_task(self, task: Task, data: Samples) -> None:
+        if task.index > 0:
+            self.source = Teacher(self.net)
+        if task.index > 1:
+            with torch.no_grad():
+                refit_norms(self.net.trunk, self._images(data, task, shuffled=False))
+        training.grow_head(self.net, task, self.context.seed)
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        self._fit = training.for_task(self.config, task)
+        self._task = task
+        fit = training.fit_phase(self._fit, self.fit_loss)
+        if task.index == 0:
+            return (fit,)
+        combine = Update("combine", "net", self.combine_loss)
+        epochs = self.config.combine_epochs or fit.epochs
+        return (replace(fit, name=FINETUNE), replace(fit, name=COMBINE, epochs=epochs, updates=(combine,)))
+
+    def begin_phase(self, task: Task, phase: str) -> None:
+        if phase == COMBINE:
+            self.tuned = Teacher(self.net)
+            self.combiner = self._combiner()
+
+    def _combiner(self) -> Combiner:
+        c = self.config
+        return Combiner(self.net.trunk, self.net.trunk, start=c.alpha_start, per_channel=c.per_channel)
+
+    def players(self, phase: str) -> dict[str, Player]:
+        if phase != COMBINE:
+            return {"net": training.player(self._fit, named_parameters(self, "net."))}
+        fit = replace(self._fit, lr=self.config.combine_lr or self._fit.lr, weight_decay=0.0)
+        return {"net": replace(training.player(fit, self._trained()), keep_state=False)}
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        c, last = self.config, len(self.net.head.parts) - 1
+        names = [] if c.trained == "target" else ["combiner."]
+        if c.trained != "alphas":
+            names += ["net.trunk.", "net.head.parts." if c.train_old_heads else f"net.head.parts.{last}."]
+        elif c.train_old_heads:
+            names += [f"net.head.parts.{i}." for i in range(last)]
+        return named_parameters(self, *names)
+
+    # Losses -------------------------------------------------------------------------------------------------
+    def fit_loss(self, batch: Batch, step: Step) -> Terms:
+        """Cross entropy of the task's head (Algorithm 1, line 2)."""
+        labels = training.window(self.net, self._task)
+        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
+
+    def combine_loss(self, batch: Batch, step: Step) -> Terms:
+        """The divergences of (6): old heads from the source network, new head from the fine-tuned one."""
+        source, tuned = cast(Teacher, self.source), cast(Teacher, self.tuned)
+        c, active, n_old = self.config, self._task.active, self.stops[-1]
+        features = self.features(batch.x)
+        old, answers = self.net.head(features, (0, n_old)), source(batch.x, (0, n_old))
+        heads = [
+            divergence(old[:, a:b], answers[:, a:b], c.temperature)
+            for a, b in zip([0, *self.stops], self.stops, strict=False)
+        ]
+        kept = sum(heads[1:], heads[0]) / (len(heads) if c.old_tasks == "mean" else 1)
+        new = divergence(self.net.head(features, active), tuned(batch.x, active), c.temperature)
+        return {"source": kept, "target": new}
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features [B, F] of the combined trunk where there is one, else of the network's."""
+        if self.combiner is None:
+            return cast(Tensor, self.net.trunk(x))
+        old = cast(Classifier, cast(Teacher, self.source).module)
+        return cast(Tensor, self.combiner(old.trunk, self.net.trunk, x))
+
+    # Moments ------------------------------------------------------------------------------------------------
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        if step.phase != COMBINE:
+            return
+        for name, grad in grads.items():
+            p = self.get_parameter(name).detach()
+            if not name.startswith("combiner."):
+                if self.config.weight_decay:
+                    grad.add_(p, alpha=self.config.weight_decay)  # lambda_dec is on theta_t alone
+            elif self.config.decay_step == "subgradient":
+                grad.add_(p.sign(), alpha=self.config.decay)
+
+    @torch.no_grad()
+    def after_step(self, player: str, step: Step) -> None:
+        c = self.config
+        if step.phase != COMBINE or c.decay_step != "proximal" or c.trained == "target":
+            return
+        rate = self.players(COMBINE)["net"].optimiser.rate(step.epoch, step.n_epochs)
+        for alpha in cast(Combiner, self.combiner).parameters():
+            shrink_(alpha, rate * c.decay)
+
+    def end_task(self, task: Task, data: Samples) -> None:
+        self.stops.append(task.n_seen)
+        if self.combiner is None:
+            return
+        if self.config.reestimate:
+            batches = self._images(data, task, shuffled=True)
+            reestimate_norms(self.features, self.net.trunk, batches)
+        old = cast(Classifier, cast(Teacher, self.source).module)
+        self.net.trunk.load_state_dict(self.combiner.fold(old.trunk, self.net.trunk))
+        self.source = self.tuned = self.combiner = None
+
+    def _images(self, data: Samples, task: Task, *, shuffled: bool) -> Iterator[Tensor]:
+        """The task's images in batches, in the network's range; a last batch of one joins the one before."""
+        n, size = len(data), self.config.batch_size
+        order = torch.arange(n)
+        if shuffled:
+            order = torch.randperm(n, generator=seeds.generator(self.context.seed, "statistics", task.index))
+        count = max(1, math.ceil((n - 1) / size)) if size > 1 else max(1, n // 2)
+        for rows in order.to(data.x.device).tensor_split(count):
+            yield self.context.network.normalise(data.x[rows])
+
+    # Answers and state --------------------------------------------------------------------------------------
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        if self.combiner is None:
+            return training.predict(self.net, x, task)
+        training.check_seen(self.net, task)
+        n = self.net.head.n_outputs
+        active = (0, n) if task is None else task.active
+        with evaluating(self):
+            return spread(self.net.head(self.features(x), active), active, n)
+
+    def structure(self) -> dict[str, Any]:
+        old = [] if self.source is None else cast(Classifier, self.source.module).head.sizes
+        return {
+            "head": self.net.head.sizes,
+            "stops": self.stops,
+            "source": old,
+            "combining": self.combiner is not None,
+        }
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        self.net.head.rebuild(structure["head"])
+        self.stops = list(structure["stops"])
+        self.source = self.tuned = self.combiner = None
+        if structure["source"]:
+            old = Classifier(self.context)
+            old.head.rebuild(structure["source"])
+            self.source = Teacher(old)
+        if structure["combining"]:
+            self.tuned, self.combiner = Teacher(self.net), self._combiner()
+
+    def storage_bytes(self) -> dict[str, int]:
+        return training.storage_bytes(self, self.net, None)
+
+    def facts(self) -> dict[str, str]:
+        c = self.config
+        told = {}
+        if c.trained != "both":
+            told["second phase trains"] = "the alphas alone" if c.trained == "alphas" else "the target alone"
+        if not c.per_channel:
+            told["alphas"] = "one pair a layer"
+        return told
+
+    def measures(self, step: Step) -> dict[str, Any]:
+        """While combining: mean of alpha_s and alpha_t, the share that is exactly 0, and lambda |alpha|_1."""
+        if step.phase != COMBINE or self.combiner is None:
+            return {}
+        with torch.no_grad():
+            pairs = {
+                name: torch.cat([a.flatten() for a in alphas.values()])
+                for name, alphas in (("alpha_s", self.combiner.alpha_s), ("alpha_t", self.combiner.alpha_t))
+            }
+            both = torch.cat(list(pairs.values()))
+            return {
+                **{name: float(a.mean()) for name, a in pairs.items()},
+                "alpha_zero": float((both == 0).float().mean()),
+                "decay": self.config.decay * float(both.abs().sum()),
+            }
+
+    @classmethod
+    def tradeoff_centre(cls, config: ResclConfig, n_samples: int) -> float:
+        """lambda that takes an alpha from 1/2 to 0 when nothing opposes it: 1 / (2 sum of the rates of all steps)."""
+        steps = config.steps_per_epoch or math.ceil(n_samples / config.batch_size)
+        epochs = config.combine_epochs or config.later_epochs or config.epochs
+        lr = config.combine_lr or config.later_lr or config.lr
+        rate = training.player(replace(config, lr=lr), {}).optimiser.rate
+        return 0.5 / (steps * sum(rate(e, epochs) for e in range(epochs)))

@@ -156,7 +156,7 @@ def clear(folder: Path) -> None:
     if is_ours(folder):
         (folder / "report.html").unlink(missing_ok=True)
     for seed in _seed_folders(folder):
-        _clear_files(seed / "checkpoints", CHECKPOINT)
+        clear_checkpoints(seed)
         _clear_files(folder / "tensorboard" / seed.name, EVENTS)
         _clear_files(seed, SEED_FILE)
     for path in folder.glob("seed-*"):
@@ -168,6 +168,11 @@ def clear(folder: Path) -> None:
     if _is_config(folder / CONFIG_FILE):
         (folder / CONFIG_FILE).unlink()
     (folder / RESULT_FILE).unlink(missing_ok=True)
+
+
+def clear_checkpoints(seed: Path) -> None:
+    """Remove the checkpoints of one seed."""
+    _clear_files(seed / "checkpoints", CHECKPOINT)
 
 
 def _seed_folders(folder: Path) -> list[Path]:

@@ -60,6 +60,7 @@ def run_jobs(
     *,
     keep_open: Sequence[int] = (),
     dropped: Callable[[Job], bool] = lambda job: False,
+    ready: Callable[[Job], bool] = lambda job: True,
 ) -> None:
     """Run every job, at most ``limit`` at once, in the order given.
 
@@ -70,6 +71,8 @@ def run_jobs(
         keep_open: file descriptors that the workers inherit.
         dropped: asked after every event; a job for which it is true is stopped, or never started, and no
             failure. Its checkpoints stay.
+        ready: asked whenever there is room; a job for which it is false waits, and later ones go first. One that
+            waits while nothing runs is taken as ready.
 
     Raises:
         KeyboardInterrupt: passed on after all workers have been stopped; their checkpoints stay.
@@ -81,7 +84,10 @@ def run_jobs(
     try:
         while waiting or running:
             while waiting and len(running) < limit:
-                worker = _Worker(waiting.pop(0), said, keep_open)
+                able = [i for i, job in enumerate(waiting) if ready(job)] or ([] if running else [0])
+                if not able:
+                    break
+                worker = _Worker(waiting.pop(able[0]), said, keep_open)
                 running.add(worker)
                 listener(Event(worker.job, "spawn", {"pid": worker.process.pid}))
             worker, message = said.get()
@@ -99,6 +105,7 @@ def run_jobs(
             end = worker.end()
             if end is not None and not worker.dropped:
                 listener(end)
+                waiting = [job for job in waiting if not dropped(job)]
     finally:
         _stop(running)
 

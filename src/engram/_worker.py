@@ -2,7 +2,8 @@
 
 Events go to standard output as JSON lines, everything else to standard error, which the parent keeps in a log
 file. A finished seed's entry is written to ``result.json``, with the identity of its run, before it is
-announced. Exit status: 0 done, 2 an error that a user can act on, 1 anything else.
+announced; that of a common start (:mod:`engram._fork`) says only that it is one. Exit status: 0 done, 2 an error that
+a user can act on, 1 anything else.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def _learn(job: Job, channel: Channel) -> None:
     """Run the job, tell the channel, and write the seed's entry."""
     import torch
 
+    from engram import _fork
     from engram.checkpoint import write_atomically
     from engram.loop import EpochEnd
     from engram.run import Session, TaskEnd, resolve
@@ -100,19 +102,27 @@ def _learn(job: Job, channel: Channel) -> None:
         seed=job.seed,
         device=job.device,
         out=folder,
-        resume=job.resume,
+        resume=job.resume and not job.common,
         observer=observe,
     )
+    if job.common:
+        _fork.open_start(session, folder)
+    elif job.start:
+        _fork.begin_from(session, Path(job.start))
     done = [*(t["phases"] for t in session.record["tasks"]), session.phases]
     channel.send(
         "start",
         rows=session.record["rows"],
         seconds=session.record["seconds"],
         valid=session.record.get("valid", []),
-        n_tasks=stream.n_tasks,
+        n_tasks=_fork.n_tasks(session) if job.common else stream.n_tasks,
         epochs_done=sum(len(phase["epochs"]) for phases in done for phase in phases),
     )
-    entry = session.go(None)
+    if job.common:
+        _fork.learn_start(session)
+        entry = {"common": True}
+    else:
+        entry = session.go(None)
     write_atomically(folder / SEED_RESULT, json.dumps({"identity": job.identity, **entry}).encode())
     channel.send("done")
 

@@ -168,8 +168,13 @@ class Checkpoints:
         known[:] = [*known[:same], *((task, json.dumps(task, sort_keys=True)) for task in tasks[same:])]
         return [text for _, text in known]
 
-    def restore(self, method: Method, state: LoopState) -> dict[str, Any] | None:
+    def restore(self, method: Method, state: LoopState, *, shared: bool = False) -> dict[str, Any] | None:
         """Load the newest whole checkpoint into ``method`` and ``state``.
+
+        Args:
+            method: freshly built.
+            state: where training stands, overwritten.
+            shared: others read this folder too, so that nothing in it is removed.
 
         Returns:
             The stored record, or None when there is no checkpoint.
@@ -177,7 +182,8 @@ class Checkpoints:
         Raises:
             CheckpointError: it belongs to another run, or every checkpoint is damaged.
         """
-        _drop_leftovers(self.folder)
+        if not shared:
+            _drop_leftovers(self.folder)
         numbers = self._numbers()
         problems: list[str] = []
         for number in reversed(numbers):
@@ -190,7 +196,8 @@ class Checkpoints:
             if problems:
                 warnings.warn(f"{problems[0]} The one before it is used.", stacklevel=2)
             self._load(meta, tensors, method, state)
-            self._drop_after(number)
+            if not shared:
+                self._drop_after(number)
             return meta["record"]
         if problems:
             raise CheckpointError(f"{problems[0]} No other one is left: delete the folder and start again.")

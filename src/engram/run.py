@@ -169,7 +169,7 @@ class Session:
         if self.folder is not None:
             self.checkpoints = Checkpoints(self.folder / "checkpoints", self.identity(network, spec))
             if resume:
-                self._resume()
+                self.restore(self.checkpoints)
         self.oracle: Oracle | None = None
         self.started = time.perf_counter()
 
@@ -183,12 +183,15 @@ class Session:
             "seed": self.seed,
         }
 
-    def _resume(self) -> None:
-        record = self.checkpoints.restore(self.method, self.state) if self.checkpoints is not None else None
-        if record is not None:
-            self.phases = record.pop("phases")
-            self.confusion = record.pop("confusion")
-            self.record = record
+    def restore(self, checkpoints: Checkpoints, *, shared: bool = False) -> bool:
+        """Continue from the newest of these checkpoints; False where there is none. ``shared``: change no file."""
+        record = checkpoints.restore(self.method, self.state, shared=shared)
+        if record is None:
+            return False
+        self.phases = record.pop("phases")
+        self.confusion = record.pop("confusion")
+        self.record = record
+        return True
 
     def go(self, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> dict[str, Any]:
         """Learn the tasks that are left."""
@@ -203,7 +206,7 @@ class Session:
     def _learn(self, index: int, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> None:
         task = self.protocol.task(self.stream, index)
         self.guard.begin(index)
-        data = self._data(index)
+        data = training_data(self.guard, index)
         began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
 
         def on_epoch(event: EpochEnd) -> None:
@@ -215,7 +218,7 @@ class Session:
             # What predicts is whole only in the last phase: a separate solver is untrained before it.
             if event.phase_index == len(self.method.phases(task, len(data))) - 1:
                 self._look(index, event)
-            self._save(elapsed=time.perf_counter() - began)
+            self.save(elapsed=time.perf_counter() - began)
             self._tell(event, stop_after)
 
         train_task(self.method, task, data, self.state, self.seed, on_epoch=on_epoch)
@@ -243,7 +246,7 @@ class Session:
         self.record["rows"].append(row)
         self.record["tasks"].append(done)
         self.record["seconds"].append(seconds)
-        self._save()
+        self.save()
         self._tell(TaskEnd(index, row, seconds, done, valid), stop_after)
 
     def _look(self, index: int, event: EpochEnd) -> None:
@@ -265,12 +268,6 @@ class Session:
         row = self._valid_row(index)
         return sum(row) / len(row)
 
-    def _data(self, index: int) -> Samples:
-        if self.method.reads != "all":
-            return self.guard.train(index)
-        parts = [self.guard.train(i) for i in range(index + 1)]
-        return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
-
     def _data_kept(self) -> int:
         """Training samples of the tasks learned, where the method reads all of them again and again."""
         learned = self.stream.tasks[: len(self.record["rows"])]
@@ -281,7 +278,8 @@ class Session:
         kept = self.method.storage_bytes()
         return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * (c * h * w + 8)}
 
-    def _save(self, **more: Any) -> None:
+    def save(self, **more: Any) -> None:
+        """Write a checkpoint of where the run stands; ``more`` stands in its record."""
         self.record["peak"] = max(int(self.record["peak"]), peak_memory_bytes(self.stream.device))
         if self.checkpoints is not None:
             record = {**self.record, **more, "phases": self.phases, "confusion": self.confusion}
@@ -318,6 +316,14 @@ class Session:
             samples=samples,
             valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
         )
+
+
+def training_data(guard: Guard, index: int) -> Samples:
+    """What a method learns the open task from: its samples, or where it reads all, those of every task so far."""
+    if guard.reads != "all":
+        return guard.train(index)
+    parts = [guard.train(i) for i in range(index + 1)]
+    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
 
 def _protocol_identity(protocol: Protocol) -> dict[str, Any]:

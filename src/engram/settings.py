@@ -164,6 +164,8 @@ class Job:
         label: what the method is called in tables and messages.
         record_valid: measure validation samples too, see :class:`engram.protocols.evaluation.Protocol`.
         identity: checksum of what makes the run this run; the seed's entry carries it.
+        start: folder of a common start, from which a job without checkpoints of its own begins.
+        common: this job is a common start: it ends where the method's trade-off option begins to matter.
     """
 
     data: DataSettings
@@ -177,6 +179,8 @@ class Job:
     label: str = ""
     record_valid: bool = False
     identity: str = ""
+    start: str = ""
+    common: bool = False
 
     def to_json(self) -> str:
         """The job as JSON text."""

@@ -35,17 +35,18 @@ except ModuleNotFoundError:
 
 from limit import dgm as limit_dgm
 from limit import finetune as limit_finetune
+from limit import si as limit_si
 
 from engram import seeds
 from engram.checkpoint import Checkpoints
 from engram.loop import EpochEnd, LoopState, run_phase, train_task
-from engram.methods.base import Context, Method, Phase, Task
+from engram.methods.base import Context, Method, Phase, Scenario, Task
 from engram.methods.registry import method as method_named
 from engram.networks import Dcgan, Dcgan8, Mlp
 from engram.networks.base import Network
 from engram.protocols.evaluation import Protocol
 from engram.streams import Samples, Stream
-from engram.streams.builders import class_incremental
+from engram.streams.builders import class_incremental, permuted
 from engram.streams.images import ImageData, fingerprint
 from engram.streams.sources import load
 
@@ -87,18 +88,27 @@ class Subject:
 
 
 def at_task(
-    name: str, network: Network, stream: Stream, index: int, *, blocks: int, steps: int | None, **options: Any
+    name: str,
+    network: Network,
+    stream: Stream,
+    index: int,
+    *,
+    blocks: int,
+    steps: int | None,
+    scenario: Scenario = "class",
+    **options: Any,
 ) -> Subject:
     """A method at the start of task ``index``: each earlier task was trained for two steps.
 
     Args:
         blocks: epochs of the phase to come.
         steps: its steps an epoch; None for whole passes.
+        scenario: what the method is told of a sample's task.
         options: of the method.
     """
     short = method_named(name, epochs=1, steps_per_epoch=2, **options)
-    protocol = Protocol("class")
-    context = Context(network, stream.image_shape, stream.n_classes, "class", SEED)
+    protocol = Protocol(scenario)
+    context = Context(network, stream.image_shape, stream.n_classes, scenario, SEED)
     method = short.make(short.config, context).to(stream.device)
     state = LoopState()
     for i in range(index):
@@ -114,6 +124,13 @@ def rows_of(pool: str, n: int, needed: int, names: tuple[object, ...]) -> Tensor
     """The rows that engram's feeder reads from a pool in an epoch."""
     g = seeds.generator(SEED, "order", pool, *names)
     return torch.cat([torch.randperm(n, generator=g) for _ in range(math.ceil(needed / n))])[:needed]
+
+
+def fit_rows(subject: Subject, epoch: int) -> Tensor:
+    """The rows of the task's samples that an ordinary phase reads in an epoch, on the device."""
+    n, phase = len(subject.data), subject.phase
+    needed = phase.steps_per_epoch * phase.batch_size if phase.steps_per_epoch else n
+    return rows_of("task", n, needed, (subject.task.index, phase.name, epoch)).to(subject.data.x.device)
 
 
 class DgmTwin:
@@ -192,11 +209,45 @@ class FinetuneTwin:
 
     def block(self, epoch: int) -> dict[str, float]:
         """One epoch by hand; the mean loss."""
-        n, size = len(self.subject.data), self.subject.phase.batch_size
-        steps = self.subject.phase.steps_per_epoch
-        names = (self.subject.task.index, self.subject.phase.name, epoch)
-        rows = rows_of("task", n, steps * size if steps else n, names)
-        return {"net/ce": float(self.limit.epoch(rows.to(self.subject.data.x.device)))}
+        return {"net/ce": float(self.limit.epoch(fit_rows(self.subject, epoch)))}
+
+
+class SiTwin:
+    """The hand-written perceptron with the weights, importances and reference of a subject, fed with the same rows."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject, method = subject, subject.method
+        config = method.config
+        self.limit = limit_si.Si(
+            subject.data.x,
+            subject.data.y,
+            method.net.head.n_outputs,
+            subject.task.active,
+            width=method.context.network.hidden[0],
+            batch=config.batch_size,
+            c=config.c,
+            xi=config.xi,
+        )
+        with torch.no_grad():
+            for ours, theirs in self.pairs():
+                theirs.copy_(ours)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Parameters, path integrals, importances and references of both, engram's first."""
+        method, limit = self.subject.method, self.limit
+        names = [name for name, _ in method.named_parameters()]
+        pairs = list(zip(method.parameters(), limit.theta, strict=True))
+        for table, tensors in (
+            (method.omega, limit.omega),
+            (method.importance, limit.importance),
+            (method.reference, limit.reference),
+        ):
+            pairs += zip(table.pick(names), tensors, strict=True)
+        return pairs
+
+    def block(self, epoch: int) -> dict[str, float]:
+        """One epoch by hand; the mean loss."""
+        return {"net/ce": float(self.limit.epoch(fit_rows(self.subject, epoch)))}
 
 
 @dataclass
@@ -204,7 +255,7 @@ class Duel:
     """Engram's epochs and the twin's blocks in turns; the first pair warms up and shows that both agree."""
 
     subject: Subject
-    twin: DgmTwin | FinetuneTwin
+    twin: DgmTwin | FinetuneTwin | SiTwin
     ours: list[float] = field(default_factory=list)
     limit: list[float] = field(default_factory=list)
     busy: list[float] = field(
@@ -286,6 +337,26 @@ def finetune_duel(stream: Stream, index: int, blocks: int, steps: int | None = N
     """Fine-tuning of the perceptron at task ``index``."""
     subject = at_task("finetune", Mlp(), stream, index, blocks=blocks, steps=steps)
     return Duel(subject, FinetuneTwin(subject))
+
+
+def si_duel(
+    stream: Stream, index: int, blocks: int, steps: int, network: Network | None = None, **options: Any
+) -> Duel:
+    """Synaptic Intelligence on a perceptron at task ``index``; one masked head where tasks differ in their classes."""
+    first, last = stream.tasks[0].classes, stream.tasks[-1].classes
+    domain = first == last
+    subject = at_task(
+        "si",
+        network or Mlp(),
+        stream,
+        index,
+        blocks=blocks,
+        steps=steps,
+        scenario="domain" if domain else "task",
+        masked_head=not domain,
+        **options,
+    )
+    return Duel(subject, SiTwin(subject))
 
 
 def median_seconds(f: Callable[[], object], n: int) -> float:
@@ -375,6 +446,11 @@ def measure(device: torch.device, quick: bool) -> dict[str, Any]:
     stream = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
     for index in (0, 4):
         told(finetune_duel(stream, index, 2 * pairs + 1), f"fine-tuning, MNIST, task {index + 1} of 5")
+    # From the second task on the penalty acts.
+    told(si_duel(stream, 1, 2 * pairs + 1, 100, c=1.0), "SI, split MNIST, task 2")
+    stream = permuted(images(None), 2, seed=SEED).to(device)
+    wide = Mlp((2000, 2000))
+    told(si_duel(stream, 1, pairs + 1, 8, wide, batch_size=256, c=0.1, xi=0.1), "SI, permuted MNIST, task 2")
     if device.type == "cpu":
         checkpoints += digits_checkpoints(5 if quick else 15)
     print(f"\n{'checkpoint of an epoch':44} {'seconds':>9} {'kB':>8}")

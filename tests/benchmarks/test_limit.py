@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import bench
 
-from engram.networks import Dcgan
-from engram.streams.builders import class_incremental
+from engram.networks import Dcgan, Mlp
+from engram.streams.builders import class_incremental, permuted
 
 
 @pytest.fixture
@@ -53,3 +53,28 @@ def test_dgm_by_hand_agrees_in_a_short_last_batch(one_thread):
 def test_finetuning_by_hand_agrees_with_engram(index, one_thread):
     stream = class_incremental(bench.random_images(28, per_class=100, n_classes=4), n_tasks=2)
     agree(bench.finetune_duel(stream, index, 2))
+
+
+def agree_on_importances(duel: bench.Duel) -> None:
+    """Bit by bit, in the running task and once it has ended; the penalty acts and the path integrals are there."""
+    assert all(bool((w > 0).any()) for w in duel.twin.limit.importance)
+    agree(duel)
+    assert all(bool((omega != 0).any()) for omega in duel.twin.limit.omega)
+    method = duel.subject.method
+    before = [w.clone() for w in duel.twin.limit.importance]
+    assert all(torch.equal(ours, limit) for ours, limit in duel.twin.pairs())
+    method.end_task(duel.subject.task, duel.subject.data)
+    duel.twin.limit.end()
+    assert all(torch.equal(ours, limit) for ours, limit in duel.twin.pairs())
+    assert not any(torch.equal(w, now) for w, now in zip(before, duel.twin.limit.importance, strict=True))
+
+
+def test_si_by_hand_agrees_with_engram_on_parts_of_the_classes(one_thread):
+    stream = class_incremental(bench.random_images(28, per_class=100, n_classes=4), n_tasks=2)
+    agree_on_importances(bench.si_duel(stream, 1, 2, 4, Mlp((32, 32)), zero_head=True, c=1.0))
+
+
+def test_si_by_hand_agrees_with_engram_on_permuted_pixels(one_thread):
+    stream = permuted(bench.random_images(28, per_class=100, n_classes=4), 3)
+    options = {"batch_size": 32, "c": 0.1, "xi": 0.1}
+    agree_on_importances(bench.si_duel(stream, 2, 2, 4, Mlp((32, 32)), **options))

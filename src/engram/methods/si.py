@@ -33,6 +33,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     named_parameters,
 )
 from engram.parts import penalty, training
@@ -87,6 +88,7 @@ class Si(Method):
 
     Config = SiConfig
     config: SiConfig
+    tradeoff = Tradeoff("c", centre=0.1)
 
     def __init__(self, config: SiConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -112,7 +114,10 @@ class Si(Method):
         return (training.fit_phase(self._fit, self.loss, self.memory),)
 
     def players(self, phase: str) -> dict[str, Player]:
-        return {"net": training.player(self._fit, named_parameters(self))}
+        self._theta = named_parameters(
+            self
+        )  # looked up once a phase: by name costs as much as some of the sums
+        return {"net": training.player(self._fit, self._theta)}
 
     def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
@@ -126,7 +131,7 @@ class Si(Method):
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
         # g of Eq. 1 to 3: of the loss alone, at theta(t), from the same batch and dropout mask as the step.
         self._names, self._g = list(grads), list(grads.values())
-        theta: list[Tensor] = [self.get_parameter(n) for n in self._names]
+        theta: list[Tensor] = [self._theta[n] for n in self._names]
         self._before = self._scratch.likes(self._names, theta)
         torch._foreach_copy_(self._before, theta)
         if self.n_learned:
@@ -134,7 +139,7 @@ class Si(Method):
             # is.
             penalty.add_gradient(
                 grads,
-                self.get_parameter,
+                self._theta.__getitem__,
                 self.importance,
                 self.reference,
                 self.config.c,
@@ -146,7 +151,7 @@ class Si(Method):
     def after_step(self, player: str, step: Step) -> None:
         # omega <- omega - g (theta(t+1) - theta(t)): the running sum of Eq. 3, with the optimiser's real
         # displacement.
-        torch._foreach_sub_(self._before, [self.get_parameter(n) for n in self._names])
+        torch._foreach_sub_(self._before, [self._theta[n] for n in self._names])
         torch._foreach_addcmul_(self.omega.pick(self._names), self._g, self._before)
         self._g = []
 

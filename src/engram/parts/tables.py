@@ -29,7 +29,9 @@ class Table(nn.Module):
         return self._key(name) in self._buffers
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.get_buffer(self._key(name))
+        value = self._buffers[self._key(name)]
+        assert value is not None
+        return value
 
     def put(self, name: str, value: Tensor) -> None:
         """Hold ``value`` itself, not a copy, under ``name``."""

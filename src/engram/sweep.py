@@ -2,7 +2,8 @@
 
 A sweep's folder holds ``sweep.json`` (all trials, their scores, the choice and what data made it), ``report.html``, and
 ``trials/NAME=value/``, each a run's folder. A trial is named by its options and its identity is (options, seed):
-a finished one is never run again, whichever engine or process finished it.
+a finished one is never run again, whichever engine or process finished it. Trials of a grid that differ in the
+method's trade-off option only learn what comes before it matters once (:mod:`engram._shared`), in ``shared/``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from engram import _plan, _sweepfile
 from engram._over import axes_of, grid, trial_folder, trial_name
 from engram._pool import Event, Listener, default_jobs, run_jobs
 from engram._rules import Rule, rule
+from engram._shared import run_shared
 from engram._sweep_plan import Engine, Plan, found_device
 from engram.compare import Book, Outcome, Problem, _folder, chosen_recipe
 from engram.results import TRIALS, read_result
@@ -159,7 +162,7 @@ def execute(plan: Plan, out: Path, *, listener: Listener | None = None) -> Sweep
         state.write()
         try:
             if values is not None:
-                state.run(state.open(values), run=_runner(plan))
+                state.run(state.open(values), run=_runner(plan, out, listener))
             else:
                 from engram._sweep_optuna import drive
 
@@ -178,12 +181,12 @@ def execute(plan: Plan, out: Path, *, listener: Listener | None = None) -> Sweep
     return outcome
 
 
-def _runner(plan: Plan) -> Any:
+def _runner(plan: Plan, out: Path, listener: Listener | None) -> Any:
     if plan.engine == "ray":
         from engram._sweep_ray import run_on_ray
 
         return run_on_ray
-    return run_jobs
+    return partial(run_shared, root=out, starts=listener)
 
 
 def _works(

@@ -1,0 +1,403 @@
+"""What comes before a trade-off option matters is trained once, and nothing that is measured changes by a bit."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from sweeping import DATA, GIVEN, NETWORK
+from torch import Tensor
+
+import engram
+from engram._pool import JOB, Event, Listener
+from engram._shared import SHARED, clear_starts, run_shared
+from engram._worker import SEED_RESULT, _learn
+from engram.checkpoint import _sealed
+from engram.checks.bench import timeless
+from engram.errors import EngramError
+from engram.methods.base import Batch, Phase, Step, Task, Terms, Tradeoff
+from engram.methods.finetune import Finetune
+from engram.methods.lwf import Lwf
+from engram.methods.registry import METHODS, Entry
+from engram.methods.si import Si
+from engram.parts.training import TrainOptions
+from engram.settings import Job, plain
+
+
+@dataclass(frozen=True)
+class PullConfig(TrainOptions):
+    """Options.
+
+    Args:
+        pull: how far weights go back at the end of a later task.
+    """
+
+    pull: float = 0.5
+
+
+class Pull(Finetune):
+    """Fits, then takes some steps at a lower rate whose loss the option scales; later tasks only."""
+
+    Config = PullConfig  # type: ignore[assignment]
+    tradeoff = Tradeoff("pull", scale="linear", after="fit")
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        (fit,) = super().phases(task, n_samples)
+        if task.index == 0:
+            return (fit,)
+        update = replace(fit.updates[0], loss=self.pulled)
+        return (fit, replace(fit, name="pull", updates=(update,), epochs=1))
+
+    def pulled(self, batch: Batch, step: Step) -> Terms:
+        return {k: v * self.config.pull for k, v in self.loss(batch, step).items()}  # type: ignore[attr-defined]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "si": {"epochs": 3},
+    "lwf": {"epochs": 3, "warmup_epochs": 2, "optimiser": "sgd", "momentum": 0.9, "keep_optimiser": True},
+    "pull": {"epochs": 3},
+}
+OPTION = {"si": "c", "lwf": "strength", "pull": "pull"}
+
+
+@pytest.fixture(autouse=True)
+def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Si, "tradeoff", Tradeoff("c"))
+    monkeypatch.setattr(Lwf, "tradeoff", Tradeoff("strength", after="adapt"))
+    monkeypatch.setitem(METHODS, "pull", Entry(Pull, PullConfig(), "of this test"))
+
+
+def jobs(root: Path, method: str, values: Sequence[float], **more: Any) -> list[Job]:
+    """A job a value, in folders below ``root``."""
+    made = []
+    for value in values:
+        options = {**asdict(METHODS[method].config), **OPTIONS[method], OPTION[method]: value, **more}
+        folder = root / f"{OPTION[method]}={value}" / "seed-0"
+        folder.mkdir(parents=True, exist_ok=True)
+        made.append(
+            Job(
+                DATA, NETWORK, method, plain(options), 0, "cpu", str(folder), True, str(value),
+                record_valid=True,
+            )
+        )  # fmt: skip
+    return made
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+Said = dict[str, Any]
+
+
+class Here:
+    """`run_jobs` in this process, one job after another; remembers the epochs that were trained, and notes.
+
+    Args:
+        kill: true for what was said when the job ends as a killed process does.
+    """
+
+    def __init__(self, kill: Callable[[Job, str, Said], bool] = lambda *_: False) -> None:
+        self.kill = kill
+        self.epochs: list[str] = []
+        self.notes: list[str] = []
+
+    def __call__(
+        self,
+        queue: Sequence[Job],
+        limit: int,
+        listener: Listener,
+        *,
+        keep_open: Sequence[int] = (),
+        dropped: Callable[[Job], bool] = lambda job: False,
+        ready: Callable[[Job], bool] = lambda job: True,
+    ) -> None:
+        waiting = list(queue)
+        while waiting := [job for job in waiting if not dropped(job)]:
+            job = next(job for job in waiting if ready(job))
+            waiting.remove(job)
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                self._run(job, listener)
+            self.notes += [str(w.message) for w in heard if "common start" in str(w.message)]
+
+    def _run(self, job: Job, listener: Listener) -> None:
+        def send(kind: str, **data: Any) -> None:
+            data = json.loads(json.dumps(data))
+            if kind == "epoch":
+                self.epochs.append(f"{job.label}: {data['task']} {data['phase']} {data['epoch']}")
+            listener(Event(job, kind, data))
+            if self.kill(job, kind, data):
+                raise Killed
+
+        (Path(job.folder) / JOB).write_text(job.to_json())
+        channel = type("Channel", (), {"send": staticmethod(send)})()
+        try:
+            _learn(Job.from_json((Path(job.folder) / JOB).read_text()), channel)
+        except EngramError as error:
+            listener(Event(job, "failed", {"message": str(error), "expected": True}))
+        except Killed:
+            listener(Event(job, "failed", {"message": "killed", "expected": False}))
+
+
+def left_by(job: Job) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes]]:
+    """What a job measured, and its last checkpoint: JSON without times, and tensors."""
+    folder = Path(job.folder)
+    entry = timeless(json.loads((folder / SEED_RESULT).read_text()))
+    last = max((folder / "checkpoints").glob("*.json"))
+    meta = json.loads(last.read_text())
+    meta["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in meta["tasks"]]
+    meta["record"] = {k: v for k, v in meta["record"].items() if k not in ("seconds", "peak", "elapsed")}
+    tensors = load_file(last.with_suffix(".safetensors"))
+    return entry, {k: v for k, v in meta.items() if k != "sha256"}, {k: bits(v) for k, v in tensors.items()}
+
+
+def bits(tensor: Tensor) -> bytes:
+    return tensor.numpy().tobytes()
+
+
+def alone(root: Path, method: str, values: Sequence[float], **more: Any) -> list[Any]:
+    """What the jobs leave when nothing is shared."""
+    made = jobs(root, method, values, **more)
+    Here()(made, 1, lambda event: None)
+    return [left_by(job) for job in made]
+
+
+def ignore(event: Event) -> None:
+    """Listens to nothing."""
+
+
+VALUES = {"si": [0.0, 1.0, 100.0], "lwf": [0.5, 5.0], "pull": [0.25, 0.75]}
+#: Epochs of a whole run, and of its common start.
+LENGTH = {"si": (9, 3), "lwf": (9 + 4, 3 + 2), "pull": (9 + 2, 3 + 3)}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_what_is_measured_is_the_same_bit_for_bit_and_takes_fewer_epochs(method: str, tmp_path: Path):
+    values = VALUES[method]
+    made, here = jobs(tmp_path / "a", method, values), Here()
+    heard: list[Event] = []
+    starts: list[Event] = []
+    run_shared(made, 2, heard.append, root=tmp_path / "a", starts=starts.append, run=here)
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", method, values)
+    whole, common = LENGTH[method]
+    assert len(here.epochs) == common + len(values) * (whole - common)
+    assert sum("common start" in epoch for epoch in here.epochs) == common
+    # The caller hears of its own jobs only, and of each as if it had learned everything.
+    assert {id(event.job) for event in heard} == {id(job) for job in made}
+    begun = [event.data for event in heard if event.kind == "start"]
+    assert all(said["epochs_done"] == common and len(said["rows"]) == 1 for said in begun)
+    assert {event.job.label for event in starts} == {f"{method} common start"}
+    assert [event.kind for event in starts].count("epoch") == common
+    assert not list(tmp_path.glob(f"a/{SHARED}/*/seed-0/checkpoints"))
+
+
+def test_seconds_of_the_common_start_count_in_every_run(tmp_path: Path):
+    made = jobs(tmp_path, "si", [0.0, 1.0])
+    took: list[float] = []
+    run_shared(
+        made, 1, ignore, root=tmp_path, run=Here(),
+        starts=lambda event: took.append(event.data["seconds"]) if event.kind == "task" else None,
+    )  # fmt: skip
+    for job in made:
+        assert json.loads((Path(job.folder) / SEED_RESULT).read_text())["seconds_per_task"][0] == took[0] > 0
+
+
+@pytest.mark.parametrize("method", ["si", "pull"])
+def test_a_common_start_that_was_stopped_is_continued(method: str, tmp_path: Path):
+    def stop(event: Event) -> None:
+        if event.kind == "epoch" and event.data["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    values = VALUES[method]
+    made = jobs(tmp_path / "a", method, values)
+    first, second = Here(), Here()
+    with pytest.raises(KeyboardInterrupt):
+        run_shared(made, 1, ignore, root=tmp_path / "a", starts=stop, run=first)
+    run_shared(made, 1, ignore, root=tmp_path / "a", run=second)
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", method, values)
+    assert len(first.epochs) == 2
+    assert not set(first.epochs) & set(second.epochs)
+    whole, common = LENGTH[method]
+    assert len(first.epochs + second.epochs) == common + len(values) * (whole - common)
+
+
+def test_a_common_start_that_stands_at_the_fork_learns_nothing_more(tmp_path: Path):
+    def stop(event: Event) -> None:
+        if event.kind == "epoch" and (event.data["task"], event.data["epoch"]) == (1, 2):
+            raise KeyboardInterrupt  # its checkpoint is written, that it is over is not said
+
+    made, second = jobs(tmp_path, "pull", [0.25, 0.75]), Here()
+    with pytest.raises(KeyboardInterrupt):
+        run_shared(made, 1, ignore, root=tmp_path, starts=stop, run=Here())
+    run_shared(made, 1, ignore, root=tmp_path, run=second)
+    assert not [epoch for epoch in second.epochs if "common" in epoch]
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "pull", [0.25, 0.75])
+
+
+def test_a_finished_common_start_is_not_repeated(tmp_path: Path):
+    def stop(event: Event) -> None:
+        if event.kind == "start":
+            raise KeyboardInterrupt
+
+    made, second = jobs(tmp_path, "si", [0.0, 1.0]), Here()
+    with pytest.raises(KeyboardInterrupt):
+        run_shared(made, 1, stop, root=tmp_path, run=Here())
+    run_shared(made, 1, ignore, root=tmp_path, run=second)
+    assert len(second.epochs) == 2 * 6
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
+
+
+def test_a_common_start_whose_process_died_gives_what_it_has(tmp_path: Path):
+    made = jobs(tmp_path / "a", "si", [0.0, 1.0])
+    here = Here(lambda job, kind, said: job.common and kind == "epoch" and said["epoch"] == 1)
+    failed: list[str] = []
+    run_shared(
+        made, 1, lambda event: failed.append(event.kind) if event.kind == "failed" else None,
+        root=tmp_path / "a", run=here,
+    )  # fmt: skip
+    assert not failed
+    assert len(here.epochs) == 2 + 2 * 7
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
+
+
+def test_a_common_start_that_diverges_fails_its_jobs(tmp_path: Path):
+    made, here = jobs(tmp_path, "si", [0.0, 1.0], optimiser="sgd", lr=1e30), Here()
+    heard: list[Event] = []
+    run_shared(made, 1, heard.append, root=tmp_path, run=here)
+    assert [(event.kind, event.job.label) for event in heard] == [("failed", "0.0"), ("failed", "1.0")]
+    assert all(e.data["expected"] and "must be finite" in e.data["message"] for e in heard)
+
+
+@pytest.mark.parametrize("newest_only", [True, False])
+def test_a_damaged_common_start(newest_only: bool, tmp_path: Path):
+    def damage(event: Event) -> None:
+        if event.kind == "done":
+            files = sorted(Path(event.job.folder).glob("checkpoints/*.safetensors"))
+            assert len(files) > 1
+            for path in files[-1:] if newest_only else files:
+                path.write_bytes(path.read_bytes()[:-1])
+
+    made, here = jobs(tmp_path / "a", "si", [0.0, 1.0]), Here()
+    run_shared(made, 1, ignore, root=tmp_path / "a", starts=damage, run=here)
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
+    # The checkpoint before the last is that of the last epoch: only the task's end is done again.
+    assert len(here.epochs) == 3 + 2 * (6 if newest_only else 9)
+    assert newest_only or ["the run begins from nothing" in note for note in here.notes] == [True, True]
+
+
+def test_a_common_start_of_other_data_is_refused_and_begun_anew(tmp_path: Path):
+    def stop(event: Event) -> None:
+        if event.kind == "done":
+            path = max(Path(event.job.folder).glob("checkpoints/*.json"))
+            meta = json.loads(path.read_text())
+            meta["identity"]["stream"]["fingerprint"] = "another"
+            body = json.dumps({k: v for k, v in meta.items() if k != "sha256"})
+            path.write_bytes(_sealed(body))
+
+    made, here = jobs(tmp_path / "a", "si", [0.0, 1.0]), Here()
+    run_shared(made, 1, ignore, root=tmp_path / "a", starts=stop, run=here)
+    assert all("fingerprint" in note and "begins from nothing" in note for note in here.notes)
+    assert len(here.notes) == 2
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
+
+
+def test_jobs_that_have_begun_go_on_from_their_own_checkpoints(tmp_path: Path):
+    made = jobs(tmp_path / "a", "si", [0.0, 1.0, 100.0])
+    first = Here(lambda job, kind, said: job.label == "0.0" and kind == "epoch" and said["task"] == 1)
+    first(made[:1], 1, ignore)
+    second = Here()
+    run_shared(made, 1, ignore, root=tmp_path / "a", run=second)
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0, 100.0])
+    assert len(first.epochs) == 4
+    assert len(second.epochs) == 5 + 3 + 2 * 6
+    assert not [epoch for epoch in second.epochs if epoch in first.epochs]
+
+
+def test_a_common_start_is_kept_for_jobs_to_come(tmp_path: Path):
+    first, second = jobs(tmp_path / "a", "si", [0.0, 1.0]), jobs(tmp_path / "a", "si", [100.0])
+    run_shared(first, 1, ignore, root=tmp_path / "a", keep=True, run=Here())
+    here = Here()
+    run_shared(second, 1, ignore, root=tmp_path / "a", keep=True, run=here)
+    assert len(here.epochs) == 6
+    assert [left_by(job) for job in (*first, *second)] == alone(tmp_path / "b", "si", [0.0, 1.0, 100.0])
+    assert list(tmp_path.glob(f"a/{SHARED}/*/seed-0/checkpoints/*"))
+    clear_starts(tmp_path / "a")
+    assert not list(tmp_path.glob(f"a/{SHARED}/*/seed-0/checkpoints"))
+
+
+def test_a_killed_run_continues_from_its_own_checkpoint(tmp_path: Path):
+    made = jobs(tmp_path / "a", "pull", [0.25, 0.75])
+    first = Here(lambda job, kind, said: job.label == "0.25" and kind == "epoch" and said["phase"] == "pull")
+    run_shared(made, 1, ignore, root=tmp_path / "a", run=first)
+    (start,) = (tmp_path / "a" / SHARED).glob("*/seed-0")
+    assert (start / "checkpoints").exists()  # one of its jobs is not done
+    second = Here()
+    run_shared(made[:1], 1, ignore, root=tmp_path / "a", run=second)
+    assert [left_by(job) for job in made] == alone(tmp_path / "b", "pull", [0.25, 0.75])
+    assert not set(first.epochs) & set(second.epochs)
+    assert not (start / "checkpoints").exists()
+
+
+def test_one_job_alone_or_a_method_without_a_trade_off_gets_no_common_start(tmp_path: Path):
+    lone = [*jobs(tmp_path, "si", [1.0]), *jobs(tmp_path, "lwf", [1.0])]
+    here = Here()
+    run_shared(lone, 1, ignore, root=tmp_path, run=here)
+    assert not (tmp_path / SHARED).exists()
+    other = replace(lone[0], method="finetune", options={"epochs": 1})
+    folders = [tmp_path / "x", tmp_path / "y"]
+    for folder in folders:
+        folder.mkdir()
+    run_shared([replace(other, folder=str(f)) for f in folders], 1, ignore, root=tmp_path, run=here)
+    assert not (tmp_path / SHARED).exists()
+
+
+def test_jobs_that_differ_in_more_share_with_their_like_only(tmp_path: Path):
+    made = [*jobs(tmp_path / "a", "si", [0.0, 1.0]), *jobs(tmp_path / "b", "si", [0.0, 1.0], lr=0.01)]
+    made += [replace(job, seed=1, folder=job.folder[:-1] + "1") for job in made[:2]]
+    for job in made:
+        Path(job.folder).mkdir(parents=True, exist_ok=True)
+    starts: list[Event] = []
+    run_shared(made, 1, ignore, root=tmp_path, starts=starts.append, run=Here())
+    begun = {(event.job.label, event.job.seed) for event in starts}
+    assert begun == {("si common start 1", 0), ("si common start 2", 0), ("si common start 1", 1)}
+
+
+def test_a_dropped_group_needs_no_common_start(tmp_path: Path):
+    made, here = jobs(tmp_path, "si", [0.0, 1.0]), Here()
+    run_shared(made, 1, ignore, root=tmp_path, dropped=lambda job: True, run=here)
+    assert not here.epochs
+
+
+def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = Here()
+    monkeypatch.setattr(import_module("engram.sweep"), "run_shared", partial(run_shared, run=here))
+    monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
+    out = tmp_path / "sweep"
+    given: dict[str, Any] = {**GIVEN, "options": OPTIONS["si"], "out": out}
+    labels: set[str] = set()
+    outcome = engram.sweep(
+        "si", {"c": [0.0, 1.0]}, **given, listener=lambda event: labels.add(event.job.label)
+    )
+    assert outcome.exit_code == 0
+    assert labels == {"c=0", "c=1", "si common start"}
+    assert len(here.epochs) == 3 + 2 * 6
+    trials = [Path(out, t["folder"], "seed-0") for t in outcome.sweep["trials"]]
+    expected = alone(tmp_path / "b", "si", [0.0, 1.0])
+    found = [timeless(json.loads((t / SEED_RESULT).read_text())) for t in trials]
+    assert [f | {"identity": ""} for f in found] == [entry for entry, _, _ in expected]
+    # One finished trial and two new values; then everything goes with --overwrite.
+    engram.sweep("si", {"c": [0.0, 1.0, 10.0, 100.0]}, **given, resume=True)
+    assert len(here.epochs) == 2 * (3 + 2 * 6)
+    assert (out / SHARED).is_dir()
+    (out / "sweep.json").write_text("no sweep")
+    engram.sweep("si", {"c": [1.0]}, **given, overwrite=True)
+    assert not (out / SHARED).exists()

@@ -125,6 +125,7 @@ _SI: dict[str, Any] = {
     "keep_omegas": False,
 }
 _ONLINE: dict[str, Any] = {"strength": 10.0, "fisher_samples": None}
+_IMM: dict[str, Any] = {"ratio": 0.4, "statistics": "merge"}
 _LWF: dict[str, Any] = {"strength": 1.0, "temperature": 2.0}
 _RESCL: dict[str, Any] = {
     **_FIT,
@@ -279,6 +280,28 @@ SMALL |= {
             "reestimate": False,
         },
     },
+    "l2sp": {
+        "adam": {**_TRAIN, "strength": 1.0, "head_strength": 0.0},
+        "stored": {**_TRAIN, **_STORED, "strength": 0.1, "head_strength": 0.5},
+    },
+    "imm-mean": {
+        "adam": {**_TRAIN, **_IMM, "l2": 0.1},
+        "stored": {**_TRAIN, **_STORED, **_IMM, "ratio": None, "l2": 1.0, "statistics": "recompute"},
+    },
+    "imm-mode": {
+        "adam": {**_TRAIN, **_IMM, "l2": 0.1, "fisher_samples": None},
+        "stored": {
+            **_TRAIN,
+            **_STORED,
+            **_IMM,
+            "ratio": None,
+            "l2": 1.0,
+            "statistics": "recompute",
+            "fisher_samples": 9,
+        },
+    },
+    "averaging": {"adam": {**_TRAIN, **_IMM}, "stored": {**_TRAIN, **_STORED, **_IMM, "ratio": None}},
+    "frozen": {"adam": _TRAIN, "stored": {**_TRAIN, **_STORED, "weight_decay": 0.01}},
     "hat": {
         "sgd": {**_FIT, **_HAT, "optimiser": "sgd", "lr": 0.05, "masks": "binary", "annealing": "paper"},
         "adam": {

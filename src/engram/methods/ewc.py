@@ -33,6 +33,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     named_parameters,
 )
 from engram.parts import penalty, training
@@ -69,6 +70,7 @@ class Ewc(Method):
 
     Config = EwcConfig
     config: EwcConfig
+    tradeoff = Tradeoff("strength", centre=1e4)
 
     def __init__(self, config: EwcConfig, context: Context) -> None:
         super().__init__(config, context)

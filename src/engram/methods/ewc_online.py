@@ -34,6 +34,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     named_parameters,
 )
 from engram.parts import penalty, training
@@ -76,6 +77,7 @@ class EwcOnline(Method):
 
     Config = EwcOnlineConfig
     config: EwcOnlineConfig
+    tradeoff = Tradeoff("strength", centre=1e4)
 
     def __init__(self, config: EwcOnlineConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -38,6 +38,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     Update,
     evaluating,
     named_parameters,
@@ -88,6 +89,7 @@ class Lwf(Method):
 
     Config = LwfConfig
     config: LwfConfig
+    tradeoff = Tradeoff("strength")
 
     def __init__(self, config: LwfConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -34,6 +34,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     named_parameters,
 )
 from engram.parts import penalty, training
@@ -66,6 +67,7 @@ class Mas(Method):
 
     Config = MasConfig
     config: MasConfig
+    tradeoff = Tradeoff("strength")
 
     def __init__(self, config: MasConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -12,8 +12,11 @@ from engram.methods.dgm import Dgm
 from engram.methods.ewc import Ewc
 from engram.methods.ewc_online import EwcOnline
 from engram.methods.finetune import Finetune
+from engram.methods.frozen import Frozen
 from engram.methods.hat import Hat
+from engram.methods.imm import Imm
 from engram.methods.joint import Joint
+from engram.methods.l2sp import L2sp
 from engram.methods.lwf import Lwf
 from engram.methods.mas import Mas
 from engram.methods.rescl import Rescl
@@ -74,6 +77,30 @@ METHODS: dict[str, Entry] = {
         Rescl,
         Rescl.Config(),
         "Residual Continual Learning: combine with the fine-tuned network, fold (Lee et al., AAAI 2020)",
+    ),
+    "l2sp": Entry(
+        L2sp, L2sp.Config(), "L2-SP: weights held near those of the task before (Li et al., ICML 2018)"
+    ),
+    "imm-mean": Entry(
+        Imm,
+        Imm.Config(merge="mean"),
+        "Incremental Moment Matching: old and new weights averaged (Lee et al., NIPS 2017)",
+        ("merge", "fisher_samples"),
+    ),
+    "imm-mode": Entry(
+        Imm,
+        Imm.Config(merge="mode"),
+        "Incremental Moment Matching: averaged by Fisher information (Lee et al., NIPS 2017)",
+        ("merge",),
+    ),
+    "averaging": Entry(
+        Imm,
+        Imm.Config(merge="mean", l2=0.0),
+        "plain average of the weights before and after a task: mean-IMM without L2 transfer",
+        ("merge", "l2", "fisher_samples"),
+    ),
+    "frozen": Entry(
+        Frozen, Frozen.Config(), "feature extraction: after the first task only new output rows learn"
     ),
     "hat": Entry(
         Hat,

@@ -39,6 +39,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     named_parameters,
 )
 from engram.parts import penalty, training
@@ -88,6 +89,7 @@ class Rwalk(Method):
 
     Config = RwalkConfig
     config: RwalkConfig
+    tradeoff = Tradeoff("strength", centre=10.0)
 
     def __init__(self, config: RwalkConfig, context: Context) -> None:
         super().__init__(config, context)

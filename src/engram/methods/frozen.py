@@ -1,14 +1,14 @@
 """Feature extraction: the trunk learns the first task and stays as it is; later tasks learn output rows alone.
 
-Source: "feature extraction" in Z. Li and D. Hoiem, "Learning without Forgetting", ECCV 2016, Sec. 2, who compare with
-it; the reference point without forgetting and without plasticity.
+Source: "feature extraction" in Z. Li and D. Hoiem, "Learning without Forgetting", ECCV 2016, who compare with it;
+the reference point without forgetting and without plasticity.
 
 From the second task on the trunk runs in evaluation mode: its weights and its running statistics do not move by a bit.
 With real heads nothing is forgotten, exactly. With one output layer (class-incremental, ``masked_head``) old rows stay
 and new rows learn; in scenario class they compete, so old tasks may still lose accuracy.
 
-Departures: the first task is learned like any other instead of being ImageNet; the new layer is linear, while the
-    paper also tries deeper ones. There is no domain scenario: later tasks have no rows of their own there.
+Departures: the first task is the stream's, learned from fresh weights, instead of a large network trained
+    beforehand; the new layer is linear. There is no domain scenario: later tasks have no rows of their own there.
 Cost: none beyond training; later tasks need no gradient of the trunk.
 """
 

@@ -1,8 +1,8 @@
 """Incremental Moment Matching: the network before a task and the one trained on it are merged into one.
 
 S.-W. Lee, J.-H. Kim, J. Jun, J.-W. Ha, B.-T. Zhang: "Overcoming catastrophic forgetting by incremental moment
-matching", NIPS 2017, arXiv 1703.08475 ("IMM"). Here: mean-IMM and mode-IMM (Sec. 3.1 and 3.2) with weight transfer and
-L2 transfer (Sec. 4.1 and 4.2). Of K networks with weights a_k, sum a_k = 1:
+matching", NIPS 2017, arXiv 1703.08475 ("IMM"). Here: mean-IMM and mode-IMM with weight transfer and L2
+transfer. Of K networks with weights a_k, sum a_k = 1:
 
     mean:  theta = sum_k a_k theta_k
     mode:  theta = (sum_k a_k F_k)^-1 sum_k a_k F_k theta_k,   element by element, F_k diagonal Fisher + 1e-8

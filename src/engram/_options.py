@@ -46,8 +46,15 @@ def options_of(config: Any, skip: Iterable[str] = ()) -> list[Option]:
 
 
 def argument_help(cls: type) -> dict[str, str]:
-    """The entries of the ``Args:`` section of a class's docstring, each on one line."""
-    doc = inspect.cleandoc(cls.__doc__ or "")
+    """The entries of the ``Args:`` sections of a class and of those it inherits options from, each on one line."""
+    helps: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        helps |= _own_argument_help(base.__doc__ or "")
+    return helps
+
+
+def _own_argument_help(docstring: str) -> dict[str, str]:
+    doc = inspect.cleandoc(docstring)
     found = re.search(r"^Args:\n(.*?)(?:\n\S|\Z)", doc, re.S | re.M)
     helps: dict[str, str] = {}
     if found is None:

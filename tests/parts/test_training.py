@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from engram._options import argument_help
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
 from engram.errors import ConfigError
@@ -17,6 +19,7 @@ from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.parts import training
 from engram.parts.tables import Scratch, Table
+from engram.parts.training import FitOptions
 from engram.protocols.evaluation import Protocol
 
 STEP = Step(0, "fit", 0, 1, 0, 1)
@@ -205,9 +208,22 @@ def test_a_masked_head_needs_task_labels_and_no_stored_samples() -> None:
 
 
 def test_inherited_options_are_documented() -> None:
-    doc = method("si").config.__doc__
-    for name in ("xi", "memory_share", "keep_optimiser"):
-        assert f"\n    {name}: " in doc
+    helps = argument_help(type(method("si").config))
+    assert set(helps) == {f.name for f in dataclasses.fields(method("si").config)}
+    assert helps["xi"] == "damping, xi in Eq. 5, in units of a squared parameter."
+    assert helps["momentum"] == "of sgd."
+
+
+def test_an_option_documented_anew_keeps_its_own_words() -> None:
+    class Slower(FitOptions):
+        """Options.
+
+        Args:
+            lr: of the slow part.
+        """
+
+    assert argument_help(Slower)["lr"] == "of the slow part."
+    assert argument_help(Slower)["momentum"] == "of sgd."
 
 
 def test_tables_pad_keep_order_and_hold_copies() -> None:

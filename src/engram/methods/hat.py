@@ -51,7 +51,7 @@ from engram.parts.training import FitOptions
 
 @dataclass(frozen=True)
 class HatConfig(FitOptions):
-    """Options of Hard Attention to the Task.
+    """Options of Hard Attention to the Task; plain sgd with 0.05, as the paper, where nothing else is chosen.
 
     Args:
         s_max: largest slope of the gates.
@@ -63,7 +63,6 @@ class HatConfig(FitOptions):
         compensate: make the embedding gradient independent of the slope.
         emb_clamp: bound on the absolute value of embeddings; None for none.
         clip_norm: bound on the norm of all gradients together; None for none.
-        optimiser, lr: the paper's plain sgd with 0.05.
     """
 
     optimiser: Literal["adam", "sgd"] = "sgd"

@@ -10,7 +10,6 @@ few stored samples of old classes mixed into single-head training) is the option
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -72,12 +71,6 @@ class FitOptions:
     keep_optimiser: bool = False
     later_epochs: int | None = None
     later_lr: float | None = None
-
-    def __init_subclass__(cls) -> None:
-        # Help is read from a class's own docstring: give it the inherited entries.
-        lines = inspect.cleandoc(cls.__mro__[1].__doc__ or "").partition("Args:\n")[2]
-        own = inspect.cleandoc(cls.__doc__ or "")
-        cls.__doc__ = f"{own}\n{lines}" if "Args:\n" in own else f"{own}\n\nArgs:\n{lines}"
 
     def __post_init__(self) -> None:
         check_types(self)

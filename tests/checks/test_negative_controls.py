@@ -5,6 +5,7 @@ Source: written for this test, 2026. Departures: none. Cost: none.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import types
@@ -30,6 +31,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    Tradeoff,
     Update,
     named_parameters,
 )
@@ -332,6 +334,69 @@ class Spy(Sound):
             self.net.head.parts[0].bias.add_(self.seen)  # type: ignore[operator, union-attr]
 
 
+@dataclass(frozen=True)
+class Weighted(Config):
+    """Options.
+
+    Args:
+        epochs: a task.
+        lr: learning rate.
+        weight: of the loss.
+    """
+
+    weight: float = 1.0
+
+
+class Hasty(Sound):
+    """Its option matters at the end of the first task."""
+
+    Config = Weighted  # type: ignore[assignment]
+    tradeoff = Tradeoff("weight")
+
+    def end_task(self, task: Task, data: Samples) -> None:
+        with torch.no_grad():
+            self.net.head.parts[0].bias.mul_(self.config.weight)  # type: ignore[operator, union-attr]
+
+
+class Early(Sound):
+    """Its option matters in the very phase that is declared free of it."""
+
+    Config = Weighted  # type: ignore[assignment]
+    tradeoff = Tradeoff("weight", after="fit")
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        weight = 1.0 if self.free(step) else self.config.weight
+        return {"ce": super().loss(batch, step)["ce"] * weight}
+
+    def free(self, step: Step) -> bool:
+        return step.task == 0
+
+
+class Patient(Early):
+    """Its option matters in a second phase of later tasks, as declared."""
+
+    def free(self, step: Step) -> bool:
+        return step.phase == "fit"
+
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        (fit,) = super().phases(task, n_samples)
+        return (fit,) if task.index == 0 else (fit, dataclasses.replace(fit, name="more"))
+
+
+class Loud(Sound):
+    """Learns the same whatever its option is, and measures something else."""
+
+    Config = Weighted  # type: ignore[assignment]
+    tradeoff = Tradeoff("weight", scale="linear")
+
+    def measures(self, step: Step) -> dict[str, Any]:
+        return {"weight": self.config.weight}
+
+
+class Misnamed(Sound):
+    tradeoff = Tradeoff("strength")
+
+
 CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
     "docstring_names_source_departures_cost": [(Undocumented, Config(), "names its paper or source")],
     "builds_from_defaults": [(Sound, NoDefault(2), "every option has a default")],
@@ -341,6 +406,12 @@ CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
     "resumed_run_is_the_same": [
         (Forgetful, Config(), "stopped after event 1 of 9 and resumed"),
         (Shapeless, Config(), "and resumed is the same"),
+    ],
+    "tradeoff_option_matters_after_its_fork_only": [
+        (Hasty, Weighted(), r"weight before the second task; found: 1\.0 and 0\.0 give other tensors"),
+        (Early, Weighted(), "weight before the end of phase 'fit'.*give other tensors"),
+        (Loud, Weighted(), r"records differ at tasks\[0\]"),
+        (Misnamed, Config(), "is an option of the method; found: 'strength'"),
     ],
     "losses_are_pure_and_finite": [
         (Impure, Config(), "changes no state.*changed: count"),
@@ -413,6 +484,10 @@ def test_every_check_has_a_control() -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_sound_method_passes(name: str) -> None:
     CHECKS[name](bench(Sound, Config()))
+
+
+def test_an_option_that_matters_where_it_says_passes() -> None:
+    CHECKS["tradeoff_option_matters_after_its_fork_only"](bench(Patient, Weighted()))
 
 
 def test_check_method_runs_all_checks_in_all_settings() -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
+from engram._fork import learn_start
 from engram.checks.bench import (
     Bench,
     Event,
@@ -215,6 +216,56 @@ def _stopped_at(bench: Bench, cuts: Collection[int], must: str, advice: str) -> 
             found = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise CheckFailure(f"{must}; found: {found}; {advice}.") from error
     bench.compare(trained, must, advice)
+
+
+@check
+def tradeoff_option_matters_after_its_fork_only(bench: Bench) -> None:
+    """Runs that differ in the declared trade-off option only are bit for bit the same up to the fork."""
+    tradeoff = bench.build().tradeoff
+    if tradeoff is None:
+        return
+    require(
+        hasattr(bench.spec.config, tradeoff.option),
+        "the trade-off option is an option of the method",
+        f"{tradeoff.option!r}",
+        "name the option by which old tasks are traded for new ones",
+    )
+    given = float(getattr(bench.spec.config, tradeoff.option) or 1.0)
+    values = (0.25, 0.75) if tradeoff.scale == "linear" else (given, 0.0, 10.0 * given)
+    tensors, rest = _up_to_the_fork(bench, tradeoff.option, values[0])
+    where = "the second task" if tradeoff.after is None else f"the end of phase {tradeoff.after!r}"
+    must = f"nothing depends on the trade-off option {tradeoff.option} before {where}"
+    for value in values[1:]:
+        others, other = _up_to_the_fork(bench, tradeoff.option, value)
+        names = differing(tensors, others)
+        require(
+            not names,
+            must,
+            f"{values[0]!r} and {value!r} give other tensors ({shown(names)})",
+            "let Tradeoff.after name the last phase of the second task that does not depend on it",
+        )
+        found = first_difference(rest, other)
+        require(not found, must, f"records differ at {found}", "record what does not depend on it before")
+
+
+def _up_to_the_fork(bench: Bench, option: str, value: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A run's tensors, those of optimisers included, and the rest of its state without times, at the fork."""
+    spec = dataclasses.replace(bench.spec, config=dataclasses.replace(bench.spec.config, **{option: value}))
+    session = dataclasses.replace(bench, spec=spec).session()
+    learn_start(session)
+    tensors = copied(session.method.state_dict())
+    for player, by_name in session.state.optimisers.items():
+        for name, entries in by_name.items():
+            tensors |= {f"optimiser {player}/{name}/{k}": v.clone() for k, v in entries.items()}
+    tasks = [{k: v for k, v in task.items() if k != "seconds"} for task in session.record["tasks"]]
+    rest = {
+        "cursor": vars(session.state.cursor),
+        "structure": session.method.structure(),
+        "rows": session.record["rows"],
+        "tasks": tasks,
+        "phases": session.phases,
+    }
+    return tensors, json.loads(json.dumps(rest))
 
 
 # Losses and updates -------------------------------------------------------------------------------

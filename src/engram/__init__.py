@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from engram.streams import rotated as rotated
     from engram.streams import sequence as sequence
     from engram.sweep import sweep as sweep
+    from engram.tradeoff import tradeoff as tradeoff
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOMES = {
     "run": "engram.run",
     "compare": "engram.compare",
     "sweep": "engram.sweep",
+    "tradeoff": "engram.tradeoff",
     "method": "engram.methods.registry",
     "write_report": "engram.report",
     "DataSettings": "engram.settings",

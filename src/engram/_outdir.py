@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engram.errors import ConfigError, EngramError
-from engram.results import RESULT_FILE, SWEEP_FILE, find_results, read_result
+from engram.results import RESULT_FILE, SWEEP_FILE, TRADEOFF_FILE, find_results, read_result
 
 CONFIG_FILE = "config.yaml"
 CONFIG_HEAD = "# Resolved settings."
@@ -83,8 +83,9 @@ def check_neighbours(root: Path, folders: set[Path], identity: Mapping[str, Any]
     Raises:
         ConfigError: they are of other data, or the folder itself holds a run.
     """
-    if (root / SWEEP_FILE).exists():
-        raise ConfigError(f"{root} must hold no sweep, it holds one: give another --out.")
+    for name, what in ((SWEEP_FILE, "sweep"), (TRADEOFF_FILE, "trade-off")):
+        if (root / name).exists():
+            raise ConfigError(f"{root} must hold no {what}, it holds one: give another --out.")
     if (root / RESULT_FILE).exists() and root not in folders:
         raise ConfigError(f"{root} must be the folder of a comparison, it holds a run: give another --out.")
     if not any(root.glob(f"*/{RESULT_FILE}")):

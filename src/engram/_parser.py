@@ -106,6 +106,32 @@ def _plain_options(run: bool) -> list[Option]:
     ]
 
 
+def _tradeoff_options() -> list[Option]:
+    """Options of `engram tradeoff` beside those of `engram compare`."""
+    from engram._tradeoff_plan import POINTS, WIDEN
+
+    grid = "METHOD.option=v1,v2,... gives the values of a curve, at least three. Repeat for other methods."
+    return [
+        Option(
+            "source", str | None, None, "Data of the first task, such as mnist:0-4; by default the recipe's."
+        ),
+        Option(
+            "target",
+            str | None,
+            None,
+            "Data of the second task, such as mnist_m:5-9; by default the recipe's.",
+        ),
+        Option("points", int, POINTS, "Values of a logarithmic grid over four decades."),
+        Option(
+            "widen", int, WIDEN, "Most decades added to a grid at an end that is not saturated; 0 for none."
+        ),
+        Option("over", list[str], [], grid),
+        Option(
+            "required", list[float], [], "Further required target accuracies in percent, such as 97.5 98."
+        ),
+    ]
+
+
 def _sweep_options() -> list[Option]:
     """Options of `engram sweep` beside those of `engram run`."""
     from engram._sweep_plan import Engine
@@ -133,6 +159,9 @@ def _sweep_options() -> list[Option]:
     ]
 
 
+# Of the data options, what a trade-off decides: two data sets with task labels, measured after the last epoch.
+DECIDED = ("data", "scenario", "tasks", "groups", "class_order", "selection", "domain", "max_angle", "angles")
+
 FLAGS = {
     "resume": "Continue what --out holds; finished seeds are not repeated.",
     "overwrite": "Replace what --out holds of these methods.",
@@ -143,10 +172,10 @@ FLAGS = {
 
 
 def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser:
-    """The parser of ``engram run METHOD``, ``engram compare METHOD ...`` or ``engram sweep METHOD``.
+    """The parser of ``engram run METHOD``, ``compare METHOD ...``, ``sweep METHOD`` or ``tradeoff METHOD ...``.
 
     Args:
-        command: run, compare or sweep.
+        command: run, compare, sweep or tradeoff.
         methods: base names, each once; their options are included.
         recipe: gives defaults.
     """
@@ -163,25 +192,32 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
     for option in _plain_options(command == "run"):
         if option.name == "seeds":
             p.note("seeds", option)
-            general.add_argument("--seeds", nargs="+", type=int, default=[0], help=option.help)
-        elif option.name == "device" and command == "sweep":
+            some = [0, 1, 2] if command == "tradeoff" else [0]
+            general.add_argument("--seeds", nargs="+", type=int, default=some, help=option.help)
+        elif option.name == "device" and command in ("sweep", "tradeoff"):
             text = "cpu or cuda; auto is cuda where there is an accelerator."
             p.option(general, "device", Option("device", str, "auto", text))
         else:
             p.option(general, option.name, option)
-    for option in _sweep_options() if command == "sweep" else []:
+    more = {"sweep": _sweep_options, "tradeoff": _tradeoff_options}.get(command)
+    for option in more() if more else []:
         if option.name == "over":
             p.note("over", option)
             general.add_argument("--over", action="append", metavar="NAME=VALUES", help=option.help)
+        elif option.name == "required":
+            p.note("required", option)
+            general.add_argument("--required", nargs="+", type=float, default=[], help=option.help)
         else:
             p.option(general, option.name, option)
     for name, text in FLAGS.items():
+        if name == "alone" and command == "tradeoff":
+            continue
         p.note(name, Option(name, bool, False, text))
         general.add_argument(f"--{name}", action="store_true", help=text)
     data = p.add_argument_group("data")
-    given: Mapping[str, Any] = {"valid_fraction": VALID_FRACTION} if command == "sweep" else {}
+    given: Mapping[str, Any] = {"valid_fraction": VALID_FRACTION} if more else {}
     given = {**given, **(recipe.data if recipe else {})}
-    for option in options_of(DataSettings()):
+    for option in options_of(DataSettings(), skip=DECIDED if command == "tradeoff" else ()):
         p.option(data, option.name, _default(option, given))
     networks = p.add_argument_group("network")
     text = (

@@ -1,4 +1,4 @@
-"""The command line: ``engram run``, ``compare``, ``sweep``, ``report`` and ``list``.
+"""The command line: ``engram run``, ``compare``, ``sweep``, ``tradeoff``, ``report`` and ``list``.
 
 Exit status: 0 all fine; 1 a worker died; 2 something the user can act on, said in one line; 130 interrupted.
 """
@@ -35,6 +35,7 @@ commands:
   run METHOD [options]             learn a stream of tasks with one method
   compare METHOD METHOD [options]  with several methods, side by side; NAME:option=value is a variant
   sweep METHOD --over NAME=v1,v2   with several values of an option, and choose one on validation data
+  tradeoff METHOD METHOD [options] source against target accuracy over each method's own option
   report DIR                       draw figures and report.html of a folder of results again
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 
@@ -47,8 +48,9 @@ examples:
   engram compare dgmw dgmw:solver=shared --data digits --out solvers
   engram run dgmw --data digits --dgmw.epochs 50 --out runs/try --resume
   engram sweep si --over c=0.01,0.1,1,10 --data digits --tasks 5 --seeds 0 1 2 --out runs/si
+  engram tradeoff lwf ewc frozen --source mnist:0-4 --target mnist:5-9 --out runs/curves
 """
-COMMANDS = ("run", "compare", "sweep", "report", "list")
+COMMANDS = ("run", "compare", "sweep", "tradeoff", "report", "list")
 
 # What the library calls an argument, where that differs from the command line's option; and where a message
 # begins with a name, that is the option's.
@@ -66,6 +68,7 @@ FLAG_OF = {
 PLAIN = [
     *("tasks", "groups", "angles", "scenario", "selection", "domain", "data", "network", "seeds"),
     *("device", "jobs", "out", "over", "engine", "trials", "address"),
+    *("source", "target", "points", "widen", "required"),
 ]
 
 
@@ -133,6 +136,10 @@ def _dispatch(argv: list[str]) -> int:
         from engram._sweep_cli import main as sweep
 
         return sweep(rest)
+    if command == "tradeoff":
+        from engram._tradeoff_cli import main as tradeoff
+
+        return tradeoff(rest)
     return _learn(command, rest)
 
 
@@ -149,10 +156,14 @@ def _report(rest: list[str]) -> int:
         return 0
     (folder,) = _one("report", "DIR", rest)
     from engram.report import write_report
-    from engram.results import SWEEP_FILE, find_results
+    from engram.results import SWEEP_FILE, TRADEOFF_FILE, find_results
 
     page = write_report(folder)
-    if (Path(folder) / SWEEP_FILE).exists():
+    if (Path(folder) / TRADEOFF_FILE).exists():
+        from engram._tradeoff_cli import print_tradeoff
+
+        print_tradeoff(Path(folder))
+    elif (Path(folder) / SWEEP_FILE).exists():
         from engram._sweep_cli import print_sweep
 
         print_sweep(Path(folder))

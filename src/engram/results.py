@@ -35,6 +35,7 @@ __all__ = [
 
 SCHEMA = 1
 RESULT_FILE, SWEEP_FILE, TRIALS = "results.json", "sweep.json", "trials"
+TRADEOFF_FILE = "tradeoff.json"
 STATUSES = ("done", "failed", "unfinished")
 
 Result = dict[str, Any]

@@ -1,7 +1,7 @@
 """Two measures of a trade-off curve that do not depend on the scale of the option that was varied.
 
-J. Lee, D. Joo, H. G. Hong, J. Kim: "Residual Continual Learning", AAAI 2020, arXiv 2002.06774: methods differ in how one
-option of theirs trades the source task for the target task, so curves are compared, not single settings.
+J. Lee, D. Joo, H. G. Hong, J. Kim: "Residual Continual Learning", AAAI 2020, arXiv 2002.06774: methods differ in how
+one option of theirs trades the source task for the target task, so curves are compared, not single settings.
 
 A curve is the points of one method, one for each value of its option: accuracy on the source task and on the target
 task after both were learned, a value a seed. Headline numbers are taken from the curve averaged over seeds:
@@ -13,7 +13,7 @@ task after both were learned, a value a seed. Headline numbers are taken from th
 Both are linear combinations of points. With that selection fixed each seed has a value of its own, the mean of which
 is the headline; the interval is of these. It leaves out the doubt about the selection.
 
-Departures: which values of the option are tried, which tau, and the intervals are ours; the paper's are not known to us.
+Departures: which values of the option are tried, which tau, and the intervals are ours; the paper's are not known.
 Cost: a sort of the points. Accuracies may be fractions or percentages, all in the same unit, except where a distance of
 points is named: those take fractions.
 """

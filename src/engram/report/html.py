@@ -8,6 +8,7 @@ from typing import Any
 
 from engram.report._words import scenario_words, setting_words, spread_words, task_names
 from engram.report.figures_sweep import chosen_words, sweep_table
+from engram.report.figures_tradeoff import measures_table, points_table
 from engram.report.gallery import Picture, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
 
@@ -23,6 +24,8 @@ def render(
     sweep: Mapping[str, Any] | None = None,
     sweep_pictures: Sequence[Picture] = (),
     analyses: Sequence[Picture] = (),
+    tradeoff: Mapping[str, Any] | None = None,
+    tradeoff_pictures: Sequence[Picture] = (),
 ) -> str:
     """The page as a string, a pure function of its arguments.
 
@@ -33,6 +36,8 @@ def render(
         sweep: content of ``sweep.json`` where the results are trials; the page shows the chosen one in full.
         sweep_pictures: figures of the sweep.
         analyses: figures of the analyses that the data allow.
+        tradeoff: content of ``tradeoff.json`` where the results are points of its curves.
+        tradeoff_pictures: figures of the trade-off.
     Returns:
         HTML with images as data URIs, no script, and no reference to anything outside.
     """
@@ -57,8 +62,11 @@ def render(
     ]
     return environment.from_string(template).render(
         title=setting_words(results),
-        kind=_kind(results, sweep),
+        kind=_kind(results, sweep, tradeoff),
         sweep=None if sweep is None else (sweep_table(sweep), chosen_words(sweep), sweep_pictures),
+        tradeoff=None
+        if tradeoff is None
+        else (measures_table(tradeoff), points_table(tradeoff), tradeoff_pictures),
         tiles=_tiles(results),
         headline=headline_table(results),
         spread=spread_words(results),
@@ -73,7 +81,11 @@ def render(
     )
 
 
-def _kind(results: Sequence[Result], sweep: Mapping[str, Any] | None) -> str:
+def _kind(
+    results: Sequence[Result], sweep: Mapping[str, Any] | None, tradeoff: Mapping[str, Any] | None
+) -> str:
+    if tradeoff is not None:
+        return f"Trade-off between {tradeoff['source']} and {tradeoff['target']}"
     if sweep is not None:
         return f"Sweep of {sweep['method']} over {', '.join(sweep['over'])}"
     return "Comparison" if len(results) > 1 else f"Run of {results[0]['label']}"

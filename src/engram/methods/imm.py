@@ -14,10 +14,10 @@ merged with the trunk. ``averaging`` is mean-IMM without L2 transfer: a straight
 
 Departures: the next task starts from the merged network and the L2 transfer pulls towards it, instead of the previous
     task's own network, so the unmerged one is not kept. Drop-transfer is not here. The Fisher information is per sample
-    with sampled labels, of each network before it is merged; the released code squares means over batches of 1000. The
-    paper has no batch normalisation: scale and offset are merged like weights; running statistics as in mean-IMM
-    whichever the merge, or taken anew on the new task's data (``statistics``). Epoch by epoch the network not yet
-    merged is measured.
+    with sampled labels, of each network before it is merged; the released code squares means over batches of 1000. What
+    the paper does with batch normalisation is not known to us: scale and offset are merged like weights; running
+    statistics as in mean-IMM whichever the merge, or taken anew on the new task's data (``statistics``). Epoch by epoch
+    the network not yet merged is measured.
 Cost: a copy of the network while a task is learned; mode-IMM also a tensor a parameter, and one pass over the task's
     data at its end.
 

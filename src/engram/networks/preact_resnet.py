@@ -7,10 +7,10 @@ unit of a stage halves height and width. Convolutions start at He et al. (ICCV 2
 network family of Lee et al., "Residual Continual Learning" (AAAI 2020); their depth is not known to us.
 
 Departures: where a unit changes size or channels, its 1x1 projection reads the unit's input x, so that every shortcut
-is one linear layer or none; `KaimingHe/resnet-1k-layers` projects what comes out of the first BN and ReLU. Images become
-(pixel - 0.5) / 0.5 rather than being standardised by channel: all tasks of a stream share the range. Without
-normalisation convolutions have biases, and the second one of a unit starts at 0, so that a unit starts as its shortcut
-and depth does not blow the signal up.
+is one linear layer or none; the released `KaimingHe/resnet-1k-layers` projects what comes out of the first BN and ReLU.
+Images become (pixel - 0.5) / 0.5 rather than being standardised by channel: all tasks of a stream share the range.
+Without normalisation convolutions have biases, and the second one of a unit starts at 0, so that a unit starts as its
+shortcut and depth does not blow the signal up.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from engram.methods import ewc_online
 from engram.methods.base import Context, Step
 from engram.methods.registry import method
 from engram.networks import Mlp
+from engram.parts import task_fisher
 from engram.parts.tables import Scratch, Table
 from engram.parts.transfer import add_pull, hold, pull
 from engram.protocols.evaluation import Protocol
@@ -88,7 +89,7 @@ def learn(name: str, scenario: str, **options: Any) -> dict[str, Tensor]:
 def test_it_is_ewc_with_a_fisher_information_of_one(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the Fisher information of the latest task alone: gamma multiplies the older ones away."""
     monkeypatch.setattr(
-        ewc_online, "diagonal_fisher", lambda m, p, *a, **k: {n: torch.ones_like(v) for n, v in p.items()}
+        task_fisher, "diagonal_fisher", lambda m, p, *a, **k: {n: torch.ones_like(v) for n, v in p.items()}
     )
     penalties = learn("l2sp", scenario, strength=0.5)
 

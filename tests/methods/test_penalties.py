@@ -15,11 +15,12 @@ from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
 from engram.errors import ConfigError
 from engram.loop import LoopState, train_task
-from engram.methods import ewc, ewc_online, mas
+from engram.methods import mas
 from engram.methods.base import Context, Method, Step
 from engram.methods.registry import METHODS, method
 from engram.methods.rwalk import scaled
 from engram.networks import Dcgan8, Mlp
+from engram.parts import task_fisher
 from engram.parts.penalty import add_gradient, quadratic
 from engram.parts.tables import Scratch, Table
 from engram.protocols.evaluation import Protocol
@@ -38,8 +39,7 @@ def ones(*args: Any, **more: Any) -> dict[str, Tensor]:
 
 @pytest.fixture
 def _known_importance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ewc, "diagonal_fisher", ones)
-    monkeypatch.setattr(ewc_online, "diagonal_fisher", ones)
+    monkeypatch.setattr(task_fisher, "diagonal_fisher", ones)
     monkeypatch.setattr(mas, "output_sensitivity", ones)
 
 
@@ -89,7 +89,7 @@ def test_conventions_of_strength(name: str, factor: float) -> None:
 
 def test_online_normalisation_divides_by_the_largest_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        ewc_online,
+        task_fisher,
         "diagonal_fisher",
         lambda m, p, *a, **k: {n: torch.full_like(v, 4.0) for n, v in p.items()},
     )

@@ -5,9 +5,8 @@ J. Kirkpatrick et al.: "Overcoming catastrophic forgetting in neural networks", 
 ``ewc-online``.
 
 Departures: none in the equations; the paper does not say which Fisher information it takes. Ours is per
-    sample, in
-evaluation mode, with labels drawn from the model's own prediction (``fisher_labels``). Rows of a growing
-output layer enter the old penalties with zero importance. Normalisation's scale and offset take part like
+sample, in evaluation mode, with labels drawn from the model's own prediction (``fisher_labels``). Rows of a
+growing output layer enter the old penalties with zero importance. Normalisation's scale and offset take part like
 other weights; its running statistics are no parameters and are not held. Cost: two tensors a parameter and
 *task* (Fisher information and anchor), one pass over the task's data at its end.
 
@@ -22,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram import seeds
 from engram.methods.base import (
     Batch,
     Context,
@@ -37,9 +35,10 @@ from engram.methods.base import (
     named_parameters,
 )
 from engram.parts import penalty, training
-from engram.parts.fisher import Labels, diagonal_fisher
+from engram.parts.fisher import Labels
 from engram.parts.options import check_at_least, check_positive
 from engram.parts.tables import Scratch, Table
+from engram.parts.task_fisher import task_fisher
 from engram.parts.training import TrainOptions
 
 
@@ -117,23 +116,13 @@ class Ewc(Method):
 
     def end_task(self, task: Task, data: Samples) -> None:
         c = self.config
-        g = seeds.generator(self.context.seed, "fisher", task.index)
-        seen = training.some_of(data, c.fisher_samples, g)
         own = training.taking_part(self, self.net, task)
-        # F of Eq. 3 at theta*, over the task's samples and its active labels.
-        found = diagonal_fisher(
-            self.net,
-            {n.removeprefix("net."): p for n, p in own.items()},
-            seen.x,
-            task.active,
-            labels=c.fisher_labels,
-            y=seen.y - task.active[0],
-            generator=g,
-            transform=self.context.network.normalise,
-        )
         fisher, anchor = Table(), Table()
+        found = task_fisher(
+            self.net, own, task, data, self.context, labels=c.fisher_labels, n_samples=c.fisher_samples
+        )
         for name, value in found.items():
-            fisher.put(f"net.{name}", value)
+            fisher.put(name, value)
         anchor.pad(own, "value")
         self.fishers.append(fisher)
         self.anchors.append(anchor)

@@ -6,9 +6,8 @@ J. Schwarz et al.: "Progress & Compress: A scalable framework for continual lear
 consolidation", PNAS 115(11), 2018, arXiv 1712.03847.
 
 Departures: the Fisher information is per sample, in evaluation mode, with labels drawn from the model's own
-    prediction
-(``fisher_labels``); its normalisation, for which the paper gives no rule, is off unless asked for. Rows of a
-growing output layer enter with zero importance. Normalisation's scale and offset take part like other
+prediction (``fisher_labels``); its normalisation, for which the paper gives no rule, is off unless asked for.
+Rows of a growing output layer enter with zero importance. Normalisation's scale and offset take part like other
 weights; its running statistics are no parameters and are not held. Cost: two tensors a parameter, one pass
 over the task's data at its end; nothing grows with the number of tasks.
 
@@ -23,7 +22,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from engram import seeds
 from engram.methods.base import (
     Batch,
     Context,
@@ -38,9 +36,10 @@ from engram.methods.base import (
     named_parameters,
 )
 from engram.parts import penalty, training
-from engram.parts.fisher import Labels, diagonal_fisher
+from engram.parts.fisher import Labels
 from engram.parts.options import check_at_least, check_fraction, check_positive
 from engram.parts.tables import Scratch, Table
+from engram.parts.task_fisher import task_fisher
 from engram.parts.training import TrainOptions
 
 
@@ -124,19 +123,9 @@ class EwcOnline(Method):
     @torch.no_grad()
     def end_task(self, task: Task, data: Samples) -> None:
         c = self.config
-        g = seeds.generator(self.context.seed, "fisher", task.index)
-        seen = training.some_of(data, c.fisher_samples, g)
         own = training.taking_part(self, self.net, task)
-        # F of the task at theta*, over its samples and active labels.
-        found = diagonal_fisher(
-            self.net,
-            {n.removeprefix("net."): p for n, p in own.items()},
-            seen.x,
-            task.active,
-            labels=c.fisher_labels,
-            y=seen.y - task.active[0],
-            generator=g,
-            transform=self.context.network.normalise,
+        found = task_fisher(
+            self.net, own, task, data, self.context, labels=c.fisher_labels, n_samples=c.fisher_samples
         )
         top = 1.0
         if c.normalise == "max":
@@ -145,7 +134,7 @@ class EwcOnline(Method):
         for value in self.fisher.values():
             value.mul_(c.gamma)
         for name, value in found.items():
-            self.fisher[f"net.{name}"].add_(value, alpha=1.0 / top)
+            self.fisher[name].add_(value, alpha=1.0 / top)
         self.anchor.copy_from(named_parameters(self))
         self.n_learned += 1
         training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)

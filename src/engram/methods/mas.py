@@ -5,9 +5,8 @@ R. Aljundi et al.: "Memory Aware Synapses: Learning what (not) to forget", ECCV 
 the importance.
 
 Departures: absolute values are taken of single samples' gradients, as the paper writes it; the released code
-    takes
-them of a batch's sum, where samples cancel. Importances of tasks are added up, as in the released code. f are
-the logits of the task's active labels. Rows of a growing output layer enter with zero importance.
+takes them of a batch's sum, where samples cancel. Importances of tasks are added up, as in the released code.
+f are the logits of the task's active labels. Rows of a growing output layer enter with zero importance.
 Normalisation's scale and offset take part like other weights; its running statistics are no parameters and
 are not held. Cost: two tensors a parameter, one pass over the task's data at its end; nothing grows with the
 number of tasks.

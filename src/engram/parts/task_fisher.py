@@ -1,0 +1,51 @@
+"""Fisher information of a task that ends, as the methods of Elastic Weight Consolidation take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from engram import seeds
+from engram.methods.base import Context, Samples, Task
+from engram.parts.classifier import Classifier
+from engram.parts.fisher import Labels, diagonal_fisher
+from engram.parts.training import some_of
+
+
+def task_fisher(
+    net: Classifier,
+    parameters: Mapping[str, Tensor],
+    task: Task,
+    data: Samples,
+    context: Context,
+    *,
+    labels: Labels = "sampled",
+    n_samples: int | None = None,
+) -> dict[str, Tensor]:
+    """F of Eq. 3 in Kirkpatrick et al. (PNAS 2017) at the present weights, over samples and active labels of the task.
+
+    Args:
+        net: the method's ``net``.
+        parameters: those wanted, by their names in the method (``net.``...), each [*].
+        task: its active labels are the softmax.
+        data: its training samples.
+        context: gives the network's range of pixels, and the seed of the draws.
+        labels: see :func:`engram.parts.fisher.diagonal_fisher`.
+        n_samples: of ``data``, drawn at random; None for all.
+    Returns:
+        By the names of ``parameters``, each [*], in nats^2 per squared unit of the parameter.
+    """
+    g = seeds.generator(context.seed, "fisher", task.index)
+    seen = some_of(data, n_samples, g)
+    found = diagonal_fisher(
+        net,
+        {name.removeprefix("net."): p for name, p in parameters.items()},
+        seen.x,
+        task.active,
+        labels=labels,
+        y=seen.y - task.active[0],
+        generator=g,
+        transform=context.network.normalise,
+    )
+    return {f"net.{name}": value for name, value in found.items()}

@@ -183,9 +183,9 @@ class Progress:
             row.phase, row.epoch, row.n_epochs, row.losses = "", 0, 0, {}
             if self._live is None or row.done == row.n_tasks:
                 took = sum(row.seconds) if row.done == row.n_tasks else said["seconds"]
-                what = (
-                    f"{row.n_tasks} tasks" if row.done == row.n_tasks else f"task {row.done} of {row.n_tasks}"
-                )
+                what = f"task {row.done} of {row.n_tasks}"
+                if row.done == row.n_tasks:
+                    what = "1 task" if row.n_tasks == 1 else f"{row.n_tasks} tasks"
                 return f"{name}: {what} in {duration(took)}, average accuracy {100 * row.accuracy:.1f} %"
         elif kind == "done":
             row.status = "done"

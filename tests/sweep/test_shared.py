@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -401,3 +404,31 @@ def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     (out / "sweep.json").write_text("no sweep")
     engram.sweep("si", {"c": [1.0]}, **given, overwrite=True)
     assert not (out / SHARED).exists()
+
+
+@pytest.mark.slow
+def test_processes_wait_for_their_common_start_and_outlive_it(tmp_path: Path):
+    def both(root: Path, make: Any) -> list[Any]:
+        return [*make(root, "si", [0.0, 1.0], epochs=30), *make(root, "lwf", [2.0])]
+
+    made = both(tmp_path / "a", jobs)
+    kinds: list[tuple[str, str]] = []
+    pids: list[int] = []
+
+    def kill(event: Event) -> None:
+        kinds.append((event.job.label, event.kind))
+        if event.kind == "spawn":
+            pids.append(event.data["pid"])
+        if event.kind == "epoch":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGKILL)
+
+    run_shared(
+        made, 2, lambda event: kinds.append((event.job.label, event.kind)), root=tmp_path / "a", starts=kill
+    )
+    assert ("si common start", "failed") in kinds
+    spawned = [label for label, kind in kinds if kind == "spawn"]
+    assert set(spawned[:2]) == {"si common start", "2.0"}  # lwf does not wait
+    assert kinds.index(("si common start", "failed")) < kinds.index(("0.0", "spawn"))
+    assert not [kind for label, kind in kinds if kind == "failed" and "common" not in label]
+    assert [left_by(job) for job in made] == both(tmp_path / "b", alone)

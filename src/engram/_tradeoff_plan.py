@@ -66,10 +66,11 @@ class Member:
     @property
     def epochs(self) -> int:
         """About how many epochs a run has: a guess, for the order of starts."""
-        whole = {k: v for k, v in self.options.items() if isinstance(v, int)}
-        first = whole.get("epochs", 1)
-        more = sum(v for k, v in whole.items() if k.endswith("_epochs") and k != "later_epochs")
-        return int(first + whole.get("later_epochs", first) + more)
+        given = self.options
+        first = given.get("epochs") or 1
+        later = given.get("later_epochs") or first
+        more = [v for k, v in given.items() if k.endswith("_epochs") and k != "later_epochs"]
+        return int(first + later + sum(later if v is None else v for v in more))
 
     def wider(self, tried: Sequence[float], widen: int, *, stable: bool) -> list[float]:
         """One further decade at an end of a logarithmic grid, as dense as the grid; nothing beyond ``widen`` decades.

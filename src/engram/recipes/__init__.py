@@ -8,6 +8,7 @@ Cost of a recipe is its schedule; `engram list` shows them all.
 from __future__ import annotations
 
 from engram.recipes import dgm as dgm
+from engram.recipes import rescl as rescl
 from engram.recipes import si as si
 from engram.recipes._book import DEFAULT_FOR_DATA, RECIPES, Recipe, recipe
 

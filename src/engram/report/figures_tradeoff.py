@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram._over import shown
 from engram.protocols.metrics import Summary
 from engram.report._style import GRID, MUTED, WIDTH, line_style, new_figure, place_legend, save, styled
 from engram.report._words import MISSING, mean_pm
@@ -40,7 +41,7 @@ def tradeoff_figure(tradeoff: Tradeoff, *, near: bool = False) -> Figure:
         f"{tradeoff['source']} (source), then {tradeoff['target']} (target), task labels given; test images; "
     )
     note += f"mean over {n} seeds, bars: 95 % Student-t intervals. " if n > 1 else "1 seed, no interval. "
-    note += "Lines join the Pareto-optimal points; hollow points are beaten in both accuracies. "
+    note += "Lines join the Pareto-optimal points; hollow points are beaten by another setting. "
     note += "Dotted: required target accuracies. "
     if tradeoff["source_network"]:
         note += "Dashed: the source network before the target is learned."
@@ -108,9 +109,10 @@ def _zoom(axes: Axes, tradeoff: Tradeoff, drawn: Sequence[tuple[float, float]]) 
 def _guides(axes: Axes, tradeoff: Tradeoff) -> None:
     """Required target accuracies, and the source network."""
     low, high = axes.get_xlim()
+    axes.set_xlim(low, min(high, 100.8))
     for tau in tradeoff["taus"]:
         if low <= 100 * tau["tau"] <= high:
-            axes.axvline(100 * tau["tau"], color=MUTED, linestyle=":", linewidth=0.9, alpha=0.8, zorder=1)
+            axes.axvline(100 * tau["tau"], color=MUTED, linestyle=":", linewidth=0.9, alpha=0.6, zorder=1)
     if tradeoff["source_network"]:
         level = 100 * tradeoff["source_network"]["mean"]
         bottom, top = axes.get_ylim()
@@ -128,7 +130,7 @@ def tradeoff_pictures(tradeoff: Tradeoff, folder: Path) -> list[Picture]:
     measured = [m for m in tradeoff["methods"] if m["m1"]]
     if not measured:
         return []
-    said = "; ".join(f"{m['label']}: M1 {mean_pm(m['m1'], scale=100)} at {_where(m['m1'])}" for m in measured)
+    said = "; ".join(f"{_named(m)}: M1 {mean_pm(m['m1'], scale=100)} at {_where(m['m1'])}" for m in measured)
     alt = f"Source accuracy against target accuracy, a curve a method. In %: {said}."
     caption = "A curve further to the top right is better at every required accuracy that it spans."
     out = [Picture("tradeoff", alt, caption, save(tradeoff_figure(tradeoff), folder / "tradeoff"))]
@@ -171,7 +173,7 @@ def measures_table(tradeoff: Tradeoff) -> Table:
         )
     rows = tuple(
         (
-            str(m["label"]),
+            _named(m),
             mean_pm(m["m1"], scale=100),
             _where(m["m1"]),
             mean_pm(m["m1_valid"], scale=100),
@@ -223,10 +225,15 @@ def _pm(values: Sequence[float]) -> str:
 
 
 def _where(measure: Mapping[str, Any] | None) -> str:
-    """The setting of a measure; the one point of a method without an option needs no name."""
+    """The value of the option at a measure; the one point of a method without an option has none."""
     if measure is None or measure["at"][0]["value"] is None:
         return MISSING
-    return str(measure["at"][0]["name"])
+    return shown(measure["at"][0]["value"])
+
+
+def _named(m: Mapping[str, Any]) -> str:
+    """A method and what its curve varies."""
+    return f"{m['label']} ({m['option']})" if m["option"] else str(m["label"])
 
 
 def _m2_cell(row: Mapping[str, Any]) -> str:

@@ -269,7 +269,8 @@ def test_only_the_networks_own_modes_decide_on_statistics() -> None:
     combiner(source, target, images())
     assert all(torch.equal(v, before[0][k]) for k, v in source.state_dict().items())
     moved = [k for k, v in target.state_dict().items() if not torch.equal(v, before[1][k])]
-    assert moved and all("running" in k or "tracked" in k for k in moved)
+    assert moved
+    assert all("running" in k or "tracked" in k for k in moved)
 
 
 # Where stretches begin and end ----------------------------------------------------------------------------------
@@ -339,7 +340,8 @@ def test_reestimated_statistics_are_the_mean_over_batches() -> None:
     norm = norms_of(net)[0]
     torch.testing.assert_close(norm.running_mean, sum(h.mean(1) for h in halves) / 2)
     torch.testing.assert_close(norm.running_var, sum(h.var(1) for h in halves) / 2)
-    assert norm.momentum == 0.1 and all(m.training for m in net.modules())
+    assert norm.momentum == 0.1
+    assert all(m.training for m in net.modules())
 
 
 # Bad input ------------------------------------------------------------------------------------------------------
@@ -406,7 +408,8 @@ def test_what_cannot_be_combined_is_named(make: Any, said: str) -> None:
     net = make()
     with pytest.raises(ConfigError) as error:
         Combiner(net, net)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_networks_of_different_shape_are_named() -> None:

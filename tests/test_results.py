@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,8 +163,9 @@ def test_comparable() -> None:
     b["protocol"]["reads"] = "all"
     b["seeds"] = b["seeds"][:2]
     b["device"]["class"] = "cuda"
-    b["config"]["method"]["epochs"] = 1
     for seed in b["seeds"]:
+        for task in seed["tasks"]:
+            task["phases"] = task["phases"][:1]
         seed["stored_real_samples"] = 10
         seed["acc_gen"] = None
     text = "\n".join(comparable([a, b]))
@@ -180,3 +183,47 @@ def test_comparable() -> None:
     for word in words:
         assert word in text
     assert len(comparable([a, b])) == 9
+
+
+def budgets(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return [reason for reason in comparable([a, b]) if "budget" in reason]
+
+
+def trained(
+    label: str, epochs: int, phase: str = "fit", reads: str = "task", **options: Any
+) -> dict[str, Any]:
+    """A result whose every task has one phase of that many epochs; 280 samples a task."""
+    made = synthetic.result("finetune")
+    made["label"], made["protocol"]["reads"] = label, reads
+    made["config"]["method"] = {"name": label, "options": {"epochs": epochs, "batch_size": 64, **options}}
+    for seed in made["seeds"]:
+        for task in seed["tasks"]:
+            task["phases"] = [{"phase": phase, "epochs": task["phases"][0]["epochs"][:1] * epochs}]
+    return made
+
+
+def test_a_training_budget_differs_where_passes_do_not_where_options_are_called_otherwise() -> None:
+    plain = trained("plain", 20, later_epochs=None)
+    assert budgets(plain, trained("other", 20, solver_epochs=4, warmup_epochs=1)) == []
+    assert budgets(plain, trained("other", 22, later_epochs=None)) == []
+    (reason,) = budgets(plain, trained("other", 23))
+    assert "(plain: 20; other: 23)" in reason
+    # Blocks: 35 steps of 64 are 8 passes over 280 samples.
+    assert budgets(trained("a", 8), trained("b", 1, steps_per_epoch=35)) == []
+    assert len(budgets(trained("a", 1), trained("b", 1, steps_per_epoch=35))) == 1
+    solver = trained("b", 1, "solver", solver_steps=35, solver_batch=128)
+    assert "b: 16)" in budgets(trained("a", 1), solver)[0]
+    # A method that reads all data has more to pass over at each task.
+    (reason,) = budgets(trained("a", 8), trained("b", 1, reads="all", steps_per_epoch=35))
+    assert f"b: {8 * (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5:.3g})" in reason
+
+
+def test_a_budget_without_recorded_phases_is_the_configured_one() -> None:
+    a, b = trained("a", 20), trained("b", 30)
+    for result in (a, b):
+        for seed in result["seeds"]:
+            for task in seed["tasks"]:
+                del task["phases"]
+    assert "(a: 20; b: 30)" in budgets(a, b)[0]
+    del a["config"]["method"], b["config"]["method"]
+    assert budgets(a, b) == []

@@ -11,6 +11,9 @@ from typing import Any
 
 __all__ = ["comparable", "done_seeds"]
 
+#: Training budgets whose largest is at most this many times the smallest count as the same.
+SAME_BUDGET = 1.1
+
 
 def done_seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The finished seeds of a result, the only ones that any number or figure is made of."""
@@ -21,9 +24,9 @@ def comparable(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Why the numbers of these results must not be compared as they stand; one sentence per reason.
 
     Checked: data fingerprint, task split, every key of the protocol (scenario, what is read, selection),
-    finished seeds, device class, stored real samples, training budget (recipe and epochs in the
-    configuration), and that acc_gen, which is measured on generated samples, is not mixed with accuracies on
-    real data when only some results have it.
+    finished seeds, device class, stored real samples, training budget (passes over the data of a task, where
+    they differ by more than a tenth), and that acc_gen, which is measured on generated samples, is not mixed
+    with accuracies on real data when only some results have it.
 
     Args:
         results: results of schema 1.
@@ -55,7 +58,11 @@ def comparable(results: Sequence[Mapping[str, Any]]) -> list[str]:
         "The number of stored real samples",
         [max((s.get("stored_real_samples") or 0 for s in done_seeds(r)), default=0) for r in results],
     )
-    check("The training budget", [_budget(r["config"]) for r in results], _show_budget)
+    passes = [_passes(r) for r in results]
+    known = [p for p in passes if p is not None]
+    if known and max(known) > SAME_BUDGET * min(known):
+        shown = ["not recorded" if p is None else f"{p:.3g}" for p in passes]
+        check("The training budget, in passes over as many samples as a task has,", shown)
     with_gen = [str(r["label"]) for r in results if any(s.get("acc_gen") for s in done_seeds(r))]
     if 0 < len(with_gen) < len(results):
         reasons.append(
@@ -74,17 +81,31 @@ def _show_seeds(seeds: Any) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
 
-def _show_budget(budget: dict[str, Any]) -> str:
-    return ", ".join(f"{k} = {v}" for k, v in budget.items()) or "not recorded"
+def _passes(result: Mapping[str, Any]) -> float | None:
+    """How often a run goes through the data of a task, over all its phases: the mean over tasks that were trained.
+
+    Epochs are those recorded for the first finished seed, or the option ``epochs`` where no phases are recorded. An
+    epoch is one pass, or a block of ``steps_per_epoch`` batches; for a phase NAME, of ``NAME_steps`` batches of
+    ``NAME_batch`` where there are such options. None where nothing is known.
+    """
+    method = result["config"].get("method")
+    options = method.get("options", method) if isinstance(method, Mapping) else {}
+    seed = next(iter(done_seeds(result)), {})
+    recorded = [t.get("phases") for t in seed.get("tasks") or ()]
+    if not any(recorded):
+        plain = {"phase": "", "epochs": range(options.get("epochs") or 0)}
+        recorded = [[plain]] * len(result["tasks"])
+    passes, n = [], 0
+    for task, phases in zip(result["tasks"], recorded, strict=False):
+        own = task.get("n_train") or 0
+        n = n + own if result["protocol"].get("reads") == "all" else own
+        here = [len(p["epochs"]) * _passes_an_epoch(options, p["phase"], n) for p in phases or ()]
+        if sum(here):
+            passes.append(sum(here))
+    return sum(passes) / len(passes) if passes else None
 
 
-def _budget(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Entries of a configuration that set how long is trained: keys named recipe or containing epochs."""
-    out: dict[str, Any] = {}
-    for key, value in config.items() if isinstance(config, Mapping) else ():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            out |= _budget(value, f"{name}.")
-        elif key == "recipe" or "epochs" in str(key):
-            out[name] = value
-    return out
+def _passes_an_epoch(options: Mapping[str, Any], phase: str, n: int) -> float:
+    steps = options.get(f"{phase}_steps", options.get("steps_per_epoch"))
+    size = options.get(f"{phase}_batch", options.get("batch_size"))
+    return steps * size / n if steps and size and n else 1.0

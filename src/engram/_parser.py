@@ -197,13 +197,17 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
         elif option.name == "device" and command in ("sweep", "tradeoff"):
             text = "cpu or cuda; auto is cuda where there is an accelerator."
             p.option(general, "device", Option("device", str, "auto", text))
+        elif option.name == "recipe" and command == "tradeoff":
+            text = "Settings by name, see engram list; by default tradeoff-small, none for plain defaults."
+            p.option(general, "recipe", Option("recipe", str | None, None, text))
         else:
             p.option(general, option.name, option)
     more = {"sweep": _sweep_options, "tradeoff": _tradeoff_options}.get(command)
     for option in more() if more else []:
         if option.name == "over":
             p.note("over", option)
-            general.add_argument("--over", action="append", metavar="NAME=VALUES", help=option.help)
+            metavar = "NAME=VALUES" if command == "sweep" else "METHOD.NAME=VALUES"
+            general.add_argument("--over", action="append", metavar=metavar, help=option.help)
         elif option.name == "required":
             p.note("required", option)
             general.add_argument("--required", nargs="+", type=float, default=[], help=option.help)

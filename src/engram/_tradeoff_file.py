@@ -203,4 +203,9 @@ def _measure(found: Measure | None, names: Mapping[Any, str]) -> dict[str, Any] 
 
 
 def _summary(s: Summary) -> dict[str, Any]:
-    return {"mean": s.mean, "sd": s.sd if s.n > 1 else None, "ci95": s.ci95, "n": s.n}
+    return {
+        "mean": s.mean,
+        "sd": s.sd if s.n > 1 else None,
+        "ci95": list(s.ci95) if s.ci95 else None,
+        "n": s.n,
+    }

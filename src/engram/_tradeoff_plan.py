@@ -141,7 +141,7 @@ class Plan:
         for tau in self.required:
             if not 0 < tau <= 100:
                 raise ConfigError(
-                    f"required target accuracies must be in percent, above 0 to 100, got {tau:g}: "
+                    f"required must be target accuracies in percent, above 0 to 100, got {tau:g}: "
                     "give for example 97.5."
                 )
         if self.data.valid_fraction <= 0:

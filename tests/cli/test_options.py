@@ -15,8 +15,9 @@ STORED = Path(__file__).with_name("options.txt")
 
 
 def listed() -> list[str]:
-    """Every option of every method with its type, sorted; those of sweeps included."""
-    parsers = [build("compare", sorted(METHODS), None), build("sweep", ["si"], None)]
+    """Every option of every method with its type, sorted; those of sweeps and trade-offs included."""
+    parsers = [build("compare", sorted(METHODS), None)]
+    parsers += [build(command, ["si"], None) for command in ("sweep", "tradeoff")]
     return sorted({f"{p.flags[key]}: {option.kind}" for p in parsers for key, option in p.known.items()})
 
 

@@ -209,7 +209,8 @@ def test_cosine_schedule_falls_from_lr_towards_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_epochs", "drops"), [(1, [0]), (2, [0, 1]), (3, [0, 0, 1]), (4, [0, 0, 1, 2]), (8, [0, 0, 0, 0, 1, 1, 2, 2])]
+    ("n_epochs", "drops"),
+    [(1, [0]), (2, [0, 1]), (3, [0, 0, 1]), (4, [0, 0, 1, 2]), (8, [0, 0, 0, 0, 1, 1, 2, 2])],
 )
 def test_step_schedule_drops_at_half_and_three_quarters(n_epochs: int, drops: list[int]) -> None:
     spec = Optimiser(lr=0.2, schedule="step")

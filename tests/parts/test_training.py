@@ -16,7 +16,7 @@ from engram.errors import ConfigError
 from engram.loop import Feeder, LoopState, train_task
 from engram.methods.base import Batch, Context, Method, Step
 from engram.methods.registry import method
-from engram.networks import Mlp
+from engram.networks import Dcgan8, Mlp
 from engram.parts import training
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import FitOptions
@@ -257,3 +257,22 @@ def test_later_tasks_take_their_own_epochs_and_rate() -> None:
         (phase,) = made.phases(task, 12)
         seen.append((phase.epochs, made.players("fit")["net"].optimiser.lr))
     assert seen == [(2, 0.1), (5, 0.01)]
+
+
+@pytest.mark.parametrize("scenario", ["task", "class"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_norms_keep_the_first_tasks_statistics(scenario: Any, frozen: bool) -> None:
+    stream = tiny_stream((2, 2, 2))
+    spec = method("finetune", {"epochs": 1, "batch_size": 6, "freeze_norms": frozen})
+    made: Any = spec.make(spec.config, Context(Dcgan8(n_d=4), (1, 8, 8), 6, scenario, 0))
+    state = LoopState()
+    seen = []
+    for i in range(3):
+        train_task(made, Protocol(scenario).task(stream, i), stream.train(i), state, 0)
+        kept = {k: v for k, v in made.net.trunk.state_dict().items() if "running" in k}
+        seen.append({**copied(kept), **{n: p.detach().clone() for n, p in made.net.trunk.named_parameters()}})
+    statistics = [k for k in seen[0] if "running" in k]
+    assert statistics
+    for later in seen[1:]:
+        assert all(same(seen[0][k], later[k]) for k in statistics) == frozen
+        assert not any(same(seen[0][k], later[k]) for k in seen[0] if k.endswith("weight"))

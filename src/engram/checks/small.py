@@ -105,6 +105,7 @@ _TRAIN: dict[str, Any] = {
     "keep_optimiser": False,
     "masked_head": False,
     "zero_head": False,
+    "freeze_norms": False,
     "memory_per_class": 0,
     "memory_share": 0.5,
 }
@@ -255,6 +256,7 @@ SMALL |= {
             "temperature_squared": True,
             "distil": "joint",
             "warmup_epochs": 2,
+            "freeze_norms": True,
         },
     },
     "rescl": {

@@ -9,13 +9,18 @@ from engram import seeds
 from engram.methods.base import Context, Task, evaluating
 from engram.networks.base import Norm, n_features
 from engram.networks.heads import Head
+from engram.parts.combining import norms_of
 
 
 class Classifier(nn.Module):
-    """``trunk`` and ``head``; real heads per task where the scenario gives the task label, else a single one."""
+    """``trunk`` and ``head``; real heads per task where the scenario gives the task label, else a single one.
+
+    ``hold_norms`` keeps batch norms in evaluation mode once ``task``, the one being learned, is not the first.
+    """
 
     def __init__(self, context: Context, *, norm: Norm = "batch", name: str = "classifier") -> None:
         super().__init__()
+        self.hold_norms, self.task = False, 0
         with seeds.seeded(context.seed, name):
             self.trunk = context.network.trunk(context.image_shape, norm=norm)
         self.head = Head(n_features(self.trunk), "multi" if context.scenario == "task" else "single")
@@ -23,6 +28,14 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, active: tuple[int, int]) -> Tensor:
         """Logits [B, b - a] of the ``active`` labels a .. b - 1 for ``x`` [B, C, H, W]."""
         return self.head(self.trunk(x), active)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """All of it, but norms that are held."""
+        super().train(mode)
+        if mode and self.hold_norms and self.task > 0:
+            for norm in norms_of(self.trunk):
+                norm.eval()
+        return self
 
     def predict(self, x: Tensor, task: Task | None) -> Tensor:
         """Logits [B, n] of all labels seen; minus infinity outside the task's own where its label is given."""

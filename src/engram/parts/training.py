@@ -90,6 +90,8 @@ class TrainOptions(FitOptions):
         masked_head: with task labels: one output layer whose softmax is masked to the task, instead of a
             layer a task.
         zero_head: new rows of the output layer start at 0, as in the code of Zenke et al. (2017).
+        freeze_norms: from the second task on batch norms use, and keep, the running statistics of the first;
+            otherwise those of the new task replace them, which old tasks forget by.
         memory_per_class: real samples of each class stored at the end of its task ("-S"); in a
             domain-incremental stream, of each class and task.
         memory_share: share of each batch that is drawn from the stored samples.
@@ -97,6 +99,7 @@ class TrainOptions(FitOptions):
 
     masked_head: bool = False
     zero_head: bool = False
+    freeze_norms: bool = False
     memory_per_class: int = 0
     memory_share: float = 0.5
 
@@ -122,6 +125,7 @@ def for_task(config: Options, task: Task) -> Options:
 def make_net(config: TrainOptions, context: Context) -> Classifier:
     """Trunk and empty head; the head's kind follows scenario and options."""
     net = Classifier(context)
+    net.hold_norms = config.freeze_norms
     if config.masked_head:
         if context.scenario != "task":
             raise ConfigError(
@@ -139,7 +143,7 @@ def make_net(config: TrainOptions, context: Context) -> Classifier:
 
 def grow_head(net: Classifier, task: Task, seed: int, *, zero: bool = False) -> None:
     """Rows for every label seen; new ones at 0 where ``zero``."""
-    before = net.head.n_outputs
+    before, net.task = net.head.n_outputs, task.index
     net.head.grow(task.n_seen, seed, task.index)
     if not zero:
         return
@@ -278,12 +282,13 @@ def some_of(data: Samples, n: int | None, generator: torch.Generator) -> Samples
 # What is stored, and what is told ---------------------------------------------------------------------------
 def structure(net: Classifier, memory: SampleMemory | None) -> dict[str, Any]:
     """Sizes of head and memory as JSON."""
-    return {"head": net.head.sizes, "memory": 0 if memory is None else len(memory)}
+    return {"head": net.head.sizes, "task": net.task, "memory": 0 if memory is None else len(memory)}
 
 
 def rebuild(net: Classifier, memory: SampleMemory | None, sizes: Mapping[str, Any]) -> None:
     """Shapes of head and memory from :func:`structure`."""
     net.head.rebuild(sizes["head"])
+    net.task = sizes["task"]
     if memory is not None:
         memory.rebuild(sizes["memory"])
 
@@ -307,6 +312,8 @@ def facts(config: TrainOptions) -> dict[str, str]:
     told = {}
     if config.masked_head:
         told["head"] = "one, softmax masked to the task"
+    if config.freeze_norms:
+        told["batch norm"] = "statistics of the first task"
     if config.memory_per_class:
         told["stored samples"] = (
             f"{config.memory_per_class} a class, {config.memory_share:g} of each batch (-S)"

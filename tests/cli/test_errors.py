@@ -21,7 +21,7 @@ Refused = Callable[..., str]
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["rn", "finetune"], ["run, compare, sweep, report, list", "did you mean run?"]),
+        (["rn", "finetune"], ["run, compare, sweep, tradeoff, report, list", "did you mean run?"]),
         (["run"], ["a method must be named first"]),
         (["run", "finetune", "joint"], ["use engram compare"]),
         (["run", "finetun"], ["'finetun'", "did you mean finetune?"]),

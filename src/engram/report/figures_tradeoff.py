@@ -155,11 +155,9 @@ def measures_table(tradeoff: Tradeoff) -> Table:
     """One row per method: M1 with its setting, M1 chosen on validation images, M2 at each required accuracy."""
     columns = [
         Column("Method", text=True),
-        Column("M1", "%, largest average of both tasks, chosen on the test images reported", short="M1\n%"),
+        Column("M1", "%, average of both tasks; chosen on test images", short="M1\n%"),
         Column("at", text=True),
-        Column(
-            "M1, validation", "%, setting chosen on validation images, test reported", short="M1 %,\nvalid."
-        ),
+        Column("M1, validation", "%, test; chosen on validation images", short="M1 %,\nvalid."),
         Column("chosen", text=True),
     ]
     for tau in tradeoff["taus"]:

@@ -25,16 +25,20 @@ def _methods(fit: dict[str, Any]) -> dict[str, Values]:
 
 @register
 def tradeoff_small() -> Recipe:
-    """Minutes a run on one thread: the default of ``engram tradeoff``."""
+    """Minutes a run on one thread: the default of ``engram tradeoff``.
+
+    Optimiser, rate and batch are the ones, of three tried, with which fine-tuning learned the target best on validation
+    images of seed 0; the rate of ResCL's second phase is the better of two on the same images.
+    """
     fit = {
         "epochs": 5,
-        "batch_size": 128,
+        "batch_size": 32,
         "optimiser": "sgd",
         "lr": 0.05,
         "momentum": 0.9,
         "schedule": "cosine",
-        "later_lr": 0.02,
     }
+    methods = {**_methods(fit), "rescl": {**fit, "combine_lr": 0.005}}
     return Recipe(
         "tradeoff-small",
         "MNIST 0 to 4, then MNIST-M 5 to 9, with task labels: a small pre-activation residual network, 5 epochs",
@@ -47,7 +51,7 @@ def tradeoff_small() -> Recipe:
         },
         network="preact-resnet",
         network_options={"units": (1, 1, 1), "widths": (8, 16, 32)},
-        methods=_methods(fit),
+        methods=methods,
     )
 
 

@@ -99,7 +99,7 @@ def test_the_default_recipe(pretend: Pretend, tmp_path: Path):
     assert stored["recipe"] == "tradeoff-small"
     assert stored["config"]["data"]["max_per_class"] == 2000
     options = stored["methods"][0]["options"]
-    assert (options["epochs"], options["lr"], options["later_lr"]) == (5, 0.05, 0.02)
+    assert (options["epochs"], options["lr"], options["batch_size"]) == (5, 0.05, 32)
 
 
 def test_help(capsys):

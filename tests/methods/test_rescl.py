@@ -317,6 +317,40 @@ def test_lambda_0_takes_a_free_alpha_to_zero_in_the_last_step(schedule: Any) -> 
     assert float(alpha) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_lambda_0_of_a_subgradient_knows_of_momentum() -> None:
+    """A free alpha under SGD with momentum moves by about rate / (1 - momentum) a step."""
+    given = {**SGD, "epochs": 50, "momentum": 0.9}
+    plain, moving = (
+        Rescl.tradeoff_centre(method("rescl", {**given, "decay_step": step}).config, 20)
+        for step in ("proximal", "subgradient")
+    )
+    assert moving == pytest.approx(0.1 * plain)
+    alpha = torch.nn.Parameter(torch.tensor([0.5]))
+    sgd = torch.optim.SGD([alpha], lr=0.05, momentum=0.9)
+    for _ in range(50 * 4):
+        alpha.grad = torch.full((1,), moving)
+        sgd.step()
+    assert float(alpha.detach()) == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_network_that_cannot_be_combined_is_refused_when_the_method_is_made() -> None:
+    class Grouped(Mlp):
+        def trunk(self, image_shape: Any, *, norm: Any = "batch") -> Any:
+            made = super().trunk(image_shape, norm=norm)
+            made.layers.append(torch.nn.GroupNorm(1, self.hidden[-1]))
+            return made
+
+    with pytest.raises(ConfigError, match="GroupNorm"):
+        made(Grouped((9,)))
+
+
+def test_a_copy_in_the_middle_of_the_second_phase_answers_alike() -> None:
+    stream = tiny_stream((2, 2))
+    model = combining(stream, 1)
+    x, task = batch(stream).x, PROTOCOL.task(stream, 0)
+    assert same(copy.deepcopy(model).predict(x, task=task), model.predict(x, task=task))
+
+
 @pytest.mark.parametrize(
     "options", [{"decay": -1.0}, {"temperature": 0.0}, {"combine_epochs": 0}, {"combine_lr": -0.1}]
 )

@@ -310,6 +310,88 @@ def test_a_wide_reader_ends_a_stretch() -> None:
         torch.testing.assert_close(folded(images()), combiner(source, target, images()))
 
 
+class InPlace(nn.Module):
+    """The input of a stretch is changed in place before the stretch's last layer is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.relu(x) + self.norm(h)
+
+
+class Alias(nn.Module):
+    """One layer under two names: its weights stand twice in the state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 3, 3, padding=1)
+        self.b = self.a
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).relu())
+
+
+class Reserved(nn.Module):
+    """Layers called as methods of a dictionary are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.values = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.values(self.keys(x).relu())
+
+
+class Keywords(nn.Module):
+    """Layers called with keywords."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(input=self.conv(input=x)).relu()
+
+
+class Single(nn.Module):
+    """One image without a batch axis, as many channels as rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x[0]).relu()
+
+
+@pytest.mark.parametrize("make", [InPlace, Alias, Reserved, Keywords, Single])
+def test_what_a_trace_can_get_wrong(make: Any) -> None:
+    source, target = pair(make)
+    combiner = Combiner(source, target, start=(0.0, 0.0))
+    with torch.no_grad():
+        assert torch.equal(combiner(source, target, images()), source(images()))
+        random_alphas(combiner)
+        folded = copy.deepcopy(source)
+        folded.load_state_dict(combiner.fold(source, target))
+        torch.testing.assert_close(folded(images()), combiner(source, target, images()))
+
+
+def test_a_copy_of_a_combiner_combines_alike() -> None:
+    source, target = pair(Unit)
+    combiner = Combiner(source, target)
+    random_alphas(combiner)
+    other = copy.deepcopy(combiner)
+    with torch.no_grad():
+        assert torch.equal(other(source, target, images()), combiner(source, target, images()))
+        for p in other.parameters():
+            p.zero_()
+        assert torch.equal(other(source, target, images()), source(images()))
+        assert not torch.equal(combiner(source, target, images()), source(images()))
+
+
 # Statistics -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [Unit, Plain, Modules])
 def test_refitting_norms_keeps_evaluation_and_makes_training_mode_agree(make: Any) -> None:
@@ -423,3 +505,65 @@ def test_a_norm_over_another_axis_than_its_layer_is_refused() -> None:
     net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
     with pytest.raises(ConfigError, match="flatten"):
         Combiner(net, net)(net, net, torch.zeros(2, 5, 3))
+
+
+class Strided(nn.Module):
+    def __init__(self, stride: int = 1, dilation: int = 1, twice: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=dilation, stride=stride, dilation=dilation)
+        self.twice = twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).relu()
+        return h + h if self.twice else h
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (Strided(), Strided(stride=2), r"conv is Conv2d.*stride=\(1, 1\).* and Conv2d.*stride=\(2, 2\)"),
+        (Strided(), Strided(dilation=2), r"conv is .*dilation=\(2, 2\)"),
+        (Strided(), Strided(twice=True), "forwards differ"),
+        (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), nn.Tanh()), "1 is ReLU"),
+        (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3)), "1 is absent"),
+    ],
+)
+def test_networks_that_differ_in_what_they_compute_are_refused(
+    source: nn.Module, target: nn.Module, said: str
+) -> None:
+    """All have the same tensors: one network's folded weights would be put through the other's layers."""
+    with pytest.raises(ConfigError, match=said):
+        Combiner(source, target)
+
+
+def test_rates_of_dropout_and_settings_of_norms_may_differ() -> None:
+    def net(p: float, eps: float) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(3, 4), nn.BatchNorm1d(4, eps=eps), nn.Dropout(p), nn.Linear(4, 2)
+        ).double()
+
+    source, target = randomised(net(0.5, 1e-5), 0), randomised(net(0.0, 1e-3), 1)
+    combiner = Combiner(source, target)
+    random_alphas(combiner)
+    x = torch.randn(5, 3, dtype=D)
+    with torch.no_grad():
+        combined = combiner(source, target, x)
+        source.load_state_dict(combiner.fold(source, target))
+        torch.testing.assert_close(source(x), combined)
+
+
+def test_pooling_over_the_channels_of_a_stretch_is_refused() -> None:
+    """One-dimensional pooling of [B, C] takes the batch for channels, and would mix features."""
+    for first in (nn.Linear(6, 6), nn.BatchNorm1d(6)):
+        source, target = pair(
+            lambda first=first: nn.Sequential(first, nn.AvgPool1d(3, 1, 1), nn.BatchNorm1d(6))
+        )
+        with pytest.raises(ConfigError, match="1 reads 2: it would mix the channels of 0"):
+            Combiner(source, target)(source, target, torch.zeros(4, 6, dtype=D))
+
+
+def test_layers_with_forward_hooks_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    net[0].register_forward_hook(lambda module, args, output: output.relu())
+    with pytest.raises(ConfigError, match="0 has: remove them"):
+        Combiner(net, net)

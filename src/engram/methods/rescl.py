@@ -130,6 +130,7 @@ class Rescl(Method):
         self.tuned: Teacher | None = None  # theta_t*, in the phase that combines
         self.combiner: Combiner | None = None
         self.stops: list[int] = []
+        self._combiner()  # a network that cannot be combined is refused before the first task is learned
 
     # Phases -------------------------------------------------------------------------------------------------
     def begin_task(self, task: Task, data: Samples) -> None:
@@ -303,9 +304,14 @@ class Rescl(Method):
 
     @classmethod
     def tradeoff_centre(cls, config: ResclConfig, n_samples: int) -> float:
-        """lambda that takes an alpha from 1/2 to 0 when nothing opposes it: 1 / (2 sum of the rates of all steps)."""
+        """lambda that takes an alpha from 1/2 to 0 when nothing opposes it: 1 / (2 sum of the rates of all steps).
+
+        Momentum m multiplies what a sub-gradient does by 1 / (1 - m); the proximal step is outside the optimiser.
+        """
         steps = config.steps_per_epoch or math.ceil(n_samples / config.batch_size)
         epochs = config.combine_epochs or config.later_epochs or config.epochs
         lr = config.combine_lr or config.later_lr or config.lr
         rate = training.player(replace(config, lr=lr), {}).optimiser.rate
-        return 0.5 / (steps * sum(rate(e, epochs) for e in range(epochs)))
+        by_momentum = config.decay_step == "subgradient" and config.optimiser == "sgd"
+        way = (1.0 - config.momentum) if by_momentum else 1.0
+        return 0.5 * way / (steps * sum(rate(e, epochs) for e in range(epochs)))

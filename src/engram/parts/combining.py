@@ -33,15 +33,17 @@ from engram.errors import ConfigError
 
 MIXING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-PASSING = (
-    nn.Identity,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveAvgPool3d,
-)
+POOLS = {  # axes of what they read; with one less they would take the batch for channels
+    nn.AvgPool1d: 3,
+    nn.AvgPool2d: 4,
+    nn.AvgPool3d: 5,
+    nn.AdaptiveAvgPool1d: 3,
+    nn.AdaptiveAvgPool2d: 4,
+    nn.AdaptiveAvgPool3d: 5,
+}
+PASSING = (nn.Identity, *POOLS)
+RESERVED = frozenset(dir(nn.ParameterDict()))  # names that its entries cannot have
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,28 @@ class Stretch:
         nodes: consecutive nodes, each the only reader of the one before it.
         layers: paths of those modules that have parameters, in order.
         channels: length of alpha.
-        last_axis: channels lie along the last axis of the output (linear layers), otherwise along axis 1.
+        axis: of the channels in the output, counted from the end where it begins with a layer that mixes them (-1 of
+            a linear layer, -3 of a Conv2d), otherwise 1.
     """
 
     nodes: tuple[fx.Node, ...]
     layers: tuple[str, ...]
     channels: int
-    last_axis: bool
+    axis: int
 
     @property
     def name(self) -> str:
-        """Name of its pair of alphas."""
-        return "+".join(self.layers).replace(".", "/")
+        """Name of its pair of alphas; a layer may be called as a method of `nn.ParameterDict` is."""
+        name = "+".join(self.layers).replace(".", "/")
+        return f"{name}/" if name in RESERVED else name
 
 
 class Combiner(nn.Module):
     """The alphas of two networks, and how to run and fold their combination. It holds neither network.
 
     Args:
-        source, target: the networks; same layers, same shapes. Traced here and given again in every call.
+        source, target: the networks; same layers, same shapes, same computation. Traced here and given again in every
+            call.
         start: first values of alpha_s and alpha_t (paper, Algorithm 1: -1/2 and 1/2).
         per_channel: an alpha a channel; otherwise one for each stretch.
 
@@ -90,8 +95,10 @@ class Combiner(nn.Module):
         check_alike(source, target)
         self.graph = trace(source)
         stretches = find_stretches(self.graph, source)
-        self._by_last = {s.nodes[-1]: s for s in stretches}
-        self._inner = {node for s in stretches for node in s.nodes[:-1]}
+        if target is not source:
+            check_same_computation(self.graph, source, target)
+        self._by_first = {s.nodes[0]: s for s in stretches}
+        self._later = {node for s in stretches for node in s.nodes[1:]}
         device = next((t.device for t in source.state_dict().values()), None)
         self.alpha_s, self.alpha_t = nn.ParameterDict(), nn.ParameterDict()
         for stretch in stretches:
@@ -100,10 +107,17 @@ class Combiner(nn.Module):
                 dtype = next(source.get_submodule(stretch.layers[0]).parameters()).dtype
                 alphas[stretch.name] = nn.Parameter(torch.full((size,), value, dtype=dtype, device=device))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Combiner:
+        # Nodes are keys, and a trace never changes: a copy shares it.
+        memo |= {id(shared): shared for shared in (self.graph, self._by_first, self._later)}
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
     @property
     def stretches(self) -> list[Stretch]:
         """One a pair of alphas, in order of the first call."""
-        return list({s.name: s for s in self._by_last.values()}.values())
+        return list({s.name: s for s in self._by_first.values()}.values())
 
     @property
     def n_channels(self) -> int:
@@ -118,12 +132,14 @@ class Combiner(nn.Module):
         """
         values: dict[fx.Node, Any] = {}
         for node in self.graph.nodes:
-            if node in self._inner:
+            if node in self._later:
                 continue
-            if node in self._by_last:
-                stretch = self._by_last[node]
-                h = values[stretch.nodes[0].all_input_nodes[0]]
-                values[node] = self._combined(stretch, _run(stretch, source, h), _run(stretch, target, h))
+            if node in self._by_first:
+                # The whole stretch here: what it reads may be changed in place before its last layer is due.
+                stretch = self._by_first[node]
+                h = values[node.all_input_nodes[0]]
+                combined = self._combined(stretch, _run(stretch, source, h), _run(stretch, target, h))
+                values[stretch.nodes[-1]] = combined
                 continue
             args = fx.map_arg(node.args, values.__getitem__)
             kwargs = fx.map_arg(node.kwargs, values.__getitem__)
@@ -142,14 +158,13 @@ class Combiner(nn.Module):
     def _combined(self, stretch: Stretch, s: Tensor, t: Tensor) -> Tensor:
         """Equation (1)."""
         a_s, a_t = self.alpha_s[stretch.name], self.alpha_t[stretch.name]
-        if not stretch.last_axis:
-            shape = (-1, *(1,) * (s.dim() - 2))
-            a_s, a_t = a_s.view(shape), a_t.view(shape)
-        elif s.dim() > 2 and len(stretch.layers) > 1:
+        if stretch.axis == -1 and s.dim() > 2 and len(stretch.layers) > 1:
             raise ConfigError(
                 f"a batch norm behind a linear layer must read [B, C] to be combined, {stretch.name} has "
                 f"{s.dim()} axes: flatten its input."
             )
+        shape = (-1, *(1,) * (-stretch.axis - 1 if stretch.axis < 0 else s.dim() - 2))
+        a_s, a_t = a_s.view(shape), a_t.view(shape)
         return (1.0 + a_s) * s + a_t * t
 
     @torch.no_grad()
@@ -160,7 +175,8 @@ class Combiner(nn.Module):
         A = gamma / sqrt(v + eps), B = beta - m A), layer i's offset and layer 1's gain or weight are multiplied by
         the later gains and combined as (1). Computed in float64. Layers that the trace never calls are the source's.
         """
-        folded = {k: v.clone() for k, v in source.state_dict().items()}
+        own: dict[int, Tensor] = {}  # a layer with two names has one tensor under two keys
+        folded = {k: own.setdefault(id(v), v.clone()) for k, v in source.state_dict(keep_vars=True).items()}
         for stretch in self.stretches:
             a_s, a_t = (a[stretch.name].double() for a in (self.alpha_s, self.alpha_t))
             parts = [_scaled(stretch, net) for net in (source, target)]
@@ -191,13 +207,48 @@ def check_alike(source: nn.Module, target: nn.Module) -> None:
         )
 
 
+def check_same_computation(graph: fx.Graph, source: nn.Module, target: nn.Module) -> None:
+    """Raise ``ConfigError`` unless the target computes what ``graph``, the source's trace, says, with layers as there.
+
+    Batch norms may differ in eps and momentum, dropout in its rate.
+    """
+    advice = "build the target from the source."
+    for node in graph.nodes:
+        if node.op != "call_module":
+            continue
+        path = str(node.target)
+        try:
+            a, b = source.get_submodule(path), target.get_submodule(path)
+        except AttributeError:
+            raise ConfigError(
+                f"two networks must have the same layers to be combined, {path} is absent in the target: {advice}"
+            ) from None
+        alike = repr(a) == repr(b) or (type(a) is type(b) and isinstance(a, (*NORMS, *DROPOUTS)))
+        if not alike:
+            raise ConfigError(
+                f"two networks must have the same layers to be combined, {path} is {a} in the source and {b} in the "
+                f"target: {advice}"
+            )
+    if trace(target).python_code("self").src != graph.python_code("self").src:
+        raise ConfigError(
+            f"two networks must compute the same to be combined, their forwards differ: {advice}"
+        )
+
+
 # The trace -------------------------------------------------------------------------------------------------------
 def trace(module: nn.Module) -> fx.Graph:
     """What ``module`` computes, as a graph of its leaf modules and functions.
 
     Raises:
-        ConfigError: its forward depends on data or on its mode in Python, or takes more than one input.
+        ConfigError: its forward depends on data or on its mode in Python, or takes more than one input; or a forward
+            hook could change what it computes.
     """
+    for path, layer in module.named_modules():
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise ConfigError(
+                f"a network must have no forward hooks to be combined, {path or type(module).__name__} has: remove "
+                "them."
+            )
     graphs = []
     for mode in (True, False):
         try:
@@ -206,7 +257,7 @@ def trace(module: nn.Module) -> fx.Graph:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"a network must be traceable by torch.fx to be combined, {type(module).__name__} is not ({said}): "
-                "keep control flow that depends on data out of its forward."
+                "let its forward call registered layers, without control flow that depends on data."
             ) from error
     training, evaluation = graphs
     if training.python_code("self").src != evaluation.python_code("self").src:
@@ -233,8 +284,8 @@ def find_stretches(graph: fx.Graph, module: nn.Module) -> list[Stretch]:
     for node in graph.nodes:
         if node.op == "get_attr":
             raise ConfigError(
-                f"parameters must belong to layers to be combined, {node.target} is used by itself: make it part of an "
-                "nn.Linear, nn.Conv or nn.BatchNorm."
+                f"tensors must belong to layers that the network calls to be combined, {node.target} is used by "
+                "itself: make it part of an nn.Linear, nn.Conv or nn.BatchNorm inside the network."
             )
         if node.op == "call_module":
             calls[node.target] = calls.get(node.target, 0) + 1
@@ -261,7 +312,8 @@ def find_stretches(graph: fx.Graph, module: nn.Module) -> list[Stretch]:
             nodes = (*previous.nodes, *between, node)
             found[node] = replace(previous, nodes=nodes, layers=(*previous.layers, path))
         else:
-            found[node] = Stretch((node,), (path,), channels, isinstance(layer, nn.Linear))
+            axis = 1 if isinstance(layer, NORMS) else 1 - cast(Tensor, layer.weight).dim()
+            found[node] = Stretch((node,), (path,), channels, axis)
     _check_untied(module, [p for s in found.values() for p in s.layers])
     if not found:
         raise ConfigError("a network must have a layer that can be combined, this one has none.")
@@ -316,7 +368,14 @@ def _check_untied(module: nn.Module, paths: Iterable[str]) -> None:
 
 def _run(stretch: Stretch, net: nn.Module, h: Tensor) -> Tensor:
     for node in stretch.nodes:
-        h = net.get_submodule(str(node.target))(h)
+        layer = net.get_submodule(str(node.target))
+        axes = POOLS.get(type(layer), h.dim())
+        if h.dim() != axes:
+            raise ConfigError(
+                f"average pooling in front of a batch norm must read {axes} axes to be combined, {node.target} reads "
+                f"{h.dim()}: it would mix the channels of {stretch.name}."
+            )
+        h = layer(h)
     return h
 
 

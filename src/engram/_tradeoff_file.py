@@ -166,7 +166,7 @@ def _measured(
     names = {p["value"]: p["name"] for p in entry["points"]}
     points, judged = curve(entry), curve(entry, "valid_")
     ends = None
-    if entry["option"] is not None and finetuned is not None and network is not None:
+    if _orders(entry) and finetuned is not None and network is not None:
         ends = measures.saturated(points, finetuned, network)
     best = measures.most_plastic(points)
     return {
@@ -177,6 +177,14 @@ def _measured(
         "m1_valid": _measure(measures.chosen_average(points, judged), names),
         "m2": [{**tau, "measure": _measure(measures.source_at(points, tau["tau"]), names)} for tau in taus],
     }
+
+
+def _orders(entry: Entry) -> bool:
+    """Whether the curve is over the method's trade-off option: only then larger values keep more of the source."""
+    from engram.methods.registry import entry as registered
+
+    known = getattr(registered(entry["method"]).make, "tradeoff", None)
+    return known is not None and entry["option"] == known.option
 
 
 def _other_networks(entries: Sequence[Entry], reference: Mapping[str, Any]) -> dict[str, float]:

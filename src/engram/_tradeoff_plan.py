@@ -82,8 +82,9 @@ class Member:
         """
         if self.scale != "log" or self.centre is None:
             return []
-        per_decade = max(1, round((self.points - 1) / DECADES))
-        places = range(1, per_decade * widen + 1)
+        steps = (self.points - 1) / DECADES  # of a decade
+        per_decade = max(1, round(steps))
+        places = range(1, math.floor(steps * widen + 1e-9) + 1)
         if stable:
             values = [log_value(self.centre, self.points, self.points - 1 + i) for i in places]
             return [v for v in values if v > max(tried)][:per_decade]
@@ -159,6 +160,11 @@ class Plan:
             if name not in names:
                 raise ConfigError(
                     f"over must name a method that is run, got {name!r}{closest(name, names)}: {EXAMPLE}."
+                )
+            if name == FINETUNE:
+                raise ConfigError(
+                    f"{FINETUNE} must be one point, the required target accuracies come from it, got values of its "
+                    f"{self.grids[name].name}: give one with --{FINETUNE}.{self.grids[name].name}, or name variants."
                 )
 
     def members(self, n_target: int) -> list[Member]:

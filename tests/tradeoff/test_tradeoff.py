@@ -79,6 +79,48 @@ def test_an_end_that_is_not_saturated_is_widened_by_decades_until_it_is(pretend:
     assert min(values(run(tmp_path / "none", "lwf", widen=0), "lwf")) == 0.01
 
 
+@pytest.mark.parametrize(
+    ("points", "least"), [(3, 1e-4), (4, 2.15e-5), (5, 1e-5), (10, 2.15e-5), (12, 1.23e-5)]
+)
+def test_a_grid_of_any_density_is_widened_by_no_more_than_asked(
+    pretend: Pretend, tmp_path: Path, points: int, least: float
+):
+    pretend.answer = lambda m, v, s: logistic(m, None if v is None else v * 1e8, s)
+    outcome = run(tmp_path, "lwf", points=points, widen=3)
+    assert min(values(outcome, "lwf")) == pytest.approx(least, rel=1e-2)
+    assert of(outcome, "lwf")["saturated"]["plastic"] is False
+
+
+def test_ends_are_judged_only_where_the_order_of_values_means_something(pretend: Pretend, tmp_path: Path):
+    """A curve over another option than the trade-off has no plastic and no stable end."""
+    pretend.options["lwf"] = "temperature"
+    outcome = run(tmp_path, "lwf", over={"lwf": {"temperature": [1.0, 2.0, 3.0]}})
+    assert of(outcome, "lwf")["saturated"] is None
+    assert "saturated" not in words(outcome)
+
+
+def test_an_open_end_of_a_mixing_ratio_is_not_said_to_go_on(pretend: Pretend, tmp_path: Path):
+    pretend.answer = lambda m, v, s: (0.5, 0.5) if m == "averaging" else logistic(m, v, s)
+    outcome = run(tmp_path, "averaging")
+    assert of(outcome, "averaging")["saturated"] == {"plastic": False, "stable": False}
+    assert "a mixing ratio goes no further" in words(outcome)
+    assert "values beyond" not in words(outcome)
+
+
+def test_fine_tuning_is_one_point(pretend: Pretend, tmp_path: Path):
+    """Of a curve the smallest value would silently set what is required."""
+    with pytest.raises(ConfigError, match="finetune must be one point"):
+        run(tmp_path, "lwf", over={"finetune": {"lr": [0.001, 0.01, 0.1]}})
+    assert pretend.ran == []
+
+
+def test_methods_of_an_earlier_call_with_other_seeds_are_named(pretend: Pretend, tmp_path: Path):
+    run(tmp_path, "lwf", seeds=(0, 1))
+    outcome = run(tmp_path, "ewc", seeds=(0,), resume=True)
+    assert "lwf is of an earlier call with other seeds (0, 1 instead of 0)" in words(outcome)
+    assert "ewc is of an earlier call" not in words(outcome)
+
+
 def words(outcome: TradeoffOutcome) -> str:
     from engram.report.figures_tradeoff import tradeoff_words
 

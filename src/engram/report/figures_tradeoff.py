@@ -263,6 +263,12 @@ def tradeoff_words(tradeoff: Tradeoff) -> list[str]:
         )
     for m in tradeoff["methods"]:
         out += _method_words(m)
+        seeds = next((p["seeds"] for p in m["points"] if p["status"] == "done"), tradeoff["seeds"])
+        if seeds != tradeoff["seeds"]:
+            out.append(
+                f"{m['label']} is of an earlier call with other seeds ({', '.join(map(str, seeds))} instead of "
+                f"{', '.join(map(str, tradeoff['seeds']))}): run it again with these."
+            )
     for label, gap in tradeoff["other_source_network"].items():
         out.append(
             f"{label} starts from another source network than finetune: source accuracies before the target differ by "
@@ -303,5 +309,10 @@ def _method_words(m: Mapping[str, Any]) -> list[str]:
         if ends.get(name) is False
     ]
     if open_ends:
-        out.append(f"{m['label']}: {' and '.join(open_ends)}: values beyond may give other points.")
+        beyond = (
+            "a mixing ratio goes no further"
+            if m["scale"] == "linear"
+            else "values beyond may give other points"
+        )
+        out.append(f"{m['label']}: {' and '.join(open_ends)}: {beyond}.")
     return out

@@ -393,7 +393,7 @@ def test_a_copy_of_a_combiner_combines_alike() -> None:
 
 
 # Statistics -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("make", [Unit, Plain, Modules])
+@pytest.mark.parametrize("make", [Unit, Plain, Modules, Keywords])
 def test_refitting_norms_keeps_evaluation_and_makes_training_mode_agree(make: Any) -> None:
     source, target = pair(make)
     combiner = Combiner(source, target)

@@ -432,12 +432,13 @@ def refit_norms(module: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = norms_of(module)
     sums: dict[nn.Module, list[Tensor]] = {}
 
-    def note(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        z = args[0].double().transpose(0, 1).flatten(1)
+    def note(norm: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        (x,) = (*args, *named.values())
+        z = x.double().transpose(0, 1).flatten(1)
         seen = sums.setdefault(norm, [torch.zeros(3, z.shape[0], dtype=z.dtype, device=z.device)])
         seen[0] += torch.stack([z.sum(1), (z * z).sum(1), torch.full_like(z[:, 0], z.shape[1])])
 
-    hooks = [n.register_forward_pre_hook(note) for n in norms]
+    hooks = [n.register_forward_pre_hook(note, with_kwargs=True) for n in norms]
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:

@@ -19,7 +19,7 @@ from engram.methods.base import Batch, Context, Step
 from engram.methods.registry import method
 from engram.methods.rescl import Rescl, divergence, shrink_
 from engram.networks import Dcgan8, Mlp
-from engram.parts.combining import norms_of
+from engram.parts.statistics import norms_of
 from engram.protocols.evaluation import Protocol
 from engram.streams.stream import Stream
 
@@ -146,7 +146,7 @@ def test_decay_touches_target_and_alpha_each_in_its_own_way() -> None:
     """T13: with no gradient from the data, theta_t shrinks by rate lambda_dec, alpha by rate lambda."""
     stream = tiny_stream((2, 2))
     model = combining(stream, 0, weight_decay=0.1, decay=0.5)
-    player = model.players("combine")["net"]
+    player = model.players("combine")["combined"]
     assert player.optimiser.weight_decay == 0.0
     grads = {n: torch.zeros_like(p) for n, p in player.parameters.items()}
     model.after_backward("net", grads, step())
@@ -165,7 +165,7 @@ def test_proximal_step_and_subgradient() -> None:
     shrink_(alpha, 0.02)
     assert alpha.tolist() == pytest.approx([-0.48, 0.0, 0.0, 0.0, 0.48])
     model = combining(tiny_stream((2, 2)), 0, decay_step="subgradient", decay=0.5, alpha_start=(-0.5, 0.0))
-    grads = {n: torch.zeros_like(p) for n, p in model.players("combine")["net"].parameters.items()}
+    grads = {n: torch.zeros_like(p) for n, p in model.players("combine")["combined"].parameters.items()}
     model.after_backward("net", grads, step())
     for name, g in grads.items():
         if name.startswith("combiner."):
@@ -187,7 +187,7 @@ def test_decay_at_the_start_is_lambda_times_the_channels() -> None:
 @pytest.mark.parametrize("heads", [False, True])
 def test_who_moves_in_the_second_phase(trained: str, heads: bool) -> None:
     model = combining(tiny_stream((2, 2)), 0, trained=trained, train_old_heads=heads)
-    names = set(model.players("combine")["net"].parameters)
+    names = set(model.players("combine")["combined"].parameters)
     assert any(n.startswith("combiner.") for n in names) == (trained != "target")
     assert any(n.startswith("net.trunk.") for n in names) == (trained != "alphas")
     assert any(n.startswith("net.head.parts.1.") for n in names) == (trained != "alphas")
@@ -199,7 +199,7 @@ def test_gradients_of_alphas_are_not_those_of_weights() -> None:
     stream = tiny_stream((2, 2))
     model = combining(stream, 1)
     phase = model.phases(PROTOCOL.task(stream, 1), 12)[1]
-    player = model.players("combine")["net"]
+    player = model.players("combine")["combined"]
     _, grads = gradients(phase.updates[0], player, batch(stream), step())
     assert {n for n in grads if n.startswith("combiner.")} == {
         f"combiner.{n}" for n, _ in model.combiner.named_parameters()
@@ -307,7 +307,7 @@ def test_lambda_0_takes_a_free_alpha_to_zero_in_the_last_step(schedule: Any) -> 
     learn(model, stream, 1)
     model.phases(PROTOCOL.task(stream, 1), 20)
     model.begin_phase(PROTOCOL.task(stream, 1), "combine")
-    rate = model.players("combine")["net"].optimiser.rate
+    rate = model.players("combine")["combined"].optimiser.rate
     alpha = torch.tensor([0.5])
     total = sum(rate(e, 4) for e in range(4)) * math.ceil(20 / 6)
     assert centre == pytest.approx(0.5 / total)

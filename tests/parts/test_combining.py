@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from engram.errors import ConfigError
 from engram.networks import NETWORKS
-from engram.parts.combining import Combiner, norms_of, reestimate_norms, refit_norms
+from engram.parts.combining import Combiner
+from engram.parts.statistics import norms_of, reestimated_statistics, refit_norms
 
 D = torch.float64
 
@@ -415,7 +416,9 @@ def test_refitting_norms_keeps_evaluation_and_makes_training_mode_agree(make: An
 def test_reestimated_statistics_are_the_mean_over_batches() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout()).double().train()
     x = images(12)
-    reestimate_norms(net, net, [x[:6], x[6:]])
+    with torch.no_grad(), reestimated_statistics(net):
+        net(x[:6])
+        net(x[6:])
     with torch.no_grad():
         z = net[0](x).transpose(0, 1)
     halves = [z[:, :6].flatten(1), z[:, 6:].flatten(1)]

@@ -57,12 +57,14 @@ from engram.methods.base import (
 )
 from engram.parts import training
 from engram.parts.classifier import Classifier, spread
-from engram.parts.combining import Combiner, reestimate_norms, refit_norms
+from engram.parts.combining import Combiner
 from engram.parts.options import check_at_least, check_positive
+from engram.parts.statistics import reestimated_statistics, refit_norms
 from engram.parts.teacher import Teacher
 from engram.parts.training import FitOptions
 
-FINETUNE, COMBINE = "finetune", "combine"
+FINETUNE, COMBINE = "finetune", "combine"  # phases
+COMBINED = "combined"  # the second phase's player
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Rescl(Method):
         fit = training.fit_phase(self._fit, self.fit_loss)
         if task.index == 0:
             return (fit,)
-        combine = Update("combine", "net", self.combine_loss)
+        combine = Update("combine", COMBINED, self.combine_loss)
         epochs = self.config.combine_epochs or fit.epochs
         return (replace(fit, name=FINETUNE), replace(fit, name=COMBINE, epochs=epochs, updates=(combine,)))
 
@@ -163,8 +165,12 @@ class Rescl(Method):
     def players(self, phase: str) -> dict[str, Player]:
         if phase != COMBINE:
             return {"net": training.player(self._fit, named_parameters(self, "net."))}
-        fit = replace(self._fit, lr=self.config.combine_lr or self._fit.lr, weight_decay=0.0)
-        return {"net": replace(training.player(fit, self._trained()), keep_state=False)}
+        # A player of its own: kept optimiser state goes from fine-tuning to fine-tuning.
+        return {COMBINED: replace(training.player(self._second(), self._trained()), keep_state=False)}
+
+    def _second(self) -> ResclConfig:
+        """Options of the second phase; theta_t decays in ``after_backward``, for alphas must not."""
+        return replace(self._fit, lr=self.config.combine_lr or self._fit.lr, weight_decay=0.0)
 
     def _trained(self) -> dict[str, nn.Parameter]:
         c, last = self.config, len(self.net.head.parts) - 1
@@ -219,7 +225,7 @@ class Rescl(Method):
         c = self.config
         if step.phase != COMBINE or c.decay_step != "proximal" or c.trained == "target":
             return
-        rate = self.players(COMBINE)["net"].optimiser.rate(step.epoch, step.n_epochs)
+        rate = training.player(self._second(), {}).optimiser.rate(step.epoch, step.n_epochs)
         for alpha in cast(Combiner, self.combiner).parameters():
             shrink_(alpha, rate * c.decay)
 
@@ -228,8 +234,9 @@ class Rescl(Method):
         if self.combiner is None:
             return
         if self.config.reestimate:
-            batches = self._images(data, task, shuffled=True)
-            reestimate_norms(self.features, self.net.trunk, batches)
+            with evaluating(self), reestimated_statistics(self.net.trunk):
+                for x in self._images(data, task, shuffled=True):
+                    self.features(x)
         old = cast(Classifier, cast(Teacher, self.source).module)
         self.net.trunk.load_state_dict(self.combiner.fold(old.trunk, self.net.trunk))
         self.source = self.tuned = self.combiner = None

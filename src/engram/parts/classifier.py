@@ -9,7 +9,7 @@ from engram import seeds
 from engram.methods.base import Context, Task, evaluating
 from engram.networks.base import Norm, n_features
 from engram.networks.heads import Head
-from engram.parts.combining import norms_of
+from engram.parts.statistics import norms_of
 
 
 class Classifier(nn.Module):

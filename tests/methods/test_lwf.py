@@ -158,3 +158,17 @@ def test_bad_options_give_one_line() -> None:
     for option, value in (("temperature", 0.0), ("warmup_epochs", -1), ("distil", "none")):
         with pytest.raises(ConfigError, match=rf"^{option} must be [^\n]*$"):
             method("lwf", {option: value})
+
+
+def test_convex_balance_divides_by_one_plus_strength() -> None:
+    model, batch, _, _ = learned("task", strength=3.0)
+    convex = learned("task", strength=3.0, balance="convex")[0]
+    with torch.no_grad():  # both were their own copy so far
+        for made in (model, convex):
+            for p in made.net.trunk.parameters():
+                p.mul_(1.5)
+    with torch.no_grad():
+        plain, divided = model.loss(batch, STEP), convex.loss(batch, STEP)
+    assert plain.keys() == divided.keys() == {"ce", "distillation"}
+    for name, term in plain.items():
+        torch.testing.assert_close(divided[name], term / 4.0)

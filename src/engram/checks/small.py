@@ -127,7 +127,7 @@ _SI: dict[str, Any] = {
 }
 _ONLINE: dict[str, Any] = {"strength": 10.0, "fisher_samples": None}
 _IMM: dict[str, Any] = {"ratio": 0.4, "statistics": "merge"}
-_LWF: dict[str, Any] = {"strength": 1.0, "temperature": 2.0}
+_LWF: dict[str, Any] = {"strength": 1.0, "balance": "sum", "temperature": 2.0}
 _RESCL: dict[str, Any] = {
     **_FIT,
     "later_epochs": None,

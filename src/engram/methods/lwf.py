@@ -10,8 +10,7 @@ What is distilled, on every batch:
 - class-incremental: the labels known before, in one softmax; new labels compete in the cross entropy only;
 - domain-incremental: all labels, since old and new tasks share them.
 
-Departures: the old answers are computed by a frozen copy in evaluation mode instead of stored; without
-    augmentation
+Departures: the old answers are computed by a frozen copy in evaluation mode instead of stored; without augmentation
 they are the same numbers. The warm-up takes a fixed number of epochs instead of convergence, with the trunk
 in evaluation mode, so that its running statistics do not move either. Running statistics move in the joint
 phase. Cost: a frozen copy of the network and its forward pass in every step; nothing grows with the number of
@@ -56,6 +55,8 @@ class LwfConfig(TrainOptions):
 
     Args:
         strength: lambda_o, weight of the distillation.
+        balance: sum: cross entropy + lambda_o distillation, as the paper; convex: the same divided by 1 + lambda_o, so
+            that a large lambda_o does not diverge at a rate that suits a small one.
         temperature: T of Sec. 3, which flattens both softmaxes.
         temperature_squared: multiply the distillation by T^2, so that its gradient does not shrink with T;
             the paper does not.
@@ -64,6 +65,7 @@ class LwfConfig(TrainOptions):
     """
 
     strength: float = 1.0
+    balance: Literal["sum", "convex"] = "sum"
     temperature: float = 2.0
     temperature_squared: bool = False
     distil: Literal["per_head", "joint"] = "per_head"
@@ -142,9 +144,12 @@ class Lwf(Method):
         terms = {
             "ce": training.cross_entropy(self.net.head(features, self._labels.active), batch.y, self._labels)
         }
-        if self.teacher is not None and self.config.strength:
+        c = self.config
+        if self.teacher is not None and c.strength:
             old = (0, self._n_old)
             terms["distillation"] = self.distilled(self.net.head(features, old), self.teacher(batch.x, old))
+            if c.balance == "convex":
+                terms = {name: term / (1.0 + c.strength) for name, term in terms.items()}
         return terms
 
     def distilled(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -189,4 +194,7 @@ class Lwf(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        return training.facts(self.config)
+        told = training.facts(self.config)
+        if self.config.balance == "convex":
+            told["loss"] = "convex combination"
+        return told

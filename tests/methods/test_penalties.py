@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from quadratics import NOTHING, TASK, THETA, Bare
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
-from engram.errors import ConfigError
+from engram.errors import ConfigError, DivergedError
 from engram.loop import LoopState, train_task
 from engram.methods import mas
 from engram.methods.base import Context, Method, Step
@@ -21,7 +21,7 @@ from engram.methods.registry import METHODS, method
 from engram.methods.rwalk import scaled
 from engram.networks import Dcgan8, Mlp
 from engram.parts import task_fisher
-from engram.parts.penalty import add_gradient, quadratic
+from engram.parts.penalty import add_gradient, pull, quadratic
 from engram.parts.tables import Scratch, Table
 from engram.protocols.evaluation import Protocol
 
@@ -327,3 +327,85 @@ def test_bare_harness_is_what_the_loop_would_do() -> None:
     bare.begin()
     assert float(bare.run(lambda x: x, 2)[-1]) == 0.5
     assert (TASK.n_seen, len(NOTHING)) == (2, 0)
+
+
+# The proximal step ------------------------------------------------------------------------------------------
+def _tables(values: dict[str, Tensor]) -> Table:
+    table = Table()
+    for name, value in values.items():
+        table.put(name, value)
+    return table
+
+
+def test_proximal_step_is_the_minimum_of_the_step_and_all_penalties() -> None:
+    g = torch.Generator().manual_seed(0)
+    theta = torch.randn(5, generator=g, dtype=torch.float64)
+    pairs = [
+        (torch.rand(5, generator=g, dtype=torch.float64), torch.randn(5, generator=g, dtype=torch.float64))
+        for _ in range(2)
+    ]
+    moved = nn.Parameter(theta.clone())
+    tables = [(_tables({"w": i}), _tables({"w": a})) for i, a in pairs]
+    pull(lambda name: moved, tables, 1.5, 0.2)
+    at = moved.detach().clone().requires_grad_()
+    value = (at - theta).square().sum() / 0.4 + sum(1.5 * (i * (at - a).square()).sum() for i, a in pairs)
+    (slope,) = torch.autograd.grad(value, at)
+    assert float(slope.abs().max()) < 1e-12
+
+
+def test_proximal_step_is_stable_at_any_strength_and_leaves_anchors_alone() -> None:
+    theta, anchor = torch.tensor([1.0, 2.0, 0.3]), torch.tensor([0.0, 0.0, 0.3])
+    moved = nn.Parameter(theta.clone())
+    tables = [(_tables({"w": torch.tensor([1e12, 0.0, 5.0])}), _tables({"w": anchor}))]
+    pull(lambda name: moved, tables, 0.5, 0.1)
+    assert moved.tolist() == [pytest.approx(0.0, abs=1e-6), 2.0, theta[2].item()]
+    pull(lambda name: moved, tables, 0.0, 0.1)
+    assert moved[1].item() == 2.0
+
+
+def test_small_proximal_steps_are_gradient_steps() -> None:
+    """EWC with one and the other agrees as strength and rate fall."""
+    stream = tiny_stream((2, 2))
+    ends = []
+    for kind in ("gradient", "proximal"):
+        spec = method(
+            "ewc",
+            {
+                "epochs": 1,
+                "batch_size": 6,
+                "optimiser": "sgd",
+                "lr": 1e-3,
+                "strength": 1.0,
+                "penalty_step": kind,
+            },
+        )
+        made = spec.make(spec.config, Context(Mlp((9,)), (1, 8, 8), 4, "task", 0))
+        state = LoopState()
+        for i in range(2):
+            train_task(made, Protocol("task").task(stream, i), stream.train(i), state, 0)
+        ends.append(torch.cat([p.detach().flatten() for p in made.net.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_strength_far_too_large_for_gradient_steps_holds_the_source_with_proximal_ones() -> None:
+    stream = tiny_stream((2, 2))
+    options = {"epochs": 2, "batch_size": 6, "optimiser": "sgd", "lr": 0.1, "strength": 1e9}
+    gradient, proximal = (method("ewc", {**options, "penalty_step": k}) for k in ("gradient", "proximal"))
+    ends = []
+    for spec in (gradient, proximal):
+        made = spec.make(spec.config, Context(Mlp((9,)), (1, 8, 8), 4, "task", 0))
+        state = LoopState()
+        train_task(made, Protocol("task").task(stream, 0), stream.train(0), state, 0)
+        before = made.net.trunk.layers[0].bias.detach().clone()
+        fisher = made.fishers if len(made.fishers) else None
+        assert fisher is not None
+        if spec is gradient:
+            with pytest.raises(DivergedError):
+                train_task(made, Protocol("task").task(stream, 1), stream.train(1), state, 0)
+            continue
+        train_task(made, Protocol("task").task(stream, 1), stream.train(1), state, 0)
+        ends.append((before, made.net.trunk.layers[0].bias.detach(), fisher[0]["net.trunk.layers.0.bias"]))
+    ((before, after, importance),) = ends
+    held = importance > 1e-6
+    assert held.any()
+    torch.testing.assert_close(after[held], before[held], rtol=1e-3, atol=1e-5)

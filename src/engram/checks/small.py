@@ -217,8 +217,21 @@ SMALL |= {
         },
     },
     "ewc": {
-        "sampled": {**_TRAIN, "strength": 10.0, "fisher_labels": "sampled", "fisher_samples": None},
-        "stored": {**_TRAIN, **_STORED, "strength": 10.0, "fisher_labels": "exact", "fisher_samples": 9},
+        "sampled": {
+            **_TRAIN,
+            "strength": 10.0,
+            "penalty_step": "gradient",
+            "fisher_labels": "sampled",
+            "fisher_samples": None,
+        },
+        "stored": {
+            **_TRAIN,
+            **_STORED,
+            "strength": 10.0,
+            "penalty_step": "proximal",
+            "fisher_labels": "exact",
+            "fisher_samples": 9,
+        },
     },
     "ewc-online": {
         "sampled": {**_TRAIN, **_ONLINE, "gamma": 0.9, "normalise": "none", "fisher_labels": "sampled"},

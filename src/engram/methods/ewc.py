@@ -16,7 +16,7 @@ Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class EwcConfig(TrainOptions):
 
     Args:
         strength: lambda in Eq. 3, which has a factor 1/2.
+        penalty_step: gradient, the penalty's gradient joins that of the loss, as the paper; or proximal, each step of
+            the optimiser is followed by an implicit one of the penalty alone, which is stable for any strength.
         fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
             (expectation over all labels), empirical (the true label), predicted (the most probable one).
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for
@@ -55,6 +57,7 @@ class EwcConfig(TrainOptions):
     """
 
     strength: float = 1000.0
+    penalty_step: Literal["gradient", "proximal"] = "gradient"
     fisher_labels: Labels = "sampled"
     fisher_samples: int | None = None
 
@@ -108,11 +111,18 @@ class Ewc(Method):
 
     # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        if self.config.penalty_step == "proximal":
+            return
         # Gradient of Eq. 3's second term: lambda sum_nu F^nu (theta - theta*_nu).
         for fisher, anchor in self.penalties:
             penalty.add_gradient(
                 grads, self.get_parameter, fisher, anchor, self.config.strength / 2, self._scratch
             )
+
+    def after_step(self, player: str, step: Step) -> None:
+        if self.config.penalty_step == "proximal":
+            rate = training.player(self._fit, {}).optimiser.rate(step.epoch, step.n_epochs)
+            penalty.pull(self.get_parameter, self.penalties, self.config.strength / 2, rate)
 
     def end_task(self, task: Task, data: Samples) -> None:
         c = self.config
@@ -149,7 +159,10 @@ class Ewc(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        return {**training.facts(self.config), "fisher": f"per sample, {self.config.fisher_labels} labels"}
+        told = {**training.facts(self.config), "fisher": f"per sample, {self.config.fisher_labels} labels"}
+        if self.config.penalty_step == "proximal":
+            told["penalty"] = "proximal step"
+        return told
 
     @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:

@@ -6,7 +6,7 @@ carries its paper's convention: c (SI), lambda / 2 (EWC), lambda (RWalk, MAS).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -59,6 +59,37 @@ def add_gradient(
         grads.update(zip(names, work, strict=True))
     else:
         torch._foreach_addcmul_(given, importance.pick(names), work, value=2.0 * factor)
+
+
+@torch.no_grad()
+def pull(
+    parameter: Callable[[str], Tensor], penalties: Sequence[tuple[Table, Table]], factor: float, rate: float
+) -> None:
+    """The proximal step of the sum of all penalties: each parameter moves towards the minimum of
+
+        (theta' - theta)^2 / (2 rate) + factor * sum_nu I_nu (theta' - theta~_nu)^2,
+
+    so theta += rate sum_nu w_nu (theta~_nu - theta) / (1 + rate sum_nu w_nu) with w = 2 * factor * I. It never
+    overshoots, however large the factor; a gradient step does where rate * w > 2. A parameter at its anchor stays
+    there.
+
+    Args:
+        parameter: maps a name to its parameter, moved in place.
+        penalties: importance and anchor of each.
+        factor: see the module.
+        rate: the learning rate of the step.
+    """
+    if factor == 0.0:
+        return
+    for name in dict.fromkeys(n for importance, _ in penalties for n in importance.names):
+        theta = parameter(name)
+        weight, force = torch.zeros_like(theta), torch.zeros_like(theta)
+        for importance, anchor in penalties:
+            if name in importance:
+                w = importance[name] * (2.0 * factor * rate)
+                weight += w
+                force += w * (anchor[name] - theta)
+        theta.add_(force / (1.0 + weight))
 
 
 def _difference(a: list[Tensor], b: list[Tensor], out: list[Tensor]) -> None:

@@ -29,7 +29,8 @@ def tradeoff_small() -> Recipe:
 
     Optimiser, rate and batch are the ones, of three tried, with which fine-tuning learned the target best on validation
     images of seed 0; the rate of ResCL's second phase is the better of two on the same images. LwF's loss is a convex
-    combination, since at this rate weights above 1 diverge otherwise.
+    combination and EWC's penalty a proximal step, since at this rate weights above 1 and strengths above 100 diverge
+    otherwise.
     """
     fit = {
         "epochs": 5,
@@ -39,7 +40,12 @@ def tradeoff_small() -> Recipe:
         "momentum": 0.9,
         "schedule": "cosine",
     }
-    methods = {**_methods(fit), "rescl": {**fit, "combine_lr": 0.005}, "lwf": {**fit, "balance": "convex"}}
+    methods = {
+        **_methods(fit),
+        "rescl": {**fit, "combine_lr": 0.005},
+        "lwf": {**fit, "balance": "convex"},
+        "ewc": {**fit, "penalty_step": "proximal"},
+    }
     return Recipe(
         "tradeoff-small",
         "MNIST 0 to 4, then MNIST-M 5 to 9, with task labels: a small pre-activation residual network, 5 epochs",

@@ -200,19 +200,31 @@ def _full_name(column: Column) -> str:
     return f"{column.name} ({column.of})" if column.of else column.name
 
 
+def _least_width(table: Table) -> int:
+    """Columns of a terminal that the table needs when text is folded to 12."""
+    total = 2
+    for index, column in enumerate(table.columns):
+        heading = max(map(len, (column.short or column.name).splitlines()))
+        longest = max([heading, *(len(row[index]) for row in table.rows)])
+        total += 1 + (min(longest, 12) if column.text else longest)
+    return total
+
+
 def terminal(table: Table, *, width: int = 120) -> Group:
     """The table as a rich renderable, footnotes below.
 
     Args:
         table: any table of this module.
-        width: columns of the terminal; below 100 text and minor columns move below the table.
+        width: columns of the terminal; below 100, or where the numbers need nearly all of them, text and minor columns
+            move below the table.
     """
     from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    moved = [i for i, c in enumerate(table.columns) if i and (c.text or c.minor) and width < 100]
+    tight = width < 100 or _least_width(table) > width
+    moved = [i for i, c in enumerate(table.columns) if i and (c.text or c.minor) and tight]
     look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD}
     drawn = RichTable(title=Text(table.title), padding=(0, 1, 0, 0), **look)
     for index, column in enumerate(table.columns):

@@ -73,7 +73,11 @@ def test_refused(pretend: Pretend, refused: Refused, tmp_path: Path, argv: list[
     assert pretend.ran == []
 
 
-def test_ranges_may_overlap_and_the_table_says_what_was_not_reached(pretend: Pretend, tmp_path: Path, capsys):
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_ranges_may_overlap_and_the_table_says_what_was_not_reached(
+    pretend: Pretend, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, columns: str
+):
+    monkeypatch.setenv("COLUMNS", columns)
     out = tmp_path / "out"
     argv = ["tradeoff", "lwf", *SMALL, *THREE, "--target", "digits:3-8", "--seeds", "0", "1"]
     assert main([*argv, "--required", "99.5", "--device", "cpu", "--out", str(out)]) == 0
@@ -81,6 +85,7 @@ def test_ranges_may_overlap_and_the_table_says_what_was_not_reached(pretend: Pre
     assert "lwf reaches no target accuracy of 99.5 %: its best is" in said
     assert "finetune is run beside" in said
     assert "not reached" in said
+    assert "lwf (strength)" in said
     assert f"Report: {out / 'report.html'}" in said
     assert main(["report", str(out)]) == 0
     assert "Trade-off, digits:0-4 (source) and digits:3-8 (target)" in " ".join(

@@ -200,14 +200,19 @@ def _full_name(column: Column) -> str:
     return f"{column.name} ({column.of})" if column.of else column.name
 
 
-def _least_width(table: Table) -> int:
-    """Columns of a terminal that the table needs when text is folded to 12."""
-    total = 2
+def _moved(table: Table, width: int) -> list[int]:
+    """Columns that move below the table: text and minor ones where it is tight, then the last ones until it fits."""
+    widths = []
     for index, column in enumerate(table.columns):
         heading = max(map(len, (column.short or column.name).splitlines()))
         longest = max([heading, *(len(row[index]) for row in table.rows)])
-        total += 1 + (min(longest, 12) if column.text else longest)
-    return total
+        widths.append(2 + (min(longest, 12) if column.text else longest))
+    kept = list(range(len(widths)))
+    if width < 100 or sum(widths) + 2 > width:
+        kept = [i for i in kept if not i or not (table.columns[i].text or table.columns[i].minor)]
+    while len(kept) > 2 and sum(widths[i] for i in kept) + 2 > width:
+        kept.pop()
+    return [i for i in range(len(widths)) if i not in kept]
 
 
 def terminal(table: Table, *, width: int = 120) -> Group:
@@ -215,16 +220,14 @@ def terminal(table: Table, *, width: int = 120) -> Group:
 
     Args:
         table: any table of this module.
-        width: columns of the terminal; below 100, or where the numbers need nearly all of them, text and minor columns
-            move below the table.
+        width: columns of the terminal; what does not fit moves below the table.
     """
     from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    tight = width < 100 or _least_width(table) > width
-    moved = [i for i, c in enumerate(table.columns) if i and (c.text or c.minor) and tight]
+    moved = _moved(table, width)
     look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD}
     drawn = RichTable(title=Text(table.title), padding=(0, 1, 0, 0), **look)
     for index, column in enumerate(table.columns):

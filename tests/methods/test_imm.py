@@ -13,11 +13,11 @@ from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
 from engram.errors import ConfigError
 from engram.loop import EpochEnd, LoopState, train_task
-from engram.methods import imm
 from engram.methods.base import Context
 from engram.methods.registry import method
 from engram.networks import Mlp, PreactResnet
 from engram.networks.base import Network
+from engram.parts import task_fisher
 from engram.protocols.evaluation import Protocol
 
 D = torch.float64
@@ -31,7 +31,9 @@ def tensor(*values: float) -> Tensor:
 def fishers(monkeypatch: pytest.MonkeyPatch, *values: Tensor) -> None:
     """The Fisher information of each task in turn."""
     given = iter(values)
-    monkeypatch.setattr(imm, "diagonal_fisher", lambda m, p, *a, **k: {"trunk.theta": next(given).clone()})
+    monkeypatch.setattr(
+        task_fisher, "diagonal_fisher", lambda m, p, *a, **k: {"trunk.theta": next(given).clone()}
+    )
 
 
 # Quadratics -------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from engram.methods.registry import METHODS, method
 from engram.methods.rwalk import scaled
 from engram.networks import Dcgan8, Mlp
 from engram.parts import task_fisher
-from engram.parts.penalty import add_gradient, pull, quadratic
+from engram.parts.penalty import add_gradient, proximal_step, quadratic
 from engram.parts.tables import Scratch, Table
 from engram.protocols.evaluation import Protocol
 
@@ -346,7 +346,7 @@ def test_proximal_step_is_the_minimum_of_the_step_and_all_penalties() -> None:
     ]
     moved = nn.Parameter(theta.clone())
     tables = [(_tables({"w": i}), _tables({"w": a})) for i, a in pairs]
-    pull(lambda name: moved, tables, 1.5, 0.2)
+    proximal_step(lambda name: moved, tables, 1.5, 0.2)
     at = moved.detach().clone().requires_grad_()
     value = (at - theta).square().sum() / 0.4 + sum(1.5 * (i * (at - a).square()).sum() for i, a in pairs)
     (slope,) = torch.autograd.grad(value, at)
@@ -357,9 +357,9 @@ def test_proximal_step_is_stable_at_any_strength_and_leaves_anchors_alone() -> N
     theta, anchor = torch.tensor([1.0, 2.0, 0.3]), torch.tensor([0.0, 0.0, 0.3])
     moved = nn.Parameter(theta.clone())
     tables = [(_tables({"w": torch.tensor([1e12, 0.0, 5.0])}), _tables({"w": anchor}))]
-    pull(lambda name: moved, tables, 0.5, 0.1)
+    proximal_step(lambda name: moved, tables, 0.5, 0.1)
     assert moved.tolist() == [pytest.approx(0.0, abs=1e-6), 2.0, theta[2].item()]
-    pull(lambda name: moved, tables, 0.0, 0.1)
+    proximal_step(lambda name: moved, tables, 0.0, 0.1)
     assert moved[1].item() == 2.0
 
 

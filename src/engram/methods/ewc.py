@@ -122,7 +122,7 @@ class Ewc(Method):
     def after_step(self, player: str, step: Step) -> None:
         if self.config.penalty_step == "proximal":
             rate = training.player(self._fit, {}).optimiser.rate(step.epoch, step.n_epochs)
-            penalty.pull(self.get_parameter, self.penalties, self.config.strength / 2, rate)
+            penalty.proximal_step(self.get_parameter, self.penalties, self.config.strength / 2, rate)
 
     def end_task(self, task: Task, data: Samples) -> None:
         c = self.config

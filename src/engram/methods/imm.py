@@ -49,10 +49,10 @@ from engram.methods.base import (
     named_parameters,
 )
 from engram.parts import training, transfer
-from engram.parts.fisher import diagonal_fisher
 from engram.parts.options import check_at_least, check_fraction, check_positive
 from engram.parts.statistics import reestimated_statistics
 from engram.parts.tables import Scratch, Table
+from engram.parts.task_fisher import task_fisher
 from engram.parts.training import TrainOptions
 
 LEAST_FISHER = 1e-8
@@ -158,17 +158,9 @@ class Imm(Method):
 
     def _fisher(self, task: Task, data: Samples) -> dict[str, Tensor]:
         """F_k [*] by name, over the task's samples and its active labels, with the network not yet merged."""
-        g = seeds.generator(self.context.seed, "fisher", task.index)
         own = named_parameters(self, *self._merged_prefixes)
-        found = diagonal_fisher(
-            self.net,
-            {n.removeprefix("net."): p for n, p in own.items()},
-            training.some_of(data, self.config.fisher_samples, g).x,
-            task.active,
-            generator=g,
-            transform=self.context.network.normalise,
-        )
-        return {f"net.{n}": value.add_(LEAST_FISHER) for n, value in found.items()}
+        found = task_fisher(self.net, own, task, data, self.context, n_samples=self.config.fisher_samples)
+        return {n: value.add_(LEAST_FISHER) for n, value in found.items()}
 
     def _merge(self, fisher: dict[str, Tensor]) -> None:
         """Merge network and source in place; rows that have grown since stay as they are."""

@@ -62,7 +62,7 @@ def add_gradient(
 
 
 @torch.no_grad()
-def pull(
+def proximal_step(
     parameter: Callable[[str], Tensor], penalties: Sequence[tuple[Table, Table]], factor: float, rate: float
 ) -> None:
     """The proximal step of the sum of all penalties: each parameter moves towards the minimum of

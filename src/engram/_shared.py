@@ -13,6 +13,7 @@ Departures: none (no paper). Cost: the checkpoints of one run a group on disk, u
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from engram._pool import Event, Listener, run_jobs
 from engram._worker import SEED_RESULT
 from engram.settings import Job, plain
 
-__all__ = ["SHARED", "clear_starts", "run_shared"]
+__all__ = ["SHARED", "clear", "run_shared"]
 
 SHARED = "shared"
 LABEL = "common start"
@@ -55,7 +56,6 @@ def run_shared(
     starts: Listener | None = None,
     keep_open: Sequence[int] = (),
     dropped: Callable[[Job], bool] = lambda job: False,
-    keep: bool = False,
     run: Any = run_jobs,
 ) -> None:
     """Run every job as `engram._pool.run_jobs` does; what several of them begin with is learned once.
@@ -69,7 +69,6 @@ def run_shared(
         root: gets the folder ``shared``.
         starts: told everything about common starts; their jobs have ``common`` set and a label that says so.
         keep_open, dropped: as for `run_jobs`; a common start is dropped when all jobs that wait for it are.
-        keep: leave the checkpoints of common starts for jobs of a later call; `clear_starts` removes them.
         run: `run_jobs`, or what takes its place.
     """
     groups = _groups(jobs, Path(root))
@@ -99,7 +98,7 @@ def run_shared(
         if event.kind == "done" and event.job.folder in of_job:
             group = of_job[event.job.folder]
             group.left.discard(event.job.folder)
-            if not group.left and not keep:
+            if not group.left:
                 _outdir.clear_checkpoints(Path(group.start.folder))
 
     def over(group: _Group, event: Event) -> None:
@@ -123,10 +122,14 @@ def run_shared(
     run(queue, limit, heard, keep_open=keep_open, dropped=is_dropped, ready=is_ready)
 
 
-def clear_starts(root: Path) -> None:
-    """Remove the checkpoints of the common starts in ``root``."""
-    for seed in (Path(root) / SHARED).glob("*/seed-*"):
-        _outdir.clear_checkpoints(seed)
+def clear(root: Path) -> None:
+    """Remove the common starts in ``root``, and nothing else."""
+    for folder in (Path(root) / SHARED).glob("*/"):
+        _outdir.clear(folder)
+        with contextlib.suppress(OSError):  # not empty, or a link
+            folder.rmdir()
+    with contextlib.suppress(OSError):
+        (Path(root) / SHARED).rmdir()
 
 
 def _groups(jobs: Sequence[Job], root: Path) -> list[_Group]:

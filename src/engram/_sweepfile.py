@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import _outdir
+from engram import _outdir, _shared
 from engram._rules import Rule, all_rules, parts
-from engram._shared import SHARED
 from engram.errors import ConfigError, EngramError
 from engram.protocols.metrics import Summary
 from engram.results import RESULT_FILE, SWEEP_FILE, TRIALS
@@ -132,18 +130,17 @@ def check_ours(out: Path) -> None:
     try:
         read_sweep(out)
     except EngramError:
-        _outdir.check_ours(out, below=(f"{TRIALS}/*", f"{SHARED}/*"))
+        _outdir.check_ours(out, below=(f"{TRIALS}/*", f"{_shared.SHARED}/*"))
 
 
 def clear(out: Path) -> None:
     """Remove what a sweep wrote, and nothing else."""
-    for folder in (*(out / TRIALS).glob("*/"), *(out / SHARED).glob("*/")):
+    for folder in (out / TRIALS).glob("*/"):
         if _outdir.is_ours(folder):
             _outdir.clear(folder)
             if not any(folder.iterdir()):
                 folder.rmdir()
-    with contextlib.suppress(OSError):  # not empty, or none
-        (out / SHARED).rmdir()
+    _shared.clear(out)
     if (out / SWEEP_FILE).exists():
         (out / "report.html").unlink(missing_ok=True)
     for name in (SWEEP_FILE, STUDY):

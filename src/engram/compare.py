@@ -2,7 +2,8 @@
 
 A comparison's folder holds ``METHOD/results.json``, ``METHOD/config.yaml`` and ``METHOD/seed-N/`` for each
 method, and ``report.html``; a run's folder holds the same without the level of methods. Every seed's entry is
-on disk as soon as the seed is done, so that a resume repeats nothing.
+on disk as soon as the seed is done, so that a resume repeats nothing. Variants that differ only in their method's
+trade-off option learn what comes before it matters once (:mod:`engram._shared`), in ``shared/``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import _outdir, _plan
+from engram import _outdir, _plan, _shared
 from engram._options import from_json, split_variant
-from engram._pool import Event, Listener, default_jobs, run_jobs
+from engram._pool import Event, Listener, default_jobs
 from engram._worker import SEED_RESULT
 from engram.errors import ConfigError
 from engram.recipes import DEFAULT_FOR_DATA, Recipe, recipe
@@ -201,6 +202,8 @@ def execute(
         _outdir.check_ours(out, [w.folder for w in works])
     outcome = Outcome(out, kept=[w.label for w in works if w.state == "finished"])
     with _folder(out) as handle:
+        if overwrite:
+            _shared.clear(out)
         books = {w.label: Book(w, overwrite) for w in works}
         for work in sorted(
             works, key=lambda w: -w.weight
@@ -217,7 +220,9 @@ def execute(
                 listener(event)
 
         try:
-            run_jobs(todo, jobs or default_jobs(device), heard, keep_open=[handle])
+            _shared.run_shared(
+                todo, jobs or default_jobs(device), heard, root=out, starts=listener, keep_open=[handle]
+            )
         except KeyboardInterrupt:
             outcome.interrupted = True
         outcome.results = [books[w.label].close() for w in works]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import engram
 from engram._pool import JOB, Event, Listener
-from engram._shared import SHARED, clear_starts, run_shared
+from engram._shared import SHARED, run_shared
 from engram._worker import SEED_RESULT, _learn
 from engram.checkpoint import _sealed
 from engram.checks.bench import timeless
@@ -325,18 +325,6 @@ def test_jobs_that_have_begun_go_on_from_their_own_checkpoints(tmp_path: Path):
     assert not [epoch for epoch in second.epochs if epoch in first.epochs]
 
 
-def test_a_common_start_is_kept_for_jobs_to_come(tmp_path: Path):
-    first, second = jobs(tmp_path / "a", "si", [0.0, 1.0]), jobs(tmp_path / "a", "si", [100.0])
-    run_shared(first, 1, ignore, root=tmp_path / "a", keep=True, run=Here())
-    here = Here()
-    run_shared(second, 1, ignore, root=tmp_path / "a", keep=True, run=here)
-    assert len(here.epochs) == 6
-    assert [left_by(job) for job in (*first, *second)] == alone(tmp_path / "b", "si", [0.0, 1.0, 100.0])
-    assert list(tmp_path.glob(f"a/{SHARED}/*/seed-0/checkpoints/*"))
-    clear_starts(tmp_path / "a")
-    assert not list(tmp_path.glob(f"a/{SHARED}/*/seed-0/checkpoints"))
-
-
 def test_a_killed_run_continues_from_its_own_checkpoint(tmp_path: Path):
     made = jobs(tmp_path / "a", "pull", [0.25, 0.75])
     first = Here(lambda job, kind, said: job.label == "0.25" and kind == "epoch" and said["phase"] == "pull")
@@ -404,6 +392,34 @@ def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     (out / "sweep.json").write_text("no sweep")
     engram.sweep("si", {"c": [1.0]}, **given, overwrite=True)
     assert not (out / SHARED).exists()
+
+
+def test_a_comparison_shares_among_variants_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = Here()
+    monkeypatch.setattr("engram._shared.run_shared", partial(run_shared, run=here))
+    monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
+    labels: set[str] = set()
+    given: dict[str, Any] = {**GIVEN, "options": {"si": OPTIONS["si"], "finetune": {"epochs": 3}}}
+    outcome = engram.compare(
+        ["si:c=0.0", "si", "finetune"],
+        **given,
+        out=tmp_path / "a",
+        listener=lambda event: labels.add(event.job.label),
+    )
+    assert outcome.exit_code == 0
+    assert labels == {"si:c=0.0", "si", "finetune", "si common start"}
+    assert len(here.epochs) == 3 + 2 * 6 + 9
+    assert not list(tmp_path.glob(f"a/{SHARED}/*/seed-0/checkpoints"))
+    apart = [engram.compare([m], **given, out=tmp_path / m) for m in ("si:c=0.0", "si", "finetune")]
+    for found, one in zip(outcome.results, apart, strict=True):
+        assert [timeless(s) for s in found["seeds"]] == [timeless(s) for s in one.results[0]["seeds"]]
+    # What a cut-off comparison has left is learned anew with --overwrite.
+    (start,) = tmp_path.glob(f"a/{SHARED}/*/seed-0")
+    (start / "mine.txt").write_text("mine")
+    engram.compare(["si"], **given, out=tmp_path / "a", overwrite=True)
+    assert [path.name for path in start.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.slow

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
 from engram.errors import ConfigError
 from engram.networks.base import Network, Norm
 
+Init = Literal["pytorch", "glorot"]
+
 
 class MlpTrunk(nn.Module):
     """Linear layers with ReLU, from images [B, C, H, W] to features [B, hidden[-1]]."""
 
-    def __init__(self, n_inputs: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, n_inputs: int, hidden: tuple[int, ...], init: Init = "pytorch") -> None:
         super().__init__()
         widths = (n_inputs, *hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.n_features = hidden[-1]
+        if init == "glorot":
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
@@ -34,18 +41,23 @@ class Mlp(Network):
 
     Args:
         hidden: widths of the hidden layers, at least one.
+        init: of the hidden layers. ``pytorch``: weights and biases uniform within 1 / sqrt(n_in). ``glorot``: weights
+            uniform within sqrt(6 / (n_in + n_out)), biases 0 (Glorot and Bengio, AISTATS 2010, Eq. 16).
     """
 
     name: ClassVar[str] = "mlp"
     hidden: tuple[int, ...] = (256, 256)
+    init: Init = "pytorch"
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(
                 f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256]."
             )
+        if self.init not in get_args(Init):
+            raise ConfigError(f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}.")
 
     def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""
         c, h, w = image_shape
-        return MlpTrunk(c * h * w, tuple(self.hidden))
+        return MlpTrunk(c * h * w, tuple(self.hidden), self.init)

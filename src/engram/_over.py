@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,20 @@ def axes_of(method: str, over: Mapping[str, Any]) -> list[Axis]:
     Raises:
         ConfigError: nothing to vary, an unknown option, a value of another type, a value twice, an empty range.
     """
+    if not isinstance(over, Mapping):
+        raise ConfigError(
+            f"over must map parameters to values, got {over!r}: give for example {{'c': [0.1, 1.0]}}."
+        )
     if not over:
         raise ConfigError(f"over must name at least one parameter, got none: {EXAMPLE}.")
     return [_axis(method, _known(method, name), given) for name, given in over.items()]
+
+
+def not_both(name: str) -> ConfigError:
+    """The error of an option that is swept and given a value."""
+    return ConfigError(
+        f"an option must be swept or given a value, got {name} as both: leave one out, or add the value to the sweep."
+    )
 
 
 def _known(method: str, name: str) -> Option:
@@ -96,6 +107,10 @@ def _axis(method: str, option: Option, given: Any) -> Axis:
         if _is_range(given):
             return _range(method, option, given)
         given = _split(given)
+    if not isinstance(given, Iterable):
+        raise ConfigError(
+            f"over must give {option.name} a list of values or a range, got {given!r}: {EXAMPLE}."
+        )
     values = [_typed(method, option.name, v) for v in given]
     if not values:
         raise ConfigError(f"over must give {option.name} at least one value, got none: {EXAMPLE}.")

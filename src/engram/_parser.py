@@ -32,6 +32,7 @@ class Parser(jsonargparse.ArgumentParser):
         )
         self.known: dict[str, Option] = {}
         self.flags: dict[str, str] = {}
+        self.help_command = f"{prog} --help"
 
     def note(self, key: str, option: Option) -> str:
         """Remember an option under its key in files, and return its flag."""
@@ -52,7 +53,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def one_line(self, message: str) -> str:
         """A message of the parser in the house style."""
-        see = f"see {self.prog} --help."
+        see = f"see {self.help_command}."
         key = re.match(r'Parser key "([\w.]+)"', message)
         value = re.search(r"(?:Got value|Given value): (.*)", message)
         if key and value and key[1] in self.known:
@@ -255,6 +256,7 @@ def parse_values(name: str, found: Entry, given: Mapping[str, str]) -> dict[str,
         ConfigError: an unknown option, or a value of another type.
     """
     p = Parser(f"engram list {name}", "")
+    p.help_command = p.prog  # it prints them without being asked for help
     known = options_of(found.config, skip=found.fixed)
     for option in known:
         p.option(p, f"{name}.{option.name}", option)

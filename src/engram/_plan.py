@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,10 @@ class Work:
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """The seeds as a list; ``ConfigError`` unless they are distinct integers >= 0, at least one."""
+    if not isinstance(seeds, Iterable):
+        raise ConfigError(
+            f"seeds must be a list of distinct integers >= 0, got {seeds!r}: give for example [0]."
+        )
     numbers = list(seeds)
     good = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in numbers)
     if not numbers or not good or len(set(numbers)) < len(numbers):

@@ -30,7 +30,7 @@ def main(rest: list[str]) -> int:
         raise ConfigError(f"engram sweep takes one method, got {', '.join(names) or 'none'}: {USAGE}.")
 
     from engram._options import options_of
-    from engram._over import parse_over
+    from engram._over import not_both, parse_over
     from engram._parser import MUTED, build, section
     from engram._sweep_plan import Plan, found_device
     from engram.cli import network_of, terminable
@@ -52,10 +52,15 @@ def main(rest: list[str]) -> int:
     if values["groups"] or values["angles"]:
         values["tasks"] = None if values["tasks"] == parser.known["tasks"].default else values["tasks"]
     data = DataSettings(**{o.name: values[o.name] for o in options_of(DataSettings())})
+    axes = tuple(parse_over(name, values["over"] or []))
+    for axis in axes:
+        flag = f"--{section(name)}.{axis.name}"
+        if any(word.split("=")[0].replace("-", "_") == flag.replace("-", "_") for word in rest):
+            raise not_both(axis.name)
     plan = Plan(
         name,
         values[section(name)],
-        tuple(parse_over(name, values["over"] or [])),
+        axes,
         data,
         network_of(parser, values),
         tuple(values["seeds"]),

@@ -351,7 +351,9 @@ def _check_finite(method: Method, losses: Mapping[str, float], task: Task, phase
         bad = [n for n, p in method.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+        option = method.tradeoff.option if method.tradeoff is not None and task.index else None
+        lower = "the learning rate" + (f", or the option {option}" if option else "")
         raise DivergedError(
             f"losses and parameters must be finite, {shown} are not after epoch {epoch + 1} of phase {phase.name!r} "
-            f"of task {task.index + 1}: lower the learning rate, or resume from the last good checkpoint."
+            f"of task {task.index + 1}: lower {lower}."
         )

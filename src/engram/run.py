@@ -155,7 +155,9 @@ class Session:
     ) -> None:
         target = check_device(device)
         self.stream, self.protocol, self.seed, self.observer = stream.to(target), protocol, seed, observer
-        context = Context(network, stream.image_shape, stream.n_classes, protocol.scenario, seed)
+        context = Context(
+            network, stream.image_shape, stream.n_classes, protocol.scenario, seed, stream.n_tasks
+        )
         self.method: Method = spec.make(spec.config, context).to(target)
         self.guard = Guard(self.stream, self.method.reads)
         self.state = LoopState()

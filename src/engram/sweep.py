@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engram import _plan, _sweepfile
-from engram._over import axes_of, grid, trial_folder, trial_name
+from engram._over import axes_of, grid, not_both, trial_folder, trial_name
 from engram._pool import Event, Listener, default_jobs, run_jobs
 from engram._rules import Rule, rule
 from engram._shared import run_shared
@@ -111,14 +111,18 @@ def sweep(
         network = NetworkSettings(chosen.network, chosen.network_options)
     elif not isinstance(network, NetworkSettings):
         network = NetworkSettings(network)
+    axes = tuple(axes_of(method, over))
+    for axis in axes:
+        if axis.name in (options or {}):
+            raise not_both(axis.name)
     base = {**(chosen.methods.get(method, {}) if chosen else {}), **(options or {})}
     plan = Plan(
         method,
         base,
-        tuple(axes_of(method, over)),
+        axes,
         data,
         network,
-        tuple(seeds),
+        tuple(_plan.check_seeds(seeds)),
         engine,
         trials,
         sweep_seed,

@@ -69,8 +69,10 @@ def learned(
     return made, Batch(data.x.float() / 255, data.y, {}), task, data
 
 
-@pytest.mark.parametrize("scenario", ["class", "task", "domain"])
-@pytest.mark.parametrize("distil", ["per_head", "joint"])
+@pytest.mark.parametrize(
+    ("scenario", "distil"),
+    [("class", "per_head"), ("task", "per_head"), ("domain", "per_head"), ("task", "joint")],
+)
 def test_no_distillation_gradient_against_its_own_copy(scenario: str, distil: str) -> None:
     made, batch, _, _ = learned(scenario, distil=distil)
     names, parameters = zip(*((n, p) for n, p in made.named_parameters() if p.requires_grad), strict=True)
@@ -158,6 +160,14 @@ def test_bad_options_give_one_line() -> None:
     for option, value in (("temperature", 0.0), ("warmup_epochs", -1), ("distil", "none")):
         with pytest.raises(ConfigError, match=rf"^{option} must be [^\n]*$"):
             method("lwf", {option: value})
+
+
+def test_one_softmax_over_all_heads_needs_several_heads() -> None:
+    spec = method("lwf", {"distil": "joint"})
+    with pytest.raises(
+        ConfigError, match="distil=joint needs heads of several tasks, scenario class has one"
+    ):
+        spec.make(spec.config, Context(Mlp(), (1, 8, 8), 4, "class", 0))
 
 
 def test_convex_balance_divides_by_one_plus_strength() -> None:

@@ -363,6 +363,25 @@ def test_proximal_step_is_stable_at_any_strength_and_leaves_anchors_alone() -> N
     assert moved[1].item() == 2.0
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_proximal_steps_end_where_gradient_steps_do(momentum: float) -> None:
+    """Loss (theta - 1)^2 / 2 and penalty theta^2 / 2 (lambda = F = 1) have their minimum together at 1/2."""
+    end = []
+    for kind in ("gradient", "proximal"):
+        options = {"optimiser": "sgd", "momentum": momentum, "strength": 1.0, "penalty_step": kind}
+        bare = Bare("ewc", tensor(0.0), lr=1e-3, **options)
+        bare.begin()
+        bare.method.fishers.append(_tables({THETA: tensor(1.0)}))  # type: ignore[union-attr, operator]
+        bare.method.anchors.append(_tables({THETA: tensor(0.0)}))  # type: ignore[union-attr, operator]
+        end.append(float(bare.run(lambda x: x - 1, 8000)[-1]))
+    assert end == [pytest.approx(0.5, abs=1e-3)] * 2
+
+
+def test_proximal_steps_need_sgd() -> None:
+    with pytest.raises(ConfigError, match="penalty_step=proximal needs optimiser sgd, got adam"):
+        method("ewc", {"penalty_step": "proximal"})
+
+
 def test_small_proximal_steps_are_gradient_steps() -> None:
     """EWC with one and the other agrees as strength and rate fall."""
     stream = tiny_stream((2, 2))
@@ -400,7 +419,7 @@ def test_a_strength_far_too_large_for_gradient_steps_holds_the_source_with_proxi
         fisher = made.fishers if len(made.fishers) else None
         assert fisher is not None
         if spec is gradient:
-            with pytest.raises(DivergedError):
+            with pytest.raises(DivergedError, match="lower the learning rate, or the option strength"):
                 train_task(made, Protocol("task").task(stream, 1), stream.train(1), state, 0)
             continue
         train_task(made, Protocol("task").task(stream, 1), stream.train(1), state, 0)

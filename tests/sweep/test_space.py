@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sweeping import SMALL, Refused
+from sweeping import GIVEN, SMALL, Refused
 
+import engram
 from engram._over import grid, parse_over, shown, trial_folder, trial_name
 from engram._rules import parts, rule
 from engram.errors import ConfigError
@@ -47,7 +49,7 @@ def test_ranges():
     [
         (["cc=1,2"], "did you mean c?"),
         (["strength=1"], "must be options of si"),
-        (["c=a,b"], "--si.c must be a number, got 'a'"),
+        (["c=a,b"], "--si.c must be a number, got 'a': see engram list si."),
         (["epochs=1.5,2"], "--si.epochs must be an integer"),
         (["c=1,1.0"], "got 1 twice"),
         (["c=1", "si.c=2"], "twice"),
@@ -120,6 +122,8 @@ def test_no_such_rule(text: str):
         (["si", "--over", "c=1", "--valid-fraction", "0"], "above 0"),
         (["si", "--over", "c=1", "--resume", "--overwrite"], "only one of"),
         (["hat", "--over", "epochs=1"], "task"),
+        (["si", "--over", "c=1,2", "--si.c", "3"], "swept or given a value, got c as both"),
+        (["si", "--over", "keep_omegas=true,false", "--si.keep_omegas=true"], "got keep_omegas as both"),
     ],
 )
 def test_one_line(argv: list[str], words: str, refused: Refused, tmp_path: Path):
@@ -137,4 +141,19 @@ def test_an_extra_that_is_not_installed(name: str, refused: Refused, tmp_path: P
     more = ["--trials", "2"] if name == "optuna" else []
     said = refused("si", "--over", "c=1", *SMALL, "--engine", name, *more, "--out", tmp_path / "out")
     assert f"pip install engram[{name}]" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("over", "more", "words"),
+    [
+        ({"c": 0.1}, {}, "over must give c a list of values or a range, got 0.1"),
+        (["c"], {}, "over must map parameters to values"),
+        ({"c": [0.1]}, {"seeds": 0}, "seeds must be a list of distinct integers"),
+        ({"c": [0.1]}, {"options": {"c": 1.0}}, "got c as both"),
+    ],
+)
+def test_slips_in_python_give_one_line(over: Any, more: dict[str, Any], words: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=words):
+        engram.sweep("si", over, **GIVEN, **more, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -75,7 +75,8 @@ def per_task(result: Result) -> list[Series]:
 def against_tasks(result: Result) -> Series:
     """Fig. 4: average accuracy over the tasks seen so far, against their number.
 
-    Joint training counts after the tasks that its option ``at`` names only: in between an earlier network answered.
+    Joint training counts after the tasks that its option ``at`` names and after the last: in between an earlier network
+    answered.
 
     Raises:
         ValueError: no seed has finished.
@@ -84,7 +85,7 @@ def against_tasks(result: Result) -> Series:
     at = (result["config"].get("method") or {}).get("options", {}).get("at")
     if result["method"] != "joint" or at is None:
         return whole
-    keep = [i for i, x in enumerate(whole.x) if x in at]
+    keep = [i for i, x in enumerate(whole.x) if x in at or x == whole.x[-1]]
     return Series(
         whole.label,
         tuple(whole.x[i] for i in keep),
@@ -107,9 +108,12 @@ def final_accuracies(result: Result) -> Series:
 
 
 def authors_curve(results: Sequence[Result], c: float = 0.1) -> Series | None:
-    """The authors' stored curve of Fig. 4, where the results are of ten permutations of MNIST, else None."""
+    """The authors' stored curve of Fig. 4, where the results are of ten permutations of all of MNIST, else None."""
     first = results[0]
     if first["data"].get("name") != "mnist" or len(first["tasks"]) != 10 or not is_permuted(first):
+        return None
+    data = first["config"].get("data") or {}
+    if data.get("max_per_class") or data.get("image_size") not in (None, 28):
         return None
     values = PERMUTED_MNIST[c]
     return Series(f"SI, c = {c:g}: {STORED}", tuple(range(1, 11)), values, (None,) * 10, 1)

@@ -117,7 +117,14 @@ class Bench:
 
     def context(self, seed: int = 0) -> Context:
         """What a method is built for here."""
-        return Context(self.network, self.stream.image_shape, self.stream.n_classes, self.scenario, seed)
+        return Context(
+            self.network,
+            self.stream.image_shape,
+            self.stream.n_classes,
+            self.scenario,
+            seed,
+            self.stream.n_tasks,
+        )
 
     def build(self, config: Any = None, seed: int = 0) -> Method:
         """A fresh method."""

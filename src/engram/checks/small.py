@@ -267,10 +267,12 @@ SMALL |= {
             **_STORED,
             **_LWF,
             "temperature_squared": True,
-            "distil": "joint",
+            "distil": "per_head",
             "warmup_epochs": 2,
             "freeze_norms": True,
         },
+        # Only with task labels.
+        "joint": {**_TRAIN, **_LWF, "temperature_squared": False, "distil": "joint", "warmup_epochs": 1},
     },
     "rescl": {
         "adam": _RESCL,

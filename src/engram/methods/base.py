@@ -212,6 +212,7 @@ class Context:
         n_classes: classes of the whole stream; used for sizes only (the label part of a noise vector).
         scenario: how it will be judged.
         seed: of the run; growth draws from generators named by it.
+        n_tasks: tasks of the whole stream, None where that is not known; for joint training only.
     """
 
     network: Network
@@ -219,6 +220,7 @@ class Context:
     n_classes: int
     scenario: Scenario
     seed: int
+    n_tasks: int | None = None
 
 
 class Method(nn.Module, ABC):

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from engram.errors import ConfigError
 from engram.methods.base import (
     Batch,
     Context,
@@ -49,7 +50,8 @@ class EwcConfig(TrainOptions):
     Args:
         strength: lambda in Eq. 3, which has a factor 1/2.
         penalty_step: gradient, the penalty's gradient joins that of the loss, as the paper; or proximal, each step of
-            the optimiser is followed by an implicit one of the penalty alone, which is stable for any strength.
+            the optimiser, which must be sgd, is followed by an implicit one of the penalty alone, which is stable for
+            any strength.
         fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
             (expectation over all labels), empirical (the true label), predicted (the most probable one).
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for
@@ -65,6 +67,11 @@ class EwcConfig(TrainOptions):
         super().__post_init__()
         check_at_least(self, 0, "strength")
         check_positive(self, "fisher_samples")
+        if self.penalty_step == "proximal" and self.optimiser != "sgd":
+            raise ConfigError(
+                f"penalty_step=proximal needs optimiser sgd, got {self.optimiser}: it divides the loss's gradient by "
+                "its size, so that no rate balances the two. Use sgd, or penalty_step=gradient."
+            )
 
 
 class Ewc(Method):
@@ -72,7 +79,7 @@ class Ewc(Method):
 
     Config = EwcConfig
     config: EwcConfig
-    tradeoff = Tradeoff("strength", centre=1e4)
+    tradeoff = Tradeoff("strength", centre=1e3)
 
     def __init__(self, config: EwcConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -121,7 +128,9 @@ class Ewc(Method):
 
     def after_step(self, player: str, step: Step) -> None:
         if self.config.penalty_step == "proximal":
-            rate = training.player(self._fit, {}).optimiser.rate(step.epoch, step.n_epochs)
+            # Momentum m moves weights by rate / (1 - m) times a lasting gradient.
+            lr = training.player(self._fit, {}).optimiser.rate(step.epoch, step.n_epochs)
+            rate = lr / (1.0 - self.config.momentum)
             penalty.proximal_step(self.get_parameter, self.penalties, self.config.strength / 2, rate)
 
     def end_task(self, task: Task, data: Samples) -> None:
@@ -159,7 +168,10 @@ class Ewc(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        told = {**training.facts(self.config), "fisher": f"per sample, {self.config.fisher_labels} labels"}
+        told = {
+            **training.facts(self.config, self.net),
+            "fisher": f"per sample, {self.config.fisher_labels} labels",
+        }
         if self.config.penalty_step == "proximal":
             told["penalty"] = "proximal step"
         return told

@@ -76,7 +76,7 @@ class EwcOnline(Method):
 
     Config = EwcOnlineConfig
     config: EwcOnlineConfig
-    tradeoff = Tradeoff("strength", centre=1e4)
+    tradeoff = Tradeoff("strength", centre=1e3)
 
     def __init__(self, config: EwcOnlineConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -157,7 +157,10 @@ class EwcOnline(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        return {**training.facts(self.config), "fisher": f"per sample, {self.config.fisher_labels} labels"}
+        return {
+            **training.facts(self.config, self.net),
+            "fisher": f"per sample, {self.config.fisher_labels} labels",
+        }
 
     @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:

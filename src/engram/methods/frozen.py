@@ -109,4 +109,4 @@ class Frozen(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        return training.facts(self.config)
+        return training.facts(self.config, self.net)

@@ -40,6 +40,7 @@ from engram.methods.base import (
     Step,
     Task,
     Terms,
+    evaluating,
     named_parameters,
 )
 from engram.parts import masks, training
@@ -77,8 +78,9 @@ class HatConfig(FitOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "s_max", "emb_clamp", "clip_norm")
+        check_positive(self, "emb_clamp", "clip_norm")
         check_at_least(self, 0, "c")
+        check_at_least(self, 1, "s_max")
         plain = self.optimiser == "sgd" and not self.momentum and not self.weight_decay
         if self.masks == "soft" and not plain:
             raise ConfigError(
@@ -218,8 +220,9 @@ class Hat(Method):
                 f"a task must be learned before it is asked, task {task.index + 1} was not: learn it first."
             )
         logits = x.new_full((len(x), n), -torch.inf)
-        features = self.trunk(x, self.gates(task.index))
-        logits[:, task.active[0] : task.active[1]] = self.net.head(features, task.active)
+        with evaluating(self):
+            features = self.trunk(x, self.gates(task.index))
+            logits[:, task.active[0] : task.active[1]] = self.net.head(features, task.active)
         return logits
 
     def structure(self) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class Imm(Method):
     def facts(self) -> dict[str, str]:
         c = self.config
         weight = "equal weights" if c.ratio is None else f"{c.ratio:g} of the old network"
-        return {**training.facts(c), "merge": f"{c.merge}, {weight}"}
+        return {**training.facts(c, self.net), "merge": f"{c.merge}, {weight}"}
 
     def measures(self, step: Step) -> dict[str, Any]:
         if not self.source.names:

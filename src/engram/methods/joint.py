@@ -51,8 +51,8 @@ class JointConfig:
         lr: learning rate.
         schedule: constant; cosine from lr to 0 over each training; or step, a tenth of lr from half of the epochs on
             and a hundredth from three quarters on.
-        at: train after these tasks only, counted from 1; after the others the last trained network answers, so that
-            their accuracies are not those of joint training. None for all tasks.
+        at: train after these tasks and after the last one only, counted from 1; after the others the last trained
+            network answers, so that their accuracies are not those of joint training. None for all tasks.
     """
 
     epochs: int = 10
@@ -100,7 +100,8 @@ class Joint(Method):
         self._know(task)
 
     def _trains(self, task: Task) -> bool:
-        return self.config.at is None or task.index + 1 in self.config.at
+        number = task.index + 1
+        return self.config.at is None or number in self.config.at or number == self.context.n_tasks
 
     def _know(self, task: Task) -> None:
         """Remember which task the new labels belong to."""
@@ -126,6 +127,13 @@ class Joint(Method):
             other = self.task_of[None, :] != self.task_of[batch.y][:, None]
             logits = logits.masked_fill(other, -torch.inf)
         return {"ce": F.cross_entropy(logits, batch.y)}
+
+    def facts(self) -> dict[str, str]:
+        if self.config.at is None:
+            return {}
+        last = self.context.n_tasks
+        at = sorted({t for t in self.config.at if last is None or t < last} | ({last} if last else set()))
+        return {"trained": f"after tasks {', '.join(map(str, at))} only; else an earlier network answers"}
 
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
         return self.net.predict(x, task)

@@ -120,7 +120,7 @@ class L2sp(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        return training.facts(self.config)
+        return training.facts(self.config, self.net)
 
     def measures(self, step: Step) -> dict[str, Any]:
         if not self.anchor.names:

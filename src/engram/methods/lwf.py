@@ -27,6 +27,7 @@ from typing import Any, Literal, cast
 from torch import Tensor
 from torch.nn import functional as F
 
+from engram.errors import ConfigError
 from engram.methods.base import (
     Batch,
     Context,
@@ -95,6 +96,11 @@ class Lwf(Method):
 
     def __init__(self, config: LwfConfig, context: Context) -> None:
         super().__init__(config, context)
+        if config.distil == "joint" and context.scenario != "task":
+            raise ConfigError(
+                f"distil=joint needs heads of several tasks, scenario {context.scenario} has one: leave it out, or use "
+                "scenario task."
+            )
         self.net = training.make_net(config, context)
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
@@ -194,7 +200,7 @@ class Lwf(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        told = training.facts(self.config)
+        told = training.facts(self.config, self.net)
         if self.config.balance == "convex":
             told["loss"] = "convex combination"
         return told

@@ -213,7 +213,7 @@ class Rwalk(Method):
         return training.storage_bytes(self, self.net, self.memory)
 
     def facts(self) -> dict[str, str]:
-        return training.facts(self.config)
+        return training.facts(self.config, self.net)
 
     @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def proximal_step(
         parameter: maps a name to its parameter, moved in place.
         penalties: importance and anchor of each.
         factor: see the module.
-        rate: the learning rate of the step.
+        rate: how far a lasting gradient of 1 moves a parameter in a step.
     """
     if factor == 0.0:
         return

@@ -39,6 +39,7 @@ from engram.networks.heads import Head
 from engram.parts.classifier import Classifier
 from engram.parts.memory import SampleMemory
 from engram.parts.options import check_at_least, check_fraction, check_positive, check_types
+from engram.parts.statistics import norms_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class TrainOptions(FitOptions):
 
     Args:
         masked_head: with task labels: one output layer whose softmax is masked to the task, instead of a
-            layer a task.
+            layer a task. Outputs of earlier tasks get no gradient, but move with momentum that ``keep_optimiser``
+            keeps and with ``weight_decay``.
         zero_head: new rows of the output layer start at 0, as in the code of Zenke et al. (2017).
         freeze_norms: from the second task on batch norms use, and keep, the running statistics of the first;
             otherwise those of the new task replace them, which old tasks forget by.
@@ -307,12 +309,12 @@ def storage_bytes(method: Method, net: Classifier, memory: SampleMemory | None) 
     return {"weights": weights, "masks": 0, "norms_and_heads": head, "exemplars": exemplars, "other": other}
 
 
-def facts(config: TrainOptions) -> dict[str, str]:
+def facts(config: TrainOptions, net: Classifier) -> dict[str, str]:
     """What a reader of the result table must know of head and stored samples."""
     told = {}
     if config.masked_head:
         told["head"] = "one, softmax masked to the task"
-    if config.freeze_norms:
+    if config.freeze_norms and norms_of(net.trunk):
         told["batch norm"] = "statistics of the first task"
     if config.memory_per_class:
         told["stored samples"] = (

@@ -107,6 +107,7 @@ _TRAIN: dict[str, Any] = {
     "zero_head": False,
     "freeze_norms": False,
     "memory_per_class": 0,
+    "memory_choice": "random",
     "memory_share": 0.5,
 }
 _STORED: dict[str, Any] = {
@@ -249,6 +250,7 @@ SMALL |= {
         "stored": {
             **_TRAIN,
             **_STORED,
+            "memory_choice": "mean_of_features",
             "strength": 0.01,
             "alpha": 0.5,
             "interval": 2,

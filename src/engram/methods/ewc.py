@@ -145,7 +145,7 @@ class Ewc(Method):
         anchor.pad(own, "value")
         self.fishers.append(fisher)
         self.anchors.append(anchor)
-        training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     # Answers and state --------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:

@@ -69,7 +69,7 @@ class Finetune(Method):
         return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
 
     def end_task(self, task: Task, data: Samples) -> None:
-        training.remember(self.memory, self.config.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
         return training.predict(self.net, x, task)

@@ -94,7 +94,7 @@ class Frozen(Method):
             grad[: self._n_old] = 0.0
 
     def end_task(self, task: Task, data: Samples) -> None:
-        training.remember(self.memory, self.config.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
         return training.predict(self.net, x, task)

@@ -154,7 +154,7 @@ class Imm(Method):
         else:
             for name, value in fisher.items():
                 self.precision.put(name, value)
-        training.remember(self.memory, self.config.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     def _fisher(self, task: Task, data: Samples) -> dict[str, Tensor]:
         """F_k [*] by name, over the task's samples and its active labels, with the network not yet merged."""

@@ -103,7 +103,7 @@ class L2sp(Method):
 
     def end_task(self, task: Task, data: Samples) -> None:
         self.anchor.rebuild([])
-        training.remember(self.memory, self.config.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     # Answers and state --------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:

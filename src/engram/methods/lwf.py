@@ -177,7 +177,7 @@ class Lwf(Method):
 
     def end_task(self, task: Task, data: Samples) -> None:
         self.stops.append(task.n_seen)
-        training.remember(self.memory, self.config.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     # Answers and state --------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:

@@ -124,7 +124,7 @@ class Mas(Method):
             self.importance[f"net.{name}"].add_(value)
         self.anchor.copy_from(named_parameters(self))
         self.n_learned += 1
-        training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     # Answers and state --------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:

@@ -167,7 +167,7 @@ class Si(Method):
         self.reference.copy_from(parameters)
         self.omega.zero()
         self.n_learned += 1
-        training.remember(self.memory, c.memory_per_class, task, data, self.context.seed)
+        training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     def _keep(self, parameters: Mapping[str, Tensor]) -> None:
         """Keep this task's omega, un-normalised, of all weights; biases are left out."""

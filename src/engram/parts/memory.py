@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from engram.errors import ConfigError
 from engram.methods.base import Samples
+
+CHUNK = 1000
+
+
+def herded(features: Tensor, n: int) -> Tensor:
+    """Rows [min(n, N)] of ``features`` [N, D], each chosen so that the mean so far is closest to the mean of all.
+
+    Herding (Rebuffi et al., CVPR 2017, arXiv 1611.07725, Algorithm 4) of features as they are; of equals the first.
+    """
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = []
+    for k in range(1, min(n, len(features)) + 1):
+        distance = ((total + features) / k - mean).square().sum(1)
+        best = torch.where(free, distance, torch.inf).argmin()
+        free[best] = False
+        total = total + features[best]
+        chosen.append(best)
+    return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=features.device)
 
 
 class SampleMemory(nn.Module):
@@ -39,6 +60,25 @@ class SampleMemory(nn.Module):
 
         A store that shrinks keeps the first ones of a random order, so what stays is a random choice too.
         """
+
+        def choose(x: Tensor) -> Tensor:
+            return torch.randperm(len(x), generator=generator)[:per_class].to(x.device)
+
+        self._add(data, per_class, choose)
+
+    def add_herded(self, data: Samples, per_class: int, features: Callable[[Tensor], Tensor]) -> None:
+        """As `add_random`, with the first ``per_class`` samples of each class that `herded` names.
+
+        Args:
+            data: new samples.
+            per_class: how many of each class.
+            features: from uint8 images [B, C, H, W] to [B, D].
+        """
+        self._add(
+            data, per_class, lambda x: herded(torch.cat([features(p) for p in x.split(CHUNK)]), per_class)
+        )
+
+    def _add(self, data: Samples, per_class: int, choose: Callable[[Tensor], Tensor]) -> None:
         images, labels = [], []
         for c in self.labels.unique().tolist():
             rows = (self.labels == c).nonzero().flatten()[:per_class]
@@ -46,9 +86,9 @@ class SampleMemory(nn.Module):
             labels.append(self.labels[rows])
         for c in data.y.unique().tolist():
             rows = (data.y == c).nonzero().flatten()
-            pick = torch.randperm(len(rows), generator=generator)[:per_class].to(rows.device)
-            images.append(data.x[rows[pick]])
-            labels.append(data.y[rows[pick]])
+            rows = rows[choose(data.x[rows])]
+            images.append(data.x[rows])
+            labels.append(data.y[rows])
         total = sum(len(part) for part in labels)
         if self.budget is not None and total > self.budget:
             raise ConfigError(

@@ -33,6 +33,7 @@ from engram.methods.base import (
     Task,
     Terms,
     Update,
+    evaluating,
 )
 from engram.networks.base import n_features
 from engram.networks.heads import Head
@@ -96,6 +97,9 @@ class TrainOptions(FitOptions):
             otherwise those of the new task replace them, which old tasks forget by.
         memory_per_class: real samples of each class stored at the end of its task ("-S"); in a
             domain-incremental stream, of each class and task.
+        memory_choice: which ones: random, or mean_of_features: one by one, the sample that brings their mean feature
+            closest to that of the whole class (Chaudhry et al., ECCV 2018, Sec. 4.3; herding, Rebuffi et al., CVPR
+            2017, Algorithm 4, without its normalisation).
         memory_share: share of each batch that is drawn from the stored samples.
     """
 
@@ -103,6 +107,7 @@ class TrainOptions(FitOptions):
     zero_head: bool = False
     freeze_norms: bool = False
     memory_per_class: int = 0
+    memory_choice: Literal["random", "mean_of_features"] = "random"
     memory_share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -253,12 +258,24 @@ def make_memory(config: TrainOptions, context: Context) -> SampleMemory | None:
     return SampleMemory(context.image_shape, bound)
 
 
-def remember(memory: SampleMemory | None, per_class: int, task: Task, data: Samples, seed: int) -> None:
-    """Add ``per_class`` random samples of each class of the task that ends."""
+def remember(
+    memory: SampleMemory | None,
+    config: TrainOptions,
+    net: Classifier,
+    task: Task,
+    data: Samples,
+    context: Context,
+) -> None:
+    """Add ``memory_per_class`` samples of each class of the task that ends, by ``memory_choice``."""
     if memory is None:
         return
-    fresh = SampleMemory(memory.image_shape)  # type: ignore[arg-type]
-    fresh.to(memory.labels.device).add_random(data, per_class, seeds.generator(seed, "memory", task.index))
+    fresh, n = SampleMemory(memory.image_shape).to(memory.labels.device), config.memory_per_class  # type: ignore[arg-type]
+    if config.memory_choice == "random":
+        fresh.add_random(data, n, seeds.generator(context.seed, "memory", task.index))
+    else:
+        with evaluating(net), torch.no_grad():
+            normalise = context.network.normalise
+            fresh.add_herded(data, n, lambda x: net.trunk(normalise(x)))
     memory.images = torch.cat([memory.images, fresh.images])
     memory.labels = torch.cat([memory.labels, fresh.labels])
 
@@ -317,7 +334,8 @@ def facts(config: TrainOptions, net: Classifier) -> dict[str, str]:
     if config.freeze_norms and norms_of(net.trunk):
         told["batch norm"] = "statistics of the first task"
     if config.memory_per_class:
+        how = config.memory_choice.replace("_", " ")
         told["stored samples"] = (
-            f"{config.memory_per_class} a class, {config.memory_share:g} of each batch (-S)"
+            f"{config.memory_per_class} a class, {how}, {config.memory_share:g} of each batch (-S)"
         )
     return told

@@ -104,7 +104,7 @@ def si_cifar_short() -> Recipe:
 @register
 def rwalk_s() -> Recipe:
     """The rows "-S" of DGM's Table 1: stored samples, one head, no task labels."""
-    fit = {**_fit(10, 64), "memory_per_class": 10, "memory_share": 0.5}
+    fit = {**_fit(10, 64), "memory_per_class": 10, "memory_choice": "mean_of_features"}
     return Recipe(
         "rwalk-s",
         "MNIST, 5 two-class tasks, one head, 10 stored samples a class in half of each batch",

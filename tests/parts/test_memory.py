@@ -1,0 +1,65 @@
+"""Which samples are stored."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engram.checks import tiny_stream
+from engram.loop import LoopState, train_task
+from engram.methods.base import Context, Samples, evaluating
+from engram.methods.registry import method
+from engram.networks import Mlp
+from engram.parts.memory import SampleMemory, herded
+from engram.protocols.evaluation import Protocol
+
+
+def greedy(features: Tensor, n: int) -> list[int]:
+    """The definition, sample by sample: of those left, the one whose mean with the chosen is closest to the mean."""
+    chosen: list[int] = []
+    while len(chosen) < min(n, len(features)):
+        left = [i for i in range(len(features)) if i not in chosen]
+        gap = [(features[[*chosen, i]].mean(0) - features.mean(0)).square().sum().item() for i in left]
+        chosen.append(left[gap.index(min(gap))])
+    return chosen
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 15), st.integers(0, 10**6))
+def test_herding_is_its_definition(n_rows: int, width: int, n: int, seed: int):
+    features = torch.randn(n_rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert herded(features, n).tolist() == greedy(features, n)
+
+
+def test_of_equals_the_first_and_none_twice():
+    assert herded(torch.zeros(4, 2), 3).tolist() == [0, 1, 2]
+    assert herded(torch.tensor([[5.0], [0.0], [1.0], [-1.0]]), 9).tolist() == [2, 1, 0, 3]
+
+
+def test_each_class_is_herded_on_its_own():
+    x = torch.arange(8, dtype=torch.uint8)[:, None, None, None]
+    y = torch.tensor([0, 1] * 4)
+    memory = SampleMemory((1, 1, 1))
+    memory.add_herded(Samples(x, y), 2, lambda x: x.flatten(1).double())
+    # Means 3 and 4: of 0 2 4 6 first 2 (as near as 4), then 4; of 1 3 5 7 likewise.
+    assert memory.images.flatten().tolist() == [2, 4, 3, 5]
+    assert memory.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_method_stores_what_its_trunk_herds():
+    stream = tiny_stream((1, 2))
+    options = {"epochs": 1, "memory_per_class": 3, "memory_choice": "mean_of_features"}
+    spec = method("finetune", options)
+    made = spec.make(spec.config, Context(Mlp((6,)), (1, 8, 8), 3, "class", 0))
+    for i in range(2):
+        train_task(made, Protocol("class").task(stream, i), stream.train(i), LoopState(), 0)
+    data = stream.train(1)
+    for c in (1, 2):
+        rows = (data.y == c).nonzero().flatten()
+        with evaluating(made.net):
+            features = made.net.trunk(Mlp((6,)).normalise(data.x[rows]))
+        expected = data.x[rows[greedy(features, 3)]]
+        assert torch.equal(made.memory.images[made.memory.labels == c], expected)
+    assert made.facts()["stored samples"] == "3 a class, mean of features, 0.5 of each batch (-S)"

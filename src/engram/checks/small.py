@@ -108,6 +108,7 @@ _TRAIN: dict[str, Any] = {
     "freeze_norms": False,
     "memory_per_class": 0,
     "memory_choice": "random",
+    "memory_weight": "samples",
     "memory_share": 0.5,
 }
 _STORED: dict[str, Any] = {
@@ -251,6 +252,7 @@ SMALL |= {
             **_TRAIN,
             **_STORED,
             "memory_choice": "mean_of_features",
+            "memory_weight": "classes",
             "strength": 0.01,
             "alpha": 0.5,
             "interval": 2,

@@ -102,7 +102,7 @@ class Ewc(Method):
             anchor.pad(parameters, "value", only_known=True)
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
         self._fit = training.for_task(self.config, task)
         return (training.fit_phase(self._fit, self.loss, self.memory),)
 

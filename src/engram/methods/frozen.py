@@ -59,7 +59,7 @@ class Frozen(Method):
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
         self._fit = training.for_task(self.config, task)
         self._first = task.index == 0
         self._n_old = 0 if self.net.head.kind == "multi" else task.n_seen - task.n_classes

@@ -115,7 +115,7 @@ class Lwf(Method):
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
         c = self._fit = training.for_task(self.config, task)
-        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
         fit = training.fit_phase(c, self.loss, self.memory)
         if self.teacher is None or self._n_old == task.n_seen or c.warmup_epochs == 0:
             return (fit,)

@@ -84,7 +84,7 @@ class Mas(Method):
         self.anchor.pad(parameters, "value")
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
         self._fit = training.for_task(self.config, task)
         return (training.fit_phase(self._fit, self.loss, self.memory),)
 

@@ -109,7 +109,7 @@ class Si(Method):
         self.reference.pad(parameters, 0.0 if from_zero else "value")
 
     def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, mixed=self.memory is not None)
+        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
         self._fit = training.for_task(self.config, task)
         return (training.fit_phase(self._fit, self.loss, self.memory),)
 

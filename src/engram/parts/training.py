@@ -82,6 +82,7 @@ class FitOptions:
 
 
 Options = TypeVar("Options", bound=FitOptions)
+MemoryWeight = Literal["samples", "classes"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ class TrainOptions(FitOptions):
         memory_choice: which ones: random, or mean_of_features: one by one, the sample that brings their mean feature
             closest to that of the whole class (Chaudhry et al., ECCV 2018, Sec. 4.3; herding, Rebuffi et al., CVPR
             2017, Algorithm 4, without its normalisation).
+        memory_weight: of the loss of stored samples: samples, every sample of a batch counts the same; or classes, the
+            stored samples together count as their classes' share of all classes seen, in class- and
+            task-incremental streams.
         memory_share: share of each batch that is drawn from the stored samples.
     """
 
@@ -108,6 +112,7 @@ class TrainOptions(FitOptions):
     freeze_norms: bool = False
     memory_per_class: int = 0
     memory_choice: Literal["random", "mean_of_features"] = "random"
+    memory_weight: MemoryWeight = "samples"
     memory_share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -194,26 +199,42 @@ class Window:
     """Labels a .. b - 1 compete; where samples of several tasks meet and task labels are given, each within
     its own.
 
-    ``task_of`` holds the task of each label [b], or None.
+    Args:
+        active: a and b.
+        task_of: the task of each label [b], or None.
+        first_new: labels below are of stored samples, whose classes count as the new ones do; None where all samples
+            count the same.
     """
 
     active: tuple[int, int]
     task_of: Tensor | None = None
+    first_new: int | None = None
 
 
-def window(net: Classifier, task: Task, *, mixed: bool = False) -> Window:
-    """The labels that compete in the loss of ``task``; ``mixed`` where its batches hold stored samples."""
-    if not mixed or task.active == (0, task.n_seen):
-        return Window(task.active)
+def window(
+    net: Classifier, task: Task, memory: SampleMemory | None = None, weight: MemoryWeight = "samples"
+) -> Window:
+    """The labels that compete in the loss of ``task``, whose batches may hold stored samples."""
+    first_new = task.start if weight == "classes" and memory is not None and len(memory) else None
+    if memory is None or task.active == (0, task.n_seen):
+        return Window(task.active, first_new=first_new)
     sizes = torch.tensor(net.head.sizes, device=next(net.parameters()).device)
-    return Window((0, task.n_seen), torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes))
+    task_of = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    return Window((0, task.n_seen), task_of, first_new)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, labels: Window) -> Tensor:
     """Mean cross entropy [] of logits [B, b - a] and labels [B] within a window."""
     if labels.task_of is not None:
         logits = logits.masked_fill(labels.task_of[None, :] != labels.task_of[y][:, None], -torch.inf)
-    return F.cross_entropy(logits, y - labels.active[0])
+    if labels.first_new is None:
+        return F.cross_entropy(logits, y - labels.active[0])
+    # Old classes: their share of all classes times the mean over their samples; new ones likewise.
+    each = F.cross_entropy(logits, y - labels.active[0], reduction="none")
+    old, share = y < labels.first_new, labels.first_new / labels.active[1]
+    n_old = old.sum()
+    weight = torch.where(old, share / n_old.clamp(min=1), (1.0 - share) / (len(y) - n_old).clamp(min=1))
+    return (weight * each).sum()
 
 
 # Phase and player -------------------------------------------------------------------------------------------
@@ -253,6 +274,11 @@ def make_memory(config: TrainOptions, context: Context) -> SampleMemory | None:
     """Where samples are stored, if any are."""
     if not config.memory_per_class:
         return None
+    if config.memory_weight == "classes" and context.scenario == "domain":
+        raise ConfigError(
+            "memory_weight=classes needs classes that arrive with tasks, in scenario domain each task has all: leave "
+            "it out, or use scenario class or task."
+        )
     # Tasks that share their classes are not counted beforehand, so their store has no bound but its growth.
     bound = config.memory_per_class * context.n_classes if context.scenario != "domain" else None
     return SampleMemory(context.image_shape, bound)
@@ -336,6 +362,8 @@ def facts(config: TrainOptions, net: Classifier) -> dict[str, str]:
     if config.memory_per_class:
         how = config.memory_choice.replace("_", " ")
         told["stored samples"] = (
-            f"{config.memory_per_class} a class, {how}, {config.memory_share:g} of each batch (-S)"
+            f"{config.memory_per_class} a class, {how}, {config.memory_share:g} of each batch"
+            + (", weighted by class" if config.memory_weight == "classes" else "")
+            + " (-S)"
         )
     return told

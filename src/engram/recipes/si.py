@@ -105,6 +105,7 @@ def si_cifar_short() -> Recipe:
 def rwalk_s() -> Recipe:
     """The rows "-S" of DGM's Table 1: stored samples, one head, no task labels."""
     fit = {**_fit(10, 64), "memory_per_class": 10, "memory_choice": "mean_of_features"}
+    fit["memory_weight"] = "classes"
     return Recipe(
         "rwalk-s",
         "MNIST, 5 two-class tasks, one head, 10 stored samples a class in half of each batch",

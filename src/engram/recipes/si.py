@@ -105,8 +105,8 @@ def si_cifar_short() -> Recipe:
 def rwalk_s() -> Recipe:
     """The rows "-S" of DGM's Table 1: stored samples, one head, no task labels.
 
-    One epoch: with ten, as without stored samples, the network learns the stored ones by heart and takes old classes for
-    new ones. Strengths were chosen by sweeps on validation images of the first three tasks.
+    One epoch: in ten the network learns the stored samples by heart and takes old classes for new ones. Strengths were
+    chosen by sweeps on validation images of the first three tasks.
     """
     fit: dict[str, Any] = {
         **_fit(1, 64),

@@ -76,7 +76,7 @@ def test_labels_that_compete_by_scenario() -> None:
         made: Any = build(scenario, 5, memory_per_class=stored)
         learn(made, stream, scenario, 2)
         task = Protocol(scenario).task(stream, 1)  # type: ignore[arg-type]
-        found = training.window(made.net, task, mixed=made.memory is not None)
+        found = training.window(made.net, task, made.memory)
         assert found.active == active
         assert (found.task_of is not None) == own
         if own:

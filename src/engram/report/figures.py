@@ -195,6 +195,8 @@ def storage_bars(results: Sequence[Result]) -> Figure:
     Args:
         results: one or more results; those without recorded storage are left out.
     """
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     shown = [r for r in results if r["summary"]["storage_total_bytes"] is not None]
     kinds = list(dict.fromkeys(k for r in shown for k in r["summary"]["storage_bytes"]))
     kinds = [k for k in kinds if any(_kib(r, k) > 0 for r in shown)]
@@ -217,6 +219,8 @@ def storage_bars(results: Sequence[Result]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(left.max(initial=0.0), 1e-9))
     axes.set_xlabel("KiB")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

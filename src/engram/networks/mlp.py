@@ -55,7 +55,7 @@ class Mlp(Network):
                 f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256]."
             )
         if self.init not in get_args(Init):
-            raise ConfigError(f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}.")
+            raise ConfigError(f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}: give one of them.")
 
     def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""

@@ -14,7 +14,7 @@ CHUNK = 1000
 
 
 def herded(features: Tensor, n: int) -> Tensor:
-    """Rows [min(n, N)] of ``features`` [N, D], each chosen so that the mean so far is closest to the mean of all.
+    """Rows [min(n, N)] of ``features`` [N, D], N and n >= 1, each chosen so that the mean so far is closest to the mean of all.
 
     Herding (Rebuffi et al., CVPR 2017, arXiv 1611.07725, Algorithm 4) of features as they are; of equals the first.
     """
@@ -27,7 +27,7 @@ def herded(features: Tensor, n: int) -> Tensor:
         free[best] = False
         total = total + features[best]
         chosen.append(best)
-    return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=features.device)
+    return torch.stack(chosen)
 
 
 class SampleMemory(nn.Module):
@@ -61,8 +61,8 @@ class SampleMemory(nn.Module):
         A store that shrinks keeps the first ones of a random order, so what stays is a random choice too.
         """
 
-        def choose(x: Tensor) -> Tensor:
-            return torch.randperm(len(x), generator=generator)[:per_class].to(x.device)
+        def choose(rows: Tensor) -> Tensor:
+            return rows[torch.randperm(len(rows), generator=generator)[:per_class].to(rows.device)]
 
         self._add(data, per_class, choose)
 
@@ -74,9 +74,11 @@ class SampleMemory(nn.Module):
             per_class: how many of each class.
             features: from uint8 images [B, C, H, W] to [B, D].
         """
-        self._add(
-            data, per_class, lambda x: herded(torch.cat([features(p) for p in x.split(CHUNK)]), per_class)
-        )
+
+        def choose(rows: Tensor) -> Tensor:
+            return rows[herded(torch.cat([features(data.x[part]) for part in rows.split(CHUNK)]), per_class)]
+
+        self._add(data, per_class, choose)
 
     def _add(self, data: Samples, per_class: int, choose: Callable[[Tensor], Tensor]) -> None:
         images, labels = [], []
@@ -86,7 +88,7 @@ class SampleMemory(nn.Module):
             labels.append(self.labels[rows])
         for c in data.y.unique().tolist():
             rows = (data.y == c).nonzero().flatten()
-            rows = rows[choose(data.x[rows])]
+            rows = choose(rows)
             images.append(data.x[rows])
             labels.append(data.y[rows])
         total = sum(len(part) for part in labels)

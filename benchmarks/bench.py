@@ -38,12 +38,12 @@ from limit import finetune as limit_finetune
 from limit import si as limit_si
 
 from engram import seeds
-from engram.checkpoint import Checkpoints
-from engram.loop import EpochEnd, LoopState, run_phase, train_task
-from engram.methods.base import Context, Method, Phase, Scenario, Task
+from engram.core.contract import Context, Method, Phase, Scenario, Task
+from engram.core.network import Network
+from engram.learning.checkpoint import Checkpoints
+from engram.learning.loop import EpochEnd, LoopState, run_phase, train_task
 from engram.methods.registry import method as method_named
 from engram.networks import Dcgan, Dcgan8, Mlp
-from engram.networks.base import Network
 from engram.protocols.evaluation import Protocol
 from engram.streams import Samples, Stream
 from engram.streams.builders import class_incremental, permuted

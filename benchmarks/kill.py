@@ -27,12 +27,12 @@ from safetensors.torch import load_file
 
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import differing, first_difference, timeless
-from engram.loop import EpochEnd
-from engram.methods.base import Scenario
+from engram.core.contract import Scenario
+from engram.learning.loop import EpochEnd
 from engram.methods.registry import METHODS, method
 from engram.networks import Dcgan8
 from engram.protocols.evaluation import Protocol
-from engram.run import TaskEnd, run
+from engram.protocols.session import TaskEnd, run
 
 READY = "ready"
 NETWORK = Dcgan8(n_f=4, n_d=4, n_z=16)

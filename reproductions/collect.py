@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram.results import find_results, write_result
+from engram.studies.results import find_results, write_result
 
 HERE = Path(__file__).resolve().parent
 

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from engram.checkpoint import KEEP, Checkpoints, write_atomically
 from engram.checks import tiny_stream
+from engram.core.contract import Context, Method
 from engram.errors import CheckpointError
-from engram.loop import Cursor, LoopState
-from engram.methods.base import Context, Method
+from engram.learning.checkpoint import KEEP, Checkpoints, write_atomically
+from engram.learning.loop import Cursor, LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.protocols.evaluation import Protocol
-from engram.run import run
+from engram.protocols.session import run
 
 IDENTITY = {"seed": 0, "method": {"name": "finetune", "options": {"lr": 0.1, "epochs": 2}}}
 
@@ -282,9 +282,9 @@ def test_another_run_is_refused_and_the_differing_key_named(tmp_path: Path) -> N
 
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.checkpoint.FORMAT", 0)
+    monkeypatch.setattr("engram.learning.checkpoint.FORMAT", 0)
     store(tmp_path, 1)
-    monkeypatch.setattr("engram.checkpoint.FORMAT", 1)
+    monkeypatch.setattr("engram.learning.checkpoint.FORMAT", 1)
     with pytest.raises(CheckpointError, match="must have format 1, got 0"):
         restored(tmp_path)
 

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from engram import checkpoint
-from engram.checkpoint import Checkpoints
+from engram.core import files
+from engram.core.contract import Context
 from engram.errors import CheckpointError
-from engram.loop import LoopState
-from engram.methods.base import Context
+from engram.learning import checkpoint
+from engram.learning.checkpoint import Checkpoints
+from engram.learning.loop import LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp
 
@@ -55,7 +56,7 @@ def test_the_pair_that_the_disk_has_for_sure_is_kept_beside_the_newest_two(tmp_p
     clock = [0.0]
     waits: list[int] = []
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoint.os, "fsync", waits.append)
+    monkeypatch.setattr(files.os, "fsync", waits.append)
     checkpoints = Checkpoints(tmp_path, {})
     kept = []
     for now in (0, 1, 2, 3, 11, 12, 13, 14):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from engram.loop import gradients, make_optimiser
-from engram.methods.base import Batch, Optimiser, Player, Step, Update
+from engram.core.contract import Batch, Optimiser, Player, Step, Update
+from engram.learning.loop import gradients, make_optimiser
 
 
 def penalty_step(kind: str, fused: bool) -> torch.Tensor:

@@ -11,7 +11,7 @@ from engram.checks import tiny_stream
 from engram.methods.registry import method
 from engram.networks import Dcgan8
 from engram.protocols.evaluation import Protocol
-from engram.run import run
+from engram.protocols.session import run
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 20, "batch_size": 16, "optimiser": "sgd", "lr": 0.1, "momentum": 0.9},

@@ -12,19 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engram.errors import ConfigError, DivergedError
-from engram.loop import (
-    Cursor,
-    Feeder,
-    LoopState,
-    clip,
-    gradients,
-    load_optimiser_state,
-    make_optimiser,
-    optimiser_state,
-    train_task,
-)
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -37,6 +25,18 @@ from engram.methods.base import (
     Task,
     Terms,
     Update,
+)
+from engram.errors import ConfigError, DivergedError
+from engram.learning.loop import (
+    Cursor,
+    Feeder,
+    LoopState,
+    clip,
+    gradients,
+    load_optimiser_state,
+    make_optimiser,
+    optimiser_state,
+    train_task,
 )
 from engram.networks import Mlp
 

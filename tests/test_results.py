@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from engram.errors import DataError, EngramError
-from engram.results import (
+from engram.studies.results import (
     comparable,
     find_results,
     read_result,

@@ -11,7 +11,7 @@ from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.networks import Dcgan8
 from engram.protocols.evaluation import Protocol
-from engram.run import Session
+from engram.protocols.session import Session
 from engram.streams import Stream, class_incremental
 
 NETWORK = Dcgan8(n_f=4, n_d=4, n_z=16)

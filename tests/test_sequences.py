@@ -12,10 +12,10 @@ from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.networks import CifarCnn, Mlp
 from engram.networks.heads import Head
+from engram.protocols.session import Session, resolve
 from engram.recipes import recipe
-from engram.run import Session, resolve
-from engram.settings import DataSettings, NetworkSettings, prepare
 from engram.streams import Stream
+from engram.studies.settings import DataSettings, NetworkSettings, prepare
 
 
 def test_each_data_set_is_a_task():

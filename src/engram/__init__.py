@@ -11,12 +11,9 @@ Names are imported when they are first used, so that ``import engram`` is fast.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engram.compare import compare as compare
     from engram.errors import CheckpointError as CheckpointError
     from engram.errors import ConfigError as ConfigError
     from engram.errors import DataError as DataError
@@ -24,18 +21,19 @@ if TYPE_CHECKING:
     from engram.errors import EngramError as EngramError
     from engram.errors import StrictnessError as StrictnessError
     from engram.methods.registry import method as method
+    from engram.protocols.session import run as run
     from engram.report import write_report as write_report
-    from engram.run import run as run
-    from engram.settings import DataSettings as DataSettings
-    from engram.settings import NetworkSettings as NetworkSettings
     from engram.streams import class_incremental as class_incremental
     from engram.streams import from_arrays as from_arrays
     from engram.streams import load as load
     from engram.streams import permuted as permuted
     from engram.streams import rotated as rotated
     from engram.streams import sequence as sequence
-    from engram.sweep import sweep as sweep
-    from engram.tradeoff import tradeoff as tradeoff
+    from engram.studies.comparison import compare as compare
+    from engram.studies.settings import DataSettings as DataSettings
+    from engram.studies.settings import NetworkSettings as NetworkSettings
+    from engram.studies.sweep import sweep as sweep
+    from engram.studies.tradeoff import tradeoff as tradeoff
 
 __version__ = "0.1.0"
 
@@ -46,14 +44,14 @@ _HOMES = {
     "permuted": "engram.streams",
     "rotated": "engram.streams",
     "sequence": "engram.streams",
-    "run": "engram.run",
-    "compare": "engram.compare",
-    "sweep": "engram.sweep",
-    "tradeoff": "engram.tradeoff",
+    "run": "engram.protocols.session",
+    "compare": "engram.studies.comparison",
+    "sweep": "engram.studies.sweep",
+    "tradeoff": "engram.studies.tradeoff",
     "method": "engram.methods.registry",
     "write_report": "engram.report",
-    "DataSettings": "engram.settings",
-    "NetworkSettings": "engram.settings",
+    "DataSettings": "engram.studies.settings",
+    "NetworkSettings": "engram.studies.settings",
     "EngramError": "engram.errors",
     "ConfigError": "engram.errors",
     "DataError": "engram.errors",
@@ -73,15 +71,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
-
-
-class _Package(ModuleType):
-    """`engram.run` and `engram.compare` stay functions when the modules of these names are imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.checks import CHECKS, Bench, CheckFailure, check_method, checks_for, tiny_stream
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -35,11 +34,12 @@ from engram.methods.base import (
     Update,
     named_parameters,
 )
+from engram.core.values import check_positive, check_types
+from engram.errors import ConfigError
 from engram.methods.registry import MethodSpec
 from engram.networks import Dcgan8
 from engram.parts.classifier import Classifier
 from engram.parts.memory import SampleMemory
-from engram.parts.options import check_positive, check_types
 
 
 @dataclass(frozen=True)

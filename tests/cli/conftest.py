@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engram.cli import main
-from engram.compare import Outcome, execute, variant
-from engram.results import find_results
-from engram.settings import DataSettings, NetworkSettings
+from engram.cli.main import main
+from engram.studies.comparison import Outcome, execute, variant
+from engram.studies.results import find_results
+from engram.studies.settings import DataSettings, NetworkSettings
 
 # A run of a blink on noisy stripes: 3 tasks, few samples, a small perceptron.
 SMALL = ["--data", "stripes", "--tasks", "3", "--network", "mlp"]

@@ -13,7 +13,7 @@ import torch
 from conftest import SMALL, Call, contents
 from PIL import Image
 
-from engram.results import read_result
+from engram.studies.results import read_result
 
 Refused = Callable[..., str]
 
@@ -84,7 +84,7 @@ def test_one_line(argv: list[str], words: list[str], refused: Refused, tmp_path:
     ],
 )
 def test_messages_use_the_names_of_the_command_line(given: str, shown: str):
-    from engram.cli import in_our_words
+    from engram.cli.main import in_our_words
 
     assert in_our_words(given).endswith(shown)
 
@@ -183,7 +183,7 @@ def test_training_that_diverges(call: Call, tmp_path: Path):
 
 
 def test_two_at_once(refused: Refused, finished: Path):
-    from engram._outdir import in_use
+    from engram.studies.folders import in_use
 
     before = contents(finished)
     with in_use(finished):

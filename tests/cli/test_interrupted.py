@@ -14,7 +14,7 @@ from typing import Any
 
 from conftest import SMALL, Call, Killed
 
-from engram.results import read_result
+from engram.studies.results import read_result
 
 MEASURED = ("accuracy_matrix", "confusion", "final_average_accuracy", "storage_bytes")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engram._options import options_of, split_variant, type_words
-from engram._parser import build
+from engram.cli.parser import build
+from engram.core.options import options_of, split_variant, type_words
 from engram.methods.registry import METHODS, entry
 
 STORED = Path(__file__).with_name("options.txt")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from engram._pool import Event
-from engram.progress import Progress, Row, by_update, duration
-from engram.settings import DataSettings, Job, NetworkSettings
+from engram.cli.progress import Progress, Row, by_update, duration
+from engram.studies.processes import Event
+from engram.studies.settings import DataSettings, Job, NetworkSettings
 
 JOB = Job(DataSettings(), NetworkSettings("mlp"), "dgmw", {}, 3, "cpu", "nowhere", label="dgmw")
 

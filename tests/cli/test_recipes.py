@@ -8,11 +8,11 @@ import pytest
 import yaml
 from conftest import Call
 
-from engram.compare import chosen_recipe
 from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.recipes import DEFAULT_FOR_DATA, RECIPES, recipe
-from engram.settings import DataSettings, NetworkSettings, build_network
+from engram.studies.comparison import chosen_recipe
+from engram.studies.settings import DataSettings, NetworkSettings, build_network
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

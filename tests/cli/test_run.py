@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import SMALL, Call, contents
 
-from engram.results import read_result
+from engram.studies.results import read_result
 
 
 def test_a_run_leaves_its_results_settings_and_page(finished: Path):
@@ -124,7 +124,7 @@ def test_overwrite_refuses_a_folder_of_something_else(command: list[str], name: 
 
 
 def test_the_program_starts_without_torch():
-    code = "import engram, engram.cli, sys; engram.cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    code = "import engram, engram.cli.main, sys; engram.cli.main.main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "engram compare" in done.stdout
 

@@ -20,10 +20,10 @@ import torch
 
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import Event
-from engram.loop import EpochEnd
+from engram.learning.loop import EpochEnd
 from engram.methods.registry import METHODS, method
 from engram.networks import Dcgan8
-from engram.run import Session
+from engram.protocols.session import Session
 
 FOLDER = Path(__file__).parent
 NETWORK = Dcgan8(n_f=4, n_d=4, n_z=16)

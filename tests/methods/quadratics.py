@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engram.loop import make_optimiser
-from engram.methods.base import Context, Method, Samples, Step, Task
+from engram.core.contract import Context, Method, Samples, Step, Task
+from engram.core.network import Network, Norm
+from engram.learning.loop import make_optimiser
 from engram.methods.registry import method
-from engram.networks.base import Network, Norm
 
 THETA = "net.trunk.theta"
 TASK = Task(0, 0, 2, 2, (0, 2))

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from engram import seeds
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import same
+from engram.core.contract import Batch, Context, Samples, Step, Task
 from engram.errors import ConfigError, StrictnessError
-from engram.methods.base import Batch, Context, Samples, Step, Task
 from engram.methods.dgm import Dgm, DgmConfig
 from engram.methods.registry import method
-from engram.networks import Dcgan8
-from engram.parts import gan, masks
+from engram.networks import Dcgan8, masks
+from engram.parts import gan
 from engram.parts.averaging import WeightAverage
 from engram.parts.images import shift_and_rotate
 from engram.parts.memory import SampleMemory
 from engram.parts.statistics import kept_statistics, reestimated_statistics
-from engram.run import Session
+from engram.protocols.session import Session
 
 NAMES = ("dgmw", "dgma")
 SOLVER: dict[str, dict[str, Any]] = {

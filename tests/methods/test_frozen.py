@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engram.checks import tiny_stream
 from engram.checks.bench import copied, same
+from engram.core.contract import Context, Step
 from engram.errors import ConfigError
-from engram.loop import LoopState, train_task
-from engram.methods.base import Context, Step
+from engram.learning.loop import LoopState, train_task
 from engram.methods.frozen import Frozen
 from engram.methods.registry import method
 from engram.networks import PreactResnet

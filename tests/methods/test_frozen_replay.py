@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.methods.base import evaluating
+from engram.core.contract import evaluating
 from engram.methods.dgm import Dgm
 from engram.methods.registry import method
 from engram.protocols.evaluation import Protocol
-from engram.run import Session, TaskEnd, resolve
+from engram.protocols.session import Session, TaskEnd, resolve
 from engram.streams import class_incremental, load
 
 SHORT = {

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from engram import seeds
 from engram.checks import tiny_stream
+from engram.core.contract import Batch, Context, Samples, Step, Task, evaluating
+from engram.core.network import Network
 from engram.errors import ConfigError
-from engram.loop import LoopState, train_task
-from engram.methods.base import Batch, Context, Samples, Step, Task, evaluating
+from engram.learning.loop import LoopState, train_task
 from engram.methods.hat import Hat, soft_sparsity
 from engram.methods.registry import method
-from engram.networks import Dcgan, Dcgan8, Mlp
-from engram.networks.base import Network
+from engram.networks import Dcgan, Dcgan8, Mlp, masks
 from engram.networks.dcgan import ConvTrunk
-from engram.parts import masks
 from engram.parts.gated import GatedTrunk
 from engram.protocols.evaluation import Protocol
 

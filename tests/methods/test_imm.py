@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
+from engram.core.contract import Context
+from engram.core.network import Network
 from engram.errors import ConfigError
-from engram.loop import EpochEnd, LoopState, train_task
-from engram.methods.base import Context
+from engram.learning.loop import EpochEnd, LoopState, train_task
 from engram.methods.registry import method
 from engram.networks import Mlp, PreactResnet
-from engram.networks.base import Network
 from engram.parts import task_fisher
 from engram.protocols.evaluation import Protocol
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from engram.checks import tiny_stream
-from engram.loop import EpochEnd
+from engram.learning.loop import EpochEnd
 from engram.methods.registry import method
 from engram.networks import Mlp
-from engram.run import TaskEnd, run
+from engram.protocols.session import TaskEnd, run
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_it_trains_after_the_named_tasks_and_the_last(at: list[int] | None, trai
 
 
 def test_the_table_says_when_it_was_trained():
-    from engram.methods.base import Context
+    from engram.core.contract import Context
 
     spec = method("joint", {"at": [1, 5]})
     made = [spec.make(spec.config, Context(Mlp((4,)), (1, 2, 2), 2, "domain", 0, n)) for n in (3, 10, None)]

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied
+from engram.core.contract import Context, Step
 from engram.errors import ConfigError
-from engram.loop import LoopState, train_task
+from engram.learning.loop import LoopState, train_task
 from engram.methods import ewc_online
-from engram.methods.base import Context, Step
 from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.parts import task_fisher

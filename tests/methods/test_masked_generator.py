@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engram.methods.base import Context
+from engram.core.contract import Context
+from engram.core.network import Network
 from engram.methods.dgm import Critic
 from engram.networks import Dcgan, Dcgan8
-from engram.networks.base import Network
 from engram.networks.masked import MaskedGenerator
 
 Mask = Literal["weight", "unit"]
@@ -332,7 +332,7 @@ def test_01_old_tasks_generate_the_same_bits_while_free_weights_change(mask: Mas
 
 
 def _blocked(g: MaskedGenerator) -> list[Tensor]:
-    from engram.parts.masks import blocked_weights
+    from engram.networks.masks import blocked_weights
 
     reserved = [g.reserved(i) for i in range(len(g.weights))]
     if g.mask == "weight":

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engram.parts import masks
+from engram.networks import masks
 
 I = 101
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
+from engram.core.contract import Context, Method, Step
 from engram.errors import ConfigError, DivergedError
-from engram.loop import LoopState, train_task
+from engram.learning.loop import LoopState, train_task
 from engram.methods import mas
-from engram.methods.base import Context, Method, Step
 from engram.methods.registry import METHODS, method
 from engram.methods.rwalk import scaled
 from engram.networks import Dcgan8, Mlp

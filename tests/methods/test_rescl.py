@@ -13,9 +13,9 @@ from torch import Tensor
 
 from engram.checks import tiny_stream
 from engram.checks.bench import copied, same
+from engram.core.contract import Batch, Context, Step
 from engram.errors import ConfigError
-from engram.loop import LoopState, gradients, train_task
-from engram.methods.base import Batch, Context, Step
+from engram.learning.loop import LoopState, gradients, train_task
 from engram.methods.registry import method
 from engram.methods.rescl import Rescl, divergence, shrink_
 from engram.networks import Dcgan8, Mlp

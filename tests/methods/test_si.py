@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from engram.checks import tiny_stream
 from engram.checks.bench import copied, same
+from engram.core.contract import Batch, Context, Step
+from engram.core.network import Network, Norm
 from engram.errors import ConfigError
-from engram.loop import LoopState, make_optimiser, take_step, train_task
-from engram.methods.base import Batch, Context, Step
+from engram.learning.loop import LoopState, make_optimiser, take_step, train_task
 from engram.methods.registry import method
 from engram.methods.si import Si, consolidated
 from engram.networks import Mlp
-from engram.networks.base import Network, Norm
 from engram.protocols.evaluation import Protocol
 
 D = torch.float64

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from engram.checks import SMALL, tiny_stream
 from engram.checks.bench import copied, differing
-from engram.loop import EpochEnd, LoopState, train_task
-from engram.methods.base import Context
+from engram.core.contract import Context
+from engram.learning.loop import EpochEnd, LoopState, train_task
 from engram.methods.registry import METHODS, method
 from engram.networks import PreactResnet
 from engram.protocols.evaluation import Protocol

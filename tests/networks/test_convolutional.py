@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from engram.core.network import Network, Norm, n_features
 from engram.errors import ConfigError
 from engram.networks import NETWORKS, PlainCnn, PreactResnet
-from engram.networks.base import Network, Norm, n_features
 
 SMALL: dict[str, Network] = {
     "preact-resnet": PreactResnet((1, 2), (4, 6)),

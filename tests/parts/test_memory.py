@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram.checks import tiny_stream
+from engram.core.contract import Context, Samples, evaluating
 from engram.errors import ConfigError
-from engram.loop import LoopState, train_task
-from engram.methods.base import Context, Samples, evaluating
+from engram.learning.loop import LoopState, train_task
 from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.parts.memory import SampleMemory, herded

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from engram._options import argument_help
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.bench import copied, same
+from engram.core.contract import Batch, Context, Method, Step
+from engram.core.options import argument_help
 from engram.errors import ConfigError
-from engram.loop import Feeder, LoopState, train_task
-from engram.methods.base import Batch, Context, Method, Step
+from engram.learning.loop import Feeder, LoopState, train_task
 from engram.methods.registry import method
 from engram.networks import Dcgan8, Mlp
 from engram.parts import training

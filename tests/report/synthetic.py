@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from engram.results import seed_result, write_result
+from engram.studies.results import seed_result, write_result
 
 N_TASKS = 5
 EPOCHS = 12

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engram.analyses import accuracies, omegas, surrogate
-from engram.analyses.published import CIFAR, PERMUTED_MNIST
-from engram.analyses.sections import analysis_pictures
 from engram.checks import tiny_domains
 from engram.errors import EngramError
-from engram.results import seed_result, summarise
+from engram.report.analyses import accuracies, omegas, surrogate
+from engram.report.analyses.published import CIFAR, PERMUTED_MNIST
+from engram.report.analyses.sections import analysis_pictures
+from engram.studies.results import seed_result, summarise
 
 
 def made(

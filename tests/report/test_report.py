@@ -19,7 +19,7 @@ from engram.report import figures as fig
 from engram.report import write_report
 from engram.report.gallery import load_samples, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table, terminal
-from engram.results import FoundResult, find_results, read_result, seed_result, write_result
+from engram.studies.results import FoundResult, find_results, read_result, seed_result, write_result
 
 sys.path.insert(0, str(Path(__file__).parent))
 import synthetic
@@ -288,7 +288,7 @@ def test_slug() -> None:
 
 
 def test_importing_the_report_imports_nothing_heavy() -> None:
-    code = "import sys, engram.report, engram.results; print(sorted(sys.modules))"
+    code = "import sys, engram.report, engram.studies.results; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in ("matplotlib", "scipy", "jinja2", "rich", "yaml", "safetensors"):
         assert f"'{name}'" not in done.stdout

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from engram.errors import ConfigError, DataError
 from engram.streams import ImageData, Stream, class_incremental, from_arrays, permuted, rotated, sequence
-from engram.streams._splits import hold_out, named_generator
+from engram.streams.splits import hold_out, named_generator
 
 properties = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

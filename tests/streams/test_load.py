@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from engram.errors import ConfigError, DataError
-from engram.streams import _readers, load, resize
+from engram.streams import load, resize
+from engram.streams import readers as _readers
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:

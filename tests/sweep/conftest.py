@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engram.cli import main
+from engram.cli.main import main
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engram.settings import DataSettings, NetworkSettings
+from engram.studies.settings import DataSettings, NetworkSettings
 
 DATA = DataSettings(data="digits", tasks=3, max_per_class=30, valid_fraction=0.2)
 NETWORK = NetworkSettings("mlp", {"hidden": [8]})
@@ -20,7 +20,7 @@ def alone(options: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """What a trial of finetune measures when nothing interrupts it, in this process."""
     import engram
     from engram.protocols.evaluation import Protocol
-    from engram.settings import prepare
+    from engram.studies.settings import prepare
 
     stream, network = prepare(DATA, NETWORK)
     spec = engram.method("finetune", options)

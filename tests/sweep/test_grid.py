@@ -12,12 +12,12 @@ import pytest
 from sweeping import DATA, GIVEN, NETWORK, SMALL, Refused, alone, measured
 
 import engram
-from engram._pool import Event, run_jobs
-from engram.cli import main
+from engram.cli.main import main
 from engram.protocols.evaluation import Protocol
-from engram.results import read_result
-from engram.settings import Job, prepare
-from engram.sweep import SweepOutcome
+from engram.studies.processes import Event, run_jobs
+from engram.studies.results import read_result
+from engram.studies.settings import Job, prepare
+from engram.studies.sweep import SweepOutcome
 
 LEARN = {"epochs": 30}
 

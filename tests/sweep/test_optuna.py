@@ -11,9 +11,9 @@ import pytest
 from sweeping import GIVEN, SMALL, Refused
 
 import engram
-from engram._over import axes_of
-from engram._pool import Event
-from engram._rules import rule
+from engram.studies.axes import axes_of
+from engram.studies.processes import Event
+from engram.studies.rules import rule
 
 optuna = pytest.importorskip("optuna", reason="needs the extra engram[optuna]")
 
@@ -73,7 +73,7 @@ def test_resume_keeps_the_number_of_trials(tmp_path: Path, monkeypatch, refused:
 
 
 def test_the_pruner_hears_the_rule_after_each_task():
-    from engram._sweep_optuna import STARTUP, _prune, _Trial
+    from engram.studies.optuna_engine import STARTUP, _prune, _Trial
 
     study = optuna.create_study(
         direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
@@ -101,7 +101,7 @@ def test_the_pruner_hears_the_rule_after_each_task():
 
 
 def test_a_proposal_depends_on_seed_number_and_history_alone():
-    from engram._sweep_optuna import _sampler, _values
+    from engram.studies.optuna_engine import _sampler, _values
 
     axes = tuple(axes_of("finetune", {**SPACE, "epochs": "1..9", "schedule": ["constant", "cosine"]}))
 

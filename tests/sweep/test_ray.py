@@ -14,7 +14,7 @@ import pytest
 from sweeping import GIVEN, SMALL, Refused, alone, measured
 
 import engram
-from engram.results import read_result
+from engram.studies.results import read_result
 
 pytest.importorskip("ray", reason="needs the extra engram[ray]")
 
@@ -70,8 +70,8 @@ def test_a_worker_killed_in_the_middle(tmp_path: Path, monkeypatch):
 def test_a_finished_job_is_not_learned_again(tmp_path: Path):
     from dataclasses import replace
 
-    from engram._sweep_ray import learn
-    from engram.settings import Job
+    from engram.studies.ray_engine import learn
+    from engram.studies.settings import Job
 
     job = Job(
         GIVEN["data"], GIVEN["network"], "finetune", {"epochs": 1}, 0, "cpu", str(tmp_path), record_valid=True

@@ -20,19 +20,19 @@ from sweeping import DATA, GIVEN, NETWORK
 from torch import Tensor
 
 import engram
-from engram._pool import JOB, Event, Listener
-from engram._shared import SHARED, run_shared
-from engram._worker import SEED_RESULT, _learn
-from engram.checkpoint import _sealed
 from engram.checks.bench import timeless
+from engram.core.contract import Batch, Phase, Step, Task, Terms, Tradeoff
+from engram.core.files import sealed
 from engram.errors import EngramError
-from engram.methods.base import Batch, Phase, Step, Task, Terms, Tradeoff
 from engram.methods.finetune import Finetune
 from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, Entry
 from engram.methods.si import Si
 from engram.parts.training import TrainOptions
-from engram.settings import Job, plain
+from engram.studies.processes import JOB, Event, Listener
+from engram.studies.settings import Job, plain
+from engram.studies.sharing import SHARED, run_shared
+from engram.studies.worker import SEED_RESULT, _learn
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def test_a_common_start_of_other_data_is_refused_and_begun_anew(tmp_path: Path):
             meta = json.loads(path.read_text())
             meta["identity"]["stream"]["fingerprint"] = "another"
             body = json.dumps({k: v for k, v in meta.items() if k != "sha256"})
-            path.write_bytes(_sealed(body))
+            path.write_bytes(sealed(body))
 
     made, here = jobs(tmp_path / "a", "si", [0.0, 1.0]), Here()
     run_shared(made, 1, ignore, root=tmp_path / "a", starts=stop, run=here)
@@ -370,7 +370,7 @@ def test_a_dropped_group_needs_no_common_start(tmp_path: Path):
 
 def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     here = Here()
-    monkeypatch.setattr(import_module("engram.sweep"), "run_shared", partial(run_shared, run=here))
+    monkeypatch.setattr(import_module("engram.studies.sweep"), "run_shared", partial(run_shared, run=here))
     monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
     out = tmp_path / "sweep"
     given: dict[str, Any] = {**GIVEN, "options": OPTIONS["si"], "out": out}
@@ -398,7 +398,7 @@ def test_a_comparison_shares_among_variants_and_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     here = Here()
-    monkeypatch.setattr("engram._shared.run_shared", partial(run_shared, run=here))
+    monkeypatch.setattr("engram.studies.sharing.run_shared", partial(run_shared, run=here))
     monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
     labels: set[str] = set()
     given: dict[str, Any] = {**GIVEN, "options": {"si": OPTIONS["si"], "finetune": {"epochs": 3}}}

@@ -10,9 +10,9 @@ import pytest
 from sweeping import GIVEN, SMALL, Refused
 
 import engram
-from engram._over import grid, parse_over, shown, trial_folder, trial_name
-from engram._rules import parts, rule
 from engram.errors import ConfigError
+from engram.studies.axes import grid, parse_over, shown, trial_folder, trial_name
+from engram.studies.rules import parts, rule
 
 V = [[0.9, None, None], [0.6, 0.8, None], [0.3, 0.5, 1.0]]
 

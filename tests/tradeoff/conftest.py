@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pretending import Pretend, plain_page
 
-from engram.cli import main
+from engram.cli.main import main
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,8 +22,8 @@ def _places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pretend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Runs jobs without training them, and draws no figures unless ``real_report`` is asked for."""
     made = Pretend()
-    # ``engram.tradeoff`` is the function of that name.
-    monkeypatch.setattr(importlib.import_module("engram.tradeoff"), "run_shared", made)
+    # ``engram.studies.tradeoff`` is the function of that name.
+    monkeypatch.setattr(importlib.import_module("engram.studies.tradeoff"), "run_shared", made)
     if "real_report" not in request.fixturenames:
         monkeypatch.setattr("engram.report.write_report", plain_page)
     return made

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram._pool import JOB, Event
-from engram._worker import SEED_RESULT
 from engram.errors import DivergedError
-from engram.results import seed_result
-from engram.settings import Job, NetworkSettings
+from engram.studies.processes import JOB, Event
+from engram.studies.results import seed_result
+from engram.studies.settings import Job, NetworkSettings
+from engram.studies.worker import SEED_RESULT
 
 SMALL = ["--source", "digits:0-4", "--target", "digits:5-9", "--max-per-class", "20", "--recipe", "none"]
 SMALL += ["--network", "mlp", "--mlp.hidden", "[8]"]

@@ -15,7 +15,7 @@ import pytest
 from pretending import SMALL, Pretend
 
 import engram
-from engram.cli import main
+from engram.cli.main import main
 from engram.recipes import recipe
 
 Refused = Callable[..., str]
@@ -164,7 +164,7 @@ def test_killed_and_resumed_it_repeats_no_trial_and_gets_the_same_numbers(tmp_pa
         data="digits:0-4+digits:5-9", scenario="task", max_per_class=20, valid_fraction=0.1
     )
     from engram.protocols.evaluation import Protocol
-    from engram.settings import NetworkSettings, prepare
+    from engram.studies.settings import NetworkSettings, prepare
 
     stream, network = prepare(data, NetworkSettings("mlp", {"hidden": [8]}))
     protocol = Protocol("task", record_valid=True)

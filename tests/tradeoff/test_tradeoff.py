@@ -11,12 +11,12 @@ import pytest
 from pretending import GIVEN, NETWORK, PLASTIC, Pretend, diverged, logistic
 
 import engram
-from engram._tradeoff_plan import log_value
+from engram.core.contract import Tradeoff
 from engram.errors import ConfigError
-from engram.methods.base import Tradeoff
 from engram.methods.registry import entry
-from engram.results import read_result
-from engram.tradeoff import TradeoffOutcome
+from engram.studies.results import read_result
+from engram.studies.tradeoff import TradeoffOutcome
+from engram.studies.tradeoff_plan import log_value
 
 
 @pytest.fixture(autouse=True)

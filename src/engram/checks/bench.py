@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engram.checks.failure import require
+from engram.core.contract import Context, Method, Scenario
+from engram.core.network import Network
 from engram.errors import ConfigError
-from engram.loop import EpochEnd
-from engram.methods.base import Context, Method, Scenario
+from engram.learning.loop import EpochEnd
 from engram.methods.registry import MethodSpec
-from engram.networks.base import Network
 from engram.protocols.evaluation import Protocol
-from engram.run import Session, TaskEnd
+from engram.protocols.session import Session, TaskEnd
 from engram.streams import Stream
 
 Event = EpochEnd | TaskEnd
@@ -153,7 +153,7 @@ class Bench:
         """A run that has not started.
 
         Args:
-            seed, out, resume: as in :func:`engram.run.run`.
+            seed, out, resume: as in :func:`engram.protocols.session.run`.
             prepare: given the method as soon as it is made.
             on_task: given the session and the task's index after each task.
             on_event: given the session and the event after each epoch and each task.

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram._fork import learn_start
 from engram.checks.bench import (
     Bench,
     Event,
@@ -39,14 +38,15 @@ from engram.checks.bench import (
 from engram.checks.failure import CheckFailure, require
 from engram.checks.small import SKIPPED, SMALL
 from engram.checks.streams import tiny_domains, tiny_stream
+from engram.core.contract import Batch, Context, Method, Scenario, Step, Terms, Update
+from engram.core.network import Network
 from engram.errors import ConfigError
 from engram.methods import registry
-from engram.methods.base import Batch, Context, Method, Scenario, Step, Terms, Update
 from engram.methods.registry import METHODS, MethodSpec
 from engram.networks import Dcgan8, Mlp
-from engram.networks.base import Network
 from engram.parts.memory import SampleMemory
-from engram.run import Session
+from engram.protocols.common_start import learn_start
+from engram.protocols.session import Session
 from engram.streams import Samples, Stream
 
 Factory = Callable[[Any, Context], Method]
@@ -111,7 +111,7 @@ def builds_from_defaults(bench: Bench) -> None:
             isinstance(made, Method),
             "the factory makes a Method",
             type(made).__name__,
-            "derive from engram.methods.base.Method",
+            "derive from engram.core.contract.Method",
         )
 
 
@@ -145,10 +145,10 @@ def bad_values_give_one_line(bench: Bench) -> None:
                 )
             except Exception as error:
                 raise CheckFailure(
-                    f"{must}; found: {type(error).__name__}: {error}; check it with engram.parts.options."
+                    f"{must}; found: {type(error).__name__}: {error}; check it with engram.core.values."
                 ) from error
             else:
-                raise CheckFailure(f"{must}; found: it was accepted; check it with engram.parts.options.")
+                raise CheckFailure(f"{must}; found: it was accepted; check it with engram.core.values.")
 
 
 # Repeating ----------------------------------------------------------------------------------------
@@ -406,13 +406,13 @@ def predict_changes_nothing(bench: Bench) -> None:
         must = "predict changes nothing"
         moved = differing(before, method.state_dict())
         require(
-            not moved, must, f"state {shown(moved)} changed", "predict inside engram.methods.base.evaluating"
+            not moved, must, f"state {shown(moved)} changed", "predict inside engram.core.contract.evaluating"
         )
         require(
             modes == [m.training for m in modules],
             must,
             "training modes of its modules changed",
-            "put every module's own mode back, as engram.methods.base.evaluating does",
+            "put every module's own mode back, as engram.core.contract.evaluating does",
         )
         require(
             same(rng, torch.get_rng_state()),
@@ -445,7 +445,7 @@ def predict_changes_nothing(bench: Bench) -> None:
             same(logits, method.predict(x, task=task)),
             "predict gives the same logits in training and in evaluation mode",
             "they differ",
-            "predict inside engram.methods.base.evaluating",
+            "predict inside engram.core.contract.evaluating",
         )
         method.train()
 

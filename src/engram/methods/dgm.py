@@ -30,9 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.errors import ConfigError
-from engram.methods._dgm_options import DgmConfig
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -48,10 +46,13 @@ from engram.methods.base import (
     evaluating,
     named_parameters,
 )
-from engram.networks.base import Norm, n_features
+from engram.core.network import Norm, n_features
+from engram.errors import ConfigError
+from engram.methods.dgm_options import DgmConfig
+from engram.networks import masks
 from engram.networks.heads import Head
 from engram.networks.masked import MaskedGenerator
-from engram.parts import gan, masks
+from engram.parts import gan
 from engram.parts.averaging import WeightAverage
 from engram.parts.classifier import Classifier
 from engram.parts.images import shift_and_rotate

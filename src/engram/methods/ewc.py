@@ -21,8 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -35,9 +34,10 @@ from engram.methods.base import (
     Tradeoff,
     named_parameters,
 )
+from engram.core.values import check_at_least, check_positive
+from engram.errors import ConfigError
 from engram.parts import penalty, training
 from engram.parts.fisher import Labels
-from engram.parts.options import check_at_least, check_positive
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
 from engram.parts.training import TrainOptions

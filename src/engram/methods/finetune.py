@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,

@@ -29,8 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -43,10 +42,12 @@ from engram.methods.base import (
     evaluating,
     named_parameters,
 )
-from engram.parts import masks, training
+from engram.core.values import check_at_least, check_positive
+from engram.errors import ConfigError
+from engram.networks import masks
+from engram.parts import training
 from engram.parts.classifier import Classifier
 from engram.parts.gated import GatedTrunk
-from engram.parts.options import check_at_least, check_positive
 from engram.parts.training import FitOptions
 
 

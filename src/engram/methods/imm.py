@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from engram import seeds
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -48,8 +48,8 @@ from engram.methods.base import (
     evaluating,
     named_parameters,
 )
+from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.parts import training, transfer
-from engram.parts.options import check_at_least, check_fraction, check_positive
 from engram.parts.statistics import reestimated_statistics
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher

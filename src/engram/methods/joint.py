@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -35,8 +34,9 @@ from engram.methods.base import (
     Update,
     named_parameters,
 )
+from engram.core.values import check_positive, check_types
+from engram.errors import ConfigError
 from engram.parts.classifier import Classifier
-from engram.parts.options import check_positive, check_types
 
 
 @dataclass(frozen=True)

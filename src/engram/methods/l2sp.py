@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -33,8 +33,8 @@ from engram.methods.base import (
     Tradeoff,
     named_parameters,
 )
+from engram.core.values import check_at_least
 from engram.parts import training, transfer
-from engram.parts.options import check_at_least
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
 

@@ -27,8 +27,7 @@ from typing import Any, Literal, cast
 from torch import Tensor
 from torch.nn import functional as F
 
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -43,9 +42,10 @@ from engram.methods.base import (
     evaluating,
     named_parameters,
 )
+from engram.core.values import check_at_least, check_positive
+from engram.errors import ConfigError
 from engram.parts import training
 from engram.parts.classifier import Classifier
-from engram.parts.options import check_at_least, check_positive
 from engram.parts.teacher import Teacher
 from engram.parts.training import TrainOptions
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from engram import seeds
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -36,9 +36,9 @@ from engram.methods.base import (
     Tradeoff,
     named_parameters,
 )
+from engram.core.values import check_at_least, check_positive
 from engram.parts import penalty, training
 from engram.parts.fisher import output_sensitivity
-from engram.parts.options import check_at_least, check_positive
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from engram.core.contract import Context, Method
 from engram.errors import ConfigError
-from engram.methods.base import Context, Method
 from engram.methods.dgm import Dgm
 from engram.methods.ewc import Ewc
 from engram.methods.ewc_online import EwcOnline

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -55,10 +55,10 @@ from engram.methods.base import (
     evaluating,
     named_parameters,
 )
+from engram.core.values import check_at_least, check_positive
 from engram.parts import training
 from engram.parts.classifier import Classifier, spread
 from engram.parts.combining import Combiner
-from engram.parts.options import check_at_least, check_positive
 from engram.parts.statistics import reestimated_statistics, refit_norms
 from engram.parts.teacher import Teacher
 from engram.parts.training import FitOptions

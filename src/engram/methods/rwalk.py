@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -42,8 +42,8 @@ from engram.methods.base import (
     Tradeoff,
     named_parameters,
 )
+from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.parts import penalty, training
-from engram.parts.options import check_at_least, check_fraction, check_positive
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
 

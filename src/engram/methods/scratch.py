@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -31,6 +30,7 @@ from engram.methods.base import (
     Terms,
     named_parameters,
 )
+from engram.errors import ConfigError
 from engram.parts import training
 from engram.parts.classifier import Classifier
 from engram.parts.training import FitOptions, Window

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engram.core.network import Network
 from engram.errors import ConfigError
-from engram.networks.base import Network
 from engram.networks.cifar_cnn import CifarCnn
 from engram.networks.dcgan import Dcgan, Dcgan8
 from engram.networks.mlp import Mlp

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from engram.core.network import Network, Norm
 from engram.errors import ConfigError
-from engram.networks.base import Network, Norm
 
 DROP_CONV, DROP_DENSE = 0.25, 0.5
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from engram.networks.base import Deconv, GeneratorShape, Network, Norm
+from engram.core.network import Deconv, GeneratorShape, Network, Norm
 
 
 def _norm(norm: Norm, width: int) -> nn.Module:

@@ -6,8 +6,8 @@ import math
 
 from torch import nn
 
+from engram.core.network import Norm
 from engram.errors import ConfigError
-from engram.networks.base import Norm
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:

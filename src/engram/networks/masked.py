@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.networks.base import GeneratorShape
-from engram.parts import masks
+from engram.core.network import GeneratorShape
+from engram.networks import masks
 
 Mask = Literal["weight", "unit"]
 

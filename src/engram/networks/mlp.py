@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
+from engram.core.network import Network, Norm
 from engram.errors import ConfigError
-from engram.networks.base import Network, Norm
 
 Init = Literal["pytorch", "glorot"]
 
@@ -55,7 +55,9 @@ class Mlp(Network):
                 f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256]."
             )
         if self.init not in get_args(Init):
-            raise ConfigError(f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}: give one of them.")
+            raise ConfigError(
+                f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}: give one of them."
+            )
 
     def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""

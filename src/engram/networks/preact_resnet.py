@@ -21,8 +21,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from engram.core.network import Network, Norm
 from engram.errors import ConfigError
-from engram.networks.base import Network, Norm
 from engram.networks.layers import check_counts, conv, make_norm
 
 

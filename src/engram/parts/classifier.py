@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.methods.base import Context, Task, evaluating
-from engram.networks.base import Norm, n_features
+from engram.core.contract import Context, Task, evaluating
+from engram.core.network import Norm, n_features
 from engram.networks.heads import Head
 from engram.parts.statistics import norms_of
 

@@ -15,7 +15,7 @@ def measuring(module: nn.Module) -> Iterator[None]:
 
     Dropout is off and normalisation uses its running statistics, which are left alone. Afterwards modes,
     ``requires_grad``, ``.grad`` and the global generators' states are those of before. For passes without
-    gradients (teachers, predictions) see :func:`engram.methods.base.evaluating`.
+    gradients (teachers, predictions) see :func:`engram.core.contract.evaluating`.
     """
     modes = [(m, m.training) for m in module.modules()]
     held = [(p, p.requires_grad, p.grad) for p in module.parameters()]

@@ -7,14 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from engram.core.contract import Samples
 from engram.errors import ConfigError
-from engram.methods.base import Samples
 
 CHUNK = 1000
 
 
 def herded(features: Tensor, n: int) -> Tensor:
-    """Rows [min(n, N)] of ``features`` [N, D], N and n >= 1, each chosen so that the mean so far is closest to the mean of all.
+    """Rows [min(n, N)] of ``features`` [N, D], N and n >= 1, in the order of their choice.
+
+    Each is the one that brings the mean so far closest to the mean of all.
 
     Herding (Rebuffi et al., CVPR 2017, arXiv 1611.07725, Algorithm 4) of features as they are; of equals the first.
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from engram import seeds
-from engram.methods.base import Context, Samples, Task
+from engram.core.contract import Context, Samples, Task
 from engram.parts.classifier import Classifier
 from engram.parts.fisher import Labels, diagonal_fisher
 from engram.parts.training import some_of

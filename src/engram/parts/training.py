@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.errors import ConfigError
-from engram.methods.base import (
+from engram.core.contract import (
     Batch,
     Context,
     Method,
@@ -35,11 +34,12 @@ from engram.methods.base import (
     Update,
     evaluating,
 )
-from engram.networks.base import n_features
+from engram.core.network import n_features
+from engram.core.values import check_at_least, check_fraction, check_positive, check_types
+from engram.errors import ConfigError
 from engram.networks.heads import Head
 from engram.parts.classifier import Classifier
 from engram.parts.memory import SampleMemory
-from engram.parts.options import check_at_least, check_fraction, check_positive, check_types
 from engram.parts.statistics import norms_of
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
+from engram.core.contract import Method, Scenario, Task, evaluating
+from engram.core.network import Network, n_features
 from engram.errors import ConfigError
-from engram.methods.base import Method, Scenario, Task, evaluating
-from engram.networks.base import Network, n_features
 from engram.streams import Samples, Stream
 
 BATCH = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engram.recipes._book import Recipe, Values, register
+from engram.recipes.book import Recipe, Values, register
 
 PAPER = "Ostapenko et al., CVPR 2019 (arXiv 1904.03137), Sec. 5 and the released configuration"
 OURS = "ours, found by trial runs judged on test accuracy (digits seeds 0-2, MNIST seed 0)"

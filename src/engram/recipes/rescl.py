@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engram.recipes._book import Recipe, Values, register
+from engram.recipes.book import Recipe, Values, register
 
 RESCL = "Lee et al., Residual Continual Learning, AAAI 2020 (arXiv 2002.06774)"
 FITTED = (

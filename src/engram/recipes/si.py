@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engram.recipes._book import Recipe, Values, register
+from engram.recipes.book import Recipe, Values, register
 
 SI = "Zenke et al., ICML 2017 (arXiv 1703.04200)"
 CODE = "the released code (ganguli-lab/pathint)"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engram.results import FoundResult
+    from engram.studies.results import FoundResult
 
 __all__ = ["write_report"]
 
@@ -27,15 +27,15 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     Raises:
         EngramError: the folder holds no result, or one that is malformed.
     """
-    from engram._sweepfile import read_sweep
-    from engram._tradeoff_file import read_tradeoff
-    from engram.analyses.sections import analysis_pictures
-    from engram.report._words import by_accuracy
+    from engram.report.analyses.sections import analysis_pictures
     from engram.report.figures_sweep import sweep_pictures
     from engram.report.figures_tradeoff import tradeoff_pictures
     from engram.report.gallery import comparison_pictures, method_pictures
     from engram.report.html import render
-    from engram.results import SWEEP_FILE, TRADEOFF_FILE, FoundResult, find_results
+    from engram.report.words import by_accuracy
+    from engram.studies.results import SWEEP_FILE, TRADEOFF_FILE, FoundResult, find_results
+    from engram.studies.sweep_file import read_sweep
+    from engram.studies.tradeoff_file import read_tradeoff
 
     root = Path(directory)
     sweep = read_sweep(root) if (root / SWEEP_FILE).is_file() else None
@@ -77,7 +77,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
 
 def _chosen_points(root: Path, tradeoff: Mapping[str, Any]) -> list[FoundResult]:
     """Of each curve the point that validation images choose, or the first; of other methods their one point."""
-    from engram.results import FoundResult, read_result
+    from engram.studies.results import FoundResult, read_result
 
     found = []
     for m in tradeoff["methods"]:

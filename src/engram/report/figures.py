@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engram.report._style import (
+from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
+from engram.report.style import (
     COLOURS,
     HATCHES,
     INK,
@@ -27,9 +28,8 @@ from engram.report._style import (
     styled,
     task_axis,
 )
-from engram.report._words import counts_words, setting_words, task_names
-from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
-from engram.results import done_seeds
+from engram.report.words import counts_words, setting_words, task_names
+from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engram.protocols.metrics import Summary
-from engram.report._style import (
+from engram.report.style import (
     COLOURS,
     GRID,
     HATCHES,
@@ -25,8 +25,8 @@ from engram.report._style import (
     styled,
     task_axis,
 )
-from engram.report._words import counts_words, seeds_words, setting_words
-from engram.results import done_seeds
+from engram.report.words import counts_words, seeds_words, setting_words
+from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram._over import shown
-from engram.report._style import (
+from engram.report.gallery import Picture, slug
+from engram.report.style import (
     COLOURS,
     INK,
     LINES,
@@ -24,9 +24,9 @@ from engram.report._style import (
     save,
     styled,
 )
-from engram.report._words import MISSING, mean_pm
-from engram.report.gallery import Picture, slug
 from engram.report.table import Column, Table
+from engram.report.words import MISSING, mean_pm
+from engram.studies.axes import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram._over import shown
 from engram.protocols.metrics import Summary
-from engram.report._style import GRID, MUTED, WIDTH, line_style, new_figure, place_legend, save, styled
-from engram.report._words import MISSING, mean_pm
 from engram.report.gallery import Picture
+from engram.report.style import GRID, MUTED, WIDTH, line_style, new_figure, place_legend, save, styled
 from engram.report.table import Column, Table
+from engram.report.words import MISSING, mean_pm
+from engram.studies.axes import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

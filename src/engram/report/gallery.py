@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.report import figures
-from engram.report._style import save
-from engram.report._words import counts_words, mean_pm, number
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
-from engram.results import FoundResult, done_seeds
+from engram.report.style import save
+from engram.report.words import counts_words, mean_pm, number
+from engram.studies.results import FoundResult, done_seeds
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from engram.report._words import scenario_words, setting_words, spread_words, task_names
 from engram.report.figures_sweep import chosen_words, sweep_table
 from engram.report.figures_tradeoff import measures_table, points_table
 from engram.report.gallery import Picture, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
+from engram.report.words import scenario_words, setting_words, spread_words, task_names
 
 __all__ = ["render"]
 

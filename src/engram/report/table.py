@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engram.report._words import (
+from engram.report.words import (
     MISSING,
     by_accuracy,
     mean_pm,
@@ -18,7 +18,7 @@ from engram.report._words import (
     spread_words,
     task_names,
 )
-from engram.results import comparable
+from engram.studies.results import comparable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -147,7 +147,7 @@ def accuracy_table(results: Sequence[Result]) -> Table:
 def matrix_table(result: Result) -> Table:
     """Accuracy matrix [%] in numbers, mean ± half width of the 95 % interval over the finished seeds."""
     from engram.protocols.metrics import Summary
-    from engram.results import done_seeds
+    from engram.studies.results import done_seeds
 
     matrices = [s["accuracy_matrix"] for s in done_seeds(result)]
     names = task_names(result)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from engram.errors import ConfigError
-from engram.streams._splits import choose_rows, class_order_of, group_sizes, is_count, named_generator
-from engram.streams._transforms import Identity, Permutation, Rotation, Transform
 from engram.streams.images import ImageData
+from engram.streams.splits import choose_rows, class_order_of, group_sizes, is_count, named_generator
 from engram.streams.stream import LabelSpace, Pool, SplitName, Stream, Task, TaskSource
+from engram.streams.transforms import Identity, Permutation, Rotation, Transform
 
 Rows = Mapping[SplitName, Tensor]
 

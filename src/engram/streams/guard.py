@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
+from engram.core.contract import Reads
+from engram.core.samples import Samples
 from engram.errors import ConfigError, StrictnessError
-from engram.streams.stream import Samples, SplitName, Stream
-
-Reads = Literal["task", "memory", "all"]
+from engram.streams.stream import SplitName, Stream
 
 
 class Guard:

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from engram.errors import ConfigError, DataError
-from engram.streams import _readers
-from engram.streams._cache import Arrays, cached, default_cache_dir
-from engram.streams._decode import Decoder
-from engram.streams._splits import hold_out, named_generator, rounded_share
-from engram.streams._tables import Columns, Table
+from engram.streams import readers as _readers
+from engram.streams.cache import Arrays, cached, default_cache_dir
+from engram.streams.decode import Decoder
 from engram.streams.images import ImageData, check_size, fingerprint, resize
+from engram.streams.splits import hold_out, named_generator, rounded_share
+from engram.streams.tables import Columns, Table
 
 SHORT_NAMES: dict[str, str] = {
     "mnist": "ylecun/mnist",

@@ -18,22 +18,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from engram.core.samples import Samples
 from engram.errors import ConfigError
-from engram.streams._transforms import Transform
+from engram.streams.transforms import Transform
 
 LabelSpace = Literal["disjoint", "shared"]
 SplitName = Literal["train", "valid", "test"]
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Images x, uint8 [N, C, H, W], and their stream labels y, int64 [N]. Not to be written to."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,346 @@
+"""The contract between a method and the one training loop.
+
+A task is learned in *phases*; each step of a phase runs its *updates* in the order of the paper; an update names a
+*player* (parameters with one optimiser), its loss, and what it reads. The loop owns data, gradients and optimisers;
+a method owns its losses and what happens at six named moments. It never owns a loop.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from engram.core.network import Network
+from engram.core.samples import Samples
+from engram.errors import ConfigError
+
+Terms = dict[str, Tensor]
+Scenario = Literal["class", "task", "domain"]
+Reads = Literal["task", "memory", "all"]
+Schedule = Literal["constant", "cosine", "step"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know of a task: numbers, no data.
+
+    Labels are positions in order of arrival, so the classes of a task are ``start .. stop - 1`` and those seen so
+    far are ``0 .. n_seen - 1``. ``active`` are the labels that compete in the softmax: all seen ones when no task
+    label is given at test time, the task's own when it is.
+    """
+
+    index: int
+    start: int
+    stop: int
+    n_seen: int
+    active: tuple[int, int]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes of this task."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update sees: ``x`` float [B, C, H, W] in the network's range, ``y`` int64 [B], and named noise."""
+
+    x: Tensor
+    y: Tensor
+    noise: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands: ``epoch`` of ``n_epochs``, ``step`` of ``n_steps`` in the epoch, all counted from 0."""
+
+    task: int
+    phase: str
+    epoch: int
+    n_epochs: int
+    step: int
+    n_steps: int
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise that an update needs: one draw of ``shape`` for each sample of its batch."""
+
+    shape: tuple[int, ...]
+    kind: Literal["normal", "uniform"] = "normal"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One gradient computation of a step.
+
+    Args:
+        name: prefix of the logged terms.
+        player: whose parameters move.
+        loss: maps (batch, step) to named scalars []; their sum is differentiated. Pure, but for running statistics
+            of normalisation.
+        pools: what is read: ``"task"`` (this task's training samples) or names given by :meth:`Method.pools`. Several
+            pools are concatenated.
+        chunk: ``(k, n)`` reads the k-th of n equal parts of the shuffled concatenation; all chunks of the same pools
+            in a step are parts of one shuffle.
+        noise: drawn by the loop for each sample of the batch.
+        step: False stops at the gradient, which ``after_backward`` then sees.
+    """
+
+    name: str
+    player: str
+    loss: Callable[[Batch, Step], Terms]
+    pools: tuple[str, ...] = ("task",)
+    chunk: tuple[int, int] | None = None
+    noise: Mapping[str, Noise] = field(default_factory=dict)
+    step: bool = True
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a task: ``epochs`` passes over the ``primary`` pool with the given updates.
+
+    Args:
+        name: unique in the task.
+        epochs: number of passes, or of blocks of ``steps_per_epoch`` steps.
+        updates: run in this order in every step.
+        batch_size: samples drawn from each pool in a step.
+        steps_per_epoch: None makes an epoch one pass over the primary pool, its last batch smaller if need be; a
+            number makes it a block of that many full batches, drawn from one shuffle after another.
+        primary: the pool whose length defines an epoch.
+        shuffle: a new order in every epoch; False keeps the stored order.
+        sizes: samples drawn from a pool in a step, where that differs from ``batch_size``.
+        refresh: ``"epoch"`` asks :meth:`Method.pools` anew in every epoch, ``"phase"`` once.
+    """
+
+    name: str
+    epochs: int
+    updates: tuple[Update, ...]
+    batch_size: int
+    steps_per_epoch: int | None = None
+    primary: str = "task"
+    shuffle: bool = True
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    refresh: Literal["phase", "epoch"] = "phase"
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """An optimiser and its settings; the names are those of ``torch.optim``.
+
+    Args:
+        kind: ``"adam"`` or ``"sgd"``.
+        lr: learning rate, > 0.
+        betas: decay rates of Adam's moments.
+        momentum: of SGD.
+        weight_decay: decoupled from nothing: L2, as the papers use it; 0 by default because decay moves frozen weights.
+        schedule: ``"constant"``; ``"cosine"`` from ``lr`` to 0 over the phase; ``"step"``, a tenth from half of the
+            phase on and a hundredth from three quarters on. The rate is set anew at every epoch.
+    """
+
+    kind: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+
+    def rate(self, epoch: int, n_epochs: int) -> float:
+        """The learning rate of epoch ``epoch`` (from 0) of ``n_epochs``."""
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / n_epochs))
+        if self.schedule == "step":
+            return self.lr * 0.1 ** ((2 * epoch >= n_epochs) + (4 * epoch >= 3 * n_epochs))
+        return self.lr
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """The option with which a method trades old tasks for new ones.
+
+    Args:
+        option: its name. The larger its value, the more is kept of the old tasks; for a mixing ratio, the larger the
+            weight of the old network.
+        scale: ``"log"`` for a strength >= 0, ``"linear"`` for a mixing ratio in 0..1.
+        centre: about where a strength begins to matter; the middle of a logarithmic grid. See
+            :meth:`Method.tradeoff_centre`.
+        after: nothing of a run depends on the option before the second task begins, or, where a phase is named,
+            before that phase of the second task is over. Runs that differ in it only can share what comes before; the
+            contract suite holds a method to it.
+    """
+
+    option: str
+    scale: Literal["log", "linear"] = "log"
+    centre: float = 1.0
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters that one optimiser moves.
+
+    Args:
+        parameters: by name, as in ``method.named_parameters()``.
+        optimiser: made when the phase begins.
+        keep_state: continue with this player's optimiser state of the phase before; otherwise start empty.
+        clip_norm: bound on the norm of all gradients together, applied after ``after_backward``.
+        zero_unused: give parameters that the loss does not reach a zero gradient, so that the optimiser's moments
+            still act on them (as PyTorch 1.0 did); False skips them.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    optimiser: Optimiser
+    keep_state: bool = False
+    clip_norm: float | None = None
+    zero_unused: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is built for.
+
+    Args:
+        network: makes trunks and, where it can, generators.
+        image_shape: (C, H, W) of the stream.
+        n_classes: classes of the whole stream; used for sizes only (the label part of a noise vector).
+        scenario: how it will be judged.
+        seed: of the run; growth draws from generators named by it.
+        n_tasks: tasks of the whole stream, None where that is not known; for joint training only.
+    """
+
+    network: Network
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    scenario: Scenario
+    seed: int
+    n_tasks: int | None = None
+
+
+class Method(nn.Module, ABC):
+    """A continual-learning method: losses, and what happens at named moments.
+
+    A concrete method is final. All state that lasts is parameters, buffers and submodules; sizes come from
+    :meth:`structure`, so that :meth:`rebuild` can make an empty method into which tensors load strictly.
+    Class attributes name what it reads (``reads``), where it can be used (``scenarios``), and what stands in the
+    result table (:meth:`facts`).
+    """
+
+    Config: ClassVar[type]
+    reads: Reads = "task"
+    scenarios: ClassVar[frozenset[str]] = frozenset({"class", "task", "domain"})
+    generative: ClassVar[bool] = False
+    tradeoff: ClassVar[Tradeoff | None] = None
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__()
+        self.config = config
+        self.context = context
+        if context.scenario not in self.scenarios:
+            raise ConfigError(
+                f"scenario must be one of {', '.join(sorted(self.scenarios))} for {type(self).__name__}, got "
+                f"{context.scenario!r}: choose another scenario or method."
+            )
+
+    # What is trained -------------------------------------------------------------------------------------------
+    @abstractmethod
+    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+        """The phases of this task, in order; a function of configuration, structure and the number of samples."""
+
+    @abstractmethod
+    def players(self, phase: str) -> dict[str, Player]:
+        """The players of a phase, asked when it begins (and again on resume)."""
+
+    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        """Further pools beside ``"task"``; a function of frozen state, seed and arguments, so never stored."""
+        return {}
+
+    # What it answers -------------------------------------------------------------------------------------------
+    @abstractmethod
+    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+        """Logits [B, n_seen] for ``x`` [B, C, H, W] in the network's range; minus infinity where a label cannot be.
+
+        ``task`` is given only when the scenario gives it. Changes nothing, not even running statistics.
+        """
+
+    # The six moments -------------------------------------------------------------------------------------------
+    def begin_task(self, task: Task, data: Samples) -> None:
+        """Before the first phase: grow heads, copy teachers."""
+
+    def begin_phase(self, task: Task, phase: str) -> None:
+        """Before a phase's optimisers are made."""
+
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        """Sees the gradient of the loss alone, by parameter name, and may edit it in place."""
+
+    def after_step(self, player: str, step: Step) -> None:
+        """After the optimiser has moved the player."""
+
+    def end_phase(self, task: Task, phase: str) -> None:
+        """After a phase's last epoch."""
+
+    def end_task(self, task: Task, data: Samples) -> None:
+        """After the last phase: consolidate, freeze, grow."""
+
+    # What it stores --------------------------------------------------------------------------------------------
+    def structure(self) -> dict[str, Any]:
+        """Sizes that differ from those at construction, as JSON."""
+        return {}
+
+    def rebuild(self, structure: dict[str, Any]) -> None:
+        """Give a freshly built method the shapes of ``structure``; values follow from the state dict."""
+
+    def storage_bytes(self) -> dict[str, int]:
+        """Bytes that must be kept to continue, by kind: weights, masks, norms_and_heads, exemplars, other."""
+        total = sum(t.numel() * t.element_size() for t in self.state_dict().values())
+        return {"weights": total, "masks": 0, "norms_and_heads": 0, "exemplars": 0, "other": 0}
+
+    # What it tells ---------------------------------------------------------------------------------------------
+    def facts(self) -> dict[str, str]:
+        """Short strings that a reader of the result table must know, such as which solver was used."""
+        return {}
+
+    def measures(self, step: Step) -> dict[str, Any]:
+        """Observed at the end of each epoch, as JSON. Pure."""
+        return {}
+
+    def report(self) -> dict[str, Any]:
+        """Observed at the end of each task, as JSON. Pure."""
+        return {}
+
+    @classmethod
+    def tradeoff_centre(cls, config: Any, n_samples: int) -> float:
+        """Middle of the logarithmic grid over the trade-off option, for a later task of ``n_samples`` samples."""
+        return cls.tradeoff.centre if cls.tradeoff is not None else math.nan
+
+    def generate(self, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Images [N, C, H, W] in the network's range for labels ``y`` [N]; only generative methods."""
+        raise ConfigError(f"{type(self).__name__} keeps no generator: ask a generative method, such as dgmw.")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradient inside; every submodule's own mode is put back afterwards."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+
+
+def named_parameters(method: nn.Module, *prefixes: str) -> dict[str, nn.Parameter]:
+    """The method's trainable parameters whose name starts with one of ``prefixes`` (all when none is given)."""
+    return {
+        n: p
+        for n, p in method.named_parameters()
+        if p.requires_grad and (not prefixes or n.startswith(prefixes))
+    }

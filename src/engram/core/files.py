@@ -1,0 +1,104 @@
+"""Files: written so that readers see the old one or the whole new one, checksummed, and folders held by one process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from engram.errors import ConfigError
+
+LOCK = ".lock"
+
+
+def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write ``content`` to ``path`` so that readers see the old file or the whole new one; ``sync`` awaits the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if sync:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Await the names in a folder: a file that was moved into place may else be gone after a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Remove what :func:`write_atomically` left in a folder when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and (int(found[1]) == os.getpid() or not _alive(int(found[1]))):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def checksum(value: Mapping[str, Any]) -> str:
+    """A JSON value in one word."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(body: str) -> bytes:
+    """The text of a JSON object with the checksum of that text as its first entry."""
+    return f'{{"sha256": "{digest(body.encode())}", {body[1:]}'.encode()
+
+
+def unsealed(content: bytes) -> dict[str, Any] | None:
+    """The object that :func:`_sealed` wrote, or None when it is damaged."""
+    start = len(sealed("{}")) - 1
+    if content != sealed("{" + content[start:].decode(errors="replace")):
+        return None
+    meta: dict[str, Any] = json.loads(content)
+    return meta
+
+
+@contextlib.contextmanager
+def in_use(root: Path) -> Iterator[int]:
+    """Hold the folder for this run. The lock is inherited by workers, so it lasts as long as any of them.
+
+    Raises:
+        ConfigError: another run holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{root} must not be in use, another engram process works in it: "
+                "wait for it, or give another --out."
+            ) from error
+        yield handle
+    finally:
+        os.close(handle)

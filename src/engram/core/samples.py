@@ -1,0 +1,18 @@
+"""Labelled samples: what streams hand out and methods learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images x, uint8 [N, C, H, W], and their stream labels y, int64 [N]. Not to be written to."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)

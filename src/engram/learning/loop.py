@@ -1,0 +1,359 @@
+"""The only training loop. It names no method.
+
+A step runs the phase's updates in order; an update is: batch and noise, loss, gradient of its sum with respect to its
+player's parameters, ``after_backward``, optimiser step, ``after_step``. Nothing else.
+
+Everything random is a function of (seed, task, phase, epoch), so an epoch is the unit of resume: a checkpoint holds
+tensors and three integers, no generator state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engram import seeds
+from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, Task, Update
+from engram.errors import ConfigError, DivergedError
+
+OptimiserState = dict[str, dict[str, Tensor]]
+
+
+@dataclass
+class Cursor:
+    """Where training stands: ``epochs`` of phase ``phase`` of task ``task`` are done; 0, 0 of a task is its start."""
+
+    task: int = 0
+    phase: int = 0
+    epochs: int = 0
+
+
+@dataclass
+class LoopState:
+    """What a resume needs beside the method: the cursor and each player's optimiser state by parameter name."""
+
+    cursor: Cursor = field(default_factory=Cursor)
+    optimisers: dict[str, OptimiserState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """Told after each epoch: mean losses over its steps by ``update/term``, and the method's own measures."""
+
+    task: int
+    phase: str
+    phase_index: int
+    epoch: int
+    n_epochs: int
+    losses: dict[str, float]
+    measures: dict[str, Any]
+
+
+def make_optimiser(player: Player) -> torch.optim.Optimizer:
+    """The ``torch.optim`` optimiser that a player declares."""
+    spec, parameters = player.optimiser, list(player.parameters.values())
+    if spec.kind == "adam":
+        return torch.optim.Adam(
+            parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True
+        )
+    sgd = torch.optim.SGD(
+        parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+    )
+    if spec.momentum:
+        # The fused step wants a buffer for all parameters or none, and a head may have grown since; zeros mean none.
+        for p in parameters:
+            sgd.state[p] = {"momentum_buffer": torch.zeros_like(p, requires_grad=False)}
+    return sgd
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer, player: Player) -> OptimiserState:
+    """An optimiser's tensors by parameter name."""
+    return {
+        name: {k: v for k, v in optimiser.state[p].items() if isinstance(v, Tensor)}
+        for name, p in player.parameters.items()
+        if p in optimiser.state
+    }
+
+
+def load_optimiser_state(optimiser: torch.optim.Optimizer, player: Player, state: OptimiserState) -> None:
+    """Put tensors back by name. Where a parameter has grown since, its new entries start at zero."""
+    for name, p in player.parameters.items():
+        entries = {}
+        for key, value in state.get(name, {}).items():
+            if value.dim() == 0 or value.shape == p.shape:
+                entries[key] = value.clone().to(p.device if value.dim() else value.device)
+            else:
+                grown = torch.zeros_like(p)
+                grown[tuple(slice(0, n) for n in value.shape)] = value.to(p.device)
+                entries[key] = grown
+        if entries:
+            optimiser.state[p] = entries
+
+
+class Feeder:
+    """Batches of one epoch: which rows of which pool each update of each step reads.
+
+    Args:
+        phase: declares sizes and order.
+        pools: samples by name, on the device.
+        normalise: maps stored pixels to the network's range.
+        seed, names: name this epoch's generators.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        pools: Mapping[str, Samples],
+        normalise: Callable[[Tensor], Tensor],
+        seed: int,
+        names: tuple[object, ...],
+    ) -> None:
+        self.phase, self.pools, self.normalise = phase, pools, normalise
+        used = {name for update in phase.updates for name in update.pools}
+        missing = sorted(used - set(pools))
+        if missing:
+            raise ConfigError(
+                f"every pool that phase {phase.name!r} reads must exist, {missing} do not: return them from pools()."
+            )
+        n_primary = len(pools[phase.primary])
+        size = self._size(phase.primary)
+        self.n_steps = phase.steps_per_epoch or math.ceil(n_primary / size)
+        self.full = self.n_steps * size if phase.steps_per_epoch else n_primary
+        device = pools[phase.primary].x.device
+        self.noise = seeds.generator(seed, "noise", *names, device=device)
+        self.shuffle = seeds.generator(seed, "chunks", *names)
+        self.rows = {name: self._rows(name, seed, names).to(device) for name in sorted(used)}
+        self.device = device
+        self.step = -1
+        self.drawn: dict[str, tuple[Tensor, Tensor]] = {}
+        self.mixed: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+
+    def _rows(self, name: str, seed: int, names: tuple[object, ...]) -> Tensor:
+        """Row numbers of one pool for the whole epoch: as many shuffles, one after another, as it takes."""
+        n = len(self.pools[name])
+        if n == 0:
+            raise ConfigError(
+                f"pool {name!r} must hold samples, it is empty: check the stream or the method."
+            )
+        needed = self.n_steps * self._size(name)
+        if not self.phase.shuffle:
+            return torch.arange(needed) % n
+        g = seeds.generator(seed, "order", name, *names)
+        return torch.cat([torch.randperm(n, generator=g) for _ in range(math.ceil(needed / n))])[:needed]
+
+    def _size(self, name: str) -> int:
+        return self.phase.sizes.get(name, self.phase.batch_size)
+
+    def _draw(self, name: str, step: int) -> tuple[Tensor, Tensor]:
+        if name not in self.drawn:
+            size = self._size(name)
+            # A pool of the primary pool's size follows its short last batch.
+            stop = (step + 1) * size
+            if size == self._size(self.phase.primary):
+                stop = min(stop, self.full)
+            rows = self.rows[name][step * size : stop]
+            pool = self.pools[name]
+            self.drawn[name] = (self.normalise(pool.x.index_select(0, rows)), pool.y.index_select(0, rows))
+        return self.drawn[name]
+
+    def batch(self, update: Update, step: int) -> Batch:
+        """The batch of ``update`` in step ``step``; steps must be asked in order."""
+        if step != self.step:
+            self.step, self.drawn, self.mixed = step, {}, {}
+        if len(update.pools) == 1 and update.chunk is None:
+            x, y = self._draw(update.pools[0], step)
+        else:
+            x, y = self._mixed(update, step)
+        noise = {
+            name: (torch.randn if n.kind == "normal" else torch.rand)(
+                (len(y), *n.shape), generator=self.noise, device=self.device
+            )
+            for name, n in update.noise.items()
+        }
+        return Batch(x, y, noise)
+
+    def _mixed(self, update: Update, step: int) -> tuple[Tensor, Tensor]:
+        if update.pools not in self.mixed:
+            parts = [self._draw(name, step) for name in update.pools]
+            x, y = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+            if update.chunk is not None:
+                order = torch.randperm(len(y), generator=self.shuffle).to(y.device)
+                x, y = x[order], y[order]
+            self.mixed[update.pools] = (x, y)
+        x, y = self.mixed[update.pools]
+        if update.chunk is None:
+            return x, y
+        k, n = update.chunk
+        a, b = k * len(y) // n, (k + 1) * len(y) // n
+        return x[a:b], y[a:b]
+
+
+def _laid_out_as(p: Tensor, g: Tensor) -> Tensor:
+    """The gradient with the parameter's strides: fused optimisers read both in order of memory.
+
+    ``torch.autograd.grad`` returns what the kernels left, which for the double backward of a convolution is permuted.
+    """
+    return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+
+
+def gradients(
+    update: Update, player: Player, batch: Batch, step: Step
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Terms (detached) and the gradient of their sum by parameter name, for one update."""
+    terms = update.loss(batch, step)
+    total = terms[next(iter(terms))] if len(terms) == 1 else torch.stack(list(terms.values())).sum()
+    parameters = list(player.parameters.values())
+    raw = torch.autograd.grad(total, parameters, allow_unused=True)
+    grads = {
+        name: (torch.zeros_like(p) if g is None else _laid_out_as(p, g))
+        for (name, p), g in zip(player.parameters.items(), raw, strict=True)
+        if g is not None or player.zero_unused
+    }
+    return {k: v.detach() for k, v in terms.items()}, grads
+
+
+def take_step(
+    method: Method, update: Update, player: Player, optimiser: torch.optim.Optimizer, batch: Batch, step: Step
+) -> dict[str, Tensor]:
+    """One update: loss, gradient, ``after_backward``, optimiser step, ``after_step``. Returns the terms."""
+    terms, grads = gradients(update, player, batch, step)
+    method.after_backward(update.player, grads, step)
+    if update.step:
+        if player.clip_norm is not None:
+            clip(grads, player.clip_norm)
+        for name, p in player.parameters.items():
+            p.grad = grads.get(name)
+        optimiser.step()
+        method.after_step(update.player, step)
+    return terms
+
+
+def clip(grads: dict[str, Tensor], bound: float) -> None:
+    """Scale all gradients together, in place, so that their joint norm is at most ``bound``."""
+    values = list(grads.values())
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    torch._foreach_mul_(values, (bound / (norm + 1e-6)).clamp(max=1.0))
+
+
+def train_task(
+    method: Method,
+    task: Task,
+    data: Samples,
+    state: LoopState,
+    seed: int,
+    *,
+    on_epoch: Callable[[EpochEnd], None] | None = None,
+) -> None:
+    """Learn one task, or what is left of it according to ``state.cursor``.
+
+    Args:
+        method: moved in place.
+        task: its numbers.
+        data: its training samples; x uint8 [N, C, H, W] on the method's device.
+        state: cursor and optimiser states, moved in place; when the task is learned its cursor stands at the next.
+        seed: of the run.
+        on_epoch: told after each epoch, when ``state`` and ``method`` are ready to be stored.
+
+    Raises:
+        DivergedError: a loss or a parameter is not finite after an epoch; ``state`` and files are left as they were.
+    """
+    cursor = state.cursor
+    if cursor.phase == 0 and cursor.epochs == 0:
+        method.begin_task(task, data)
+    phases = method.phases(task, len(data))
+    while cursor.phase < len(phases):
+        phase = phases[cursor.phase]
+        if cursor.epochs == 0:
+            method.begin_phase(task, phase.name)
+        run_phase(method, task, phase, data, state, seed, on_epoch)
+        method.end_phase(task, phase.name)
+        cursor.phase, cursor.epochs = cursor.phase + 1, 0
+    method.end_task(task, data)
+    cursor.task, cursor.phase, cursor.epochs = cursor.task + 1, 0, 0
+
+
+def run_phase(
+    method: Method,
+    task: Task,
+    phase: Phase,
+    data: Samples,
+    state: LoopState,
+    seed: int,
+    on_epoch: Callable[[EpochEnd], None] | None,
+) -> None:
+    """The epochs of one phase that are not done yet."""
+    cursor = state.cursor
+    players = method.players(phase.name)
+    optimisers = {name: make_optimiser(p) for name, p in players.items()}
+    for name, player in players.items():
+        if cursor.epochs > 0 or player.keep_state:
+            load_optimiser_state(optimisers[name], player, state.optimisers.get(name, {}))
+    pools: dict[str, Samples] = {}
+    for epoch in range(cursor.epochs, phase.epochs):
+        names = (task.index, phase.name, epoch)
+        if not pools or phase.refresh == "epoch":
+            # Drawn once a phase: named by epoch 0, so that a resume in the middle draws the same.
+            drawn = epoch if phase.refresh == "epoch" else 0
+            pools = {"task": data, **method.pools(task, phase.name, drawn, data)}
+        feeder = Feeder(phase, pools, method.context.network.normalise, seed, names)
+        for name, player in players.items():
+            for group in optimisers[name].param_groups:
+                group["lr"] = player.optimiser.rate(epoch, phase.epochs)
+        at = Step(task.index, phase.name, epoch, phase.epochs, 0, feeder.n_steps)
+        with seeds.seeded(seed, "epoch", *names):
+            sums = _epoch(method, phase, players, optimisers, feeder, at)
+        losses = {key: value / feeder.n_steps for key, value in sums.items()}
+        _check_finite(method, losses, task, phase, epoch)
+        cursor.epochs = epoch + 1
+        state.optimisers.update({name: optimiser_state(optimisers[name], p) for name, p in players.items()})
+        if on_epoch is not None:
+            done = replace(at, step=feeder.n_steps - 1)
+            on_epoch(
+                EpochEnd(
+                    task.index, phase.name, cursor.phase, epoch, phase.epochs, losses, method.measures(done)
+                )
+            )
+
+
+def _epoch(
+    method: Method,
+    phase: Phase,
+    players: Mapping[str, Player],
+    optimisers: Mapping[str, torch.optim.Optimizer],
+    feeder: Feeder,
+    at: Step,
+) -> dict[str, float]:
+    sums: dict[str, Tensor] = {}
+    method.train()
+    for i in range(feeder.n_steps):
+        step = replace(at, step=i)
+        for update in phase.updates:
+            batch = feeder.batch(update, i)
+            terms = take_step(method, update, players[update.player], optimisers[update.player], batch, step)
+            for key, value in terms.items():
+                key = f"{update.name}/{key}"
+                sums[key] = sums[key] + value if key in sums else value
+    # Chunks of one pool share a name; the mean is over steps and chunks.
+    count: dict[str, int] = {}
+    for update in phase.updates:
+        count[update.name] = count.get(update.name, 0) + 1
+    return {key: float(value) / count[key.split("/")[0]] for key, value in sums.items()}
+
+
+def _check_finite(method: Method, losses: Mapping[str, float], task: Task, phase: Phase, epoch: int) -> None:
+    bad = [key for key, value in losses.items() if not math.isfinite(value)]
+    if not bad:
+        bad = [n for n, p in method.named_parameters() if not bool(torch.isfinite(p).all())]
+    if bad:
+        shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+        option = method.tradeoff.option if method.tradeoff is not None and task.index else None
+        lower = "the learning rate" + (f", or the option {option}" if option else "")
+        raise DivergedError(
+            f"losses and parameters must be finite, {shown} are not after epoch {epoch + 1} of phase {phase.name!r} "
+            f"of task {task.index + 1}: lower {lower}."
+        )

@@ -1,0 +1,148 @@
+"""Options of Dynamic Generative Memory. What each departs from, and why, stands in ``methods/dgm.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engram.core.network import Norm
+from engram.core.values import check_at_least, check_fraction, check_positive, check_types
+from engram.errors import ConfigError
+from engram.networks import masks
+
+
+@dataclass(frozen=True)
+class DgmConfig:
+    """Options of Dynamic Generative Memory. Defaults are the paper's MNIST settings for masks per weight.
+
+    Args:
+        mask: a gate per weight (DGMw) or per unit (DGMa).
+        epochs: of the generative phase, a task.
+        steps_per_epoch: None for passes over the task; a number makes an epoch a block of full batches.
+        batch_size: samples a step.
+        lr_d: learning rate of the critic.
+        lr_g: learning rate of the generator, weights and gates alike.
+        beta1: first decay rate of Adam (both players).
+        beta2: second decay rate of Adam (both players).
+        n_critic: adversarial critic steps an iteration.
+        lambda_gp: weight of the gradient penalty.
+        lambda_adv: weight of the adversarial term in the generator's loss.
+        lambda_ru: weight of the sparsity term, multiplied by the growth factor alpha_t.
+        g_class_weight: weight of the class term in the generator's loss; None is 0 for one-class tasks, else 1.
+        d_class_on_fake: add the class loss on current fakes to the critic (AC-GAN; absent in the released code).
+        s_max: largest slope of the gates.
+        annealing: of the slope over epochs and steps: shifted, paper or official.
+        local_annealing: anneal within an epoch too; None does for masks per weight only, as the paper.
+        mask_grad: gate gradient by autograd, or in closed form.
+        compensate: make the embedding gradient independent of the slope (HAT).
+        hard_tail: last share of the generative phase in which the gates are fixed at their binary values, so that the
+            weights settle under the very mask that replay will use; 0 for none, as released.
+        emb_clamp: bound on embeddings after each step (HAT has 6); None for none, as released.
+        clip_norm: bound on the norm of all generator gradients together.
+        act_gate: where a unit's gate acts: post (after the ReLU) or pre_bn.
+        threshold: a gate is on from 0.5 (ge) or above it (gt).
+        replay_mask: generate old classes with exact binary masks, or soft ones as released.
+        replay_refresh: draw the replay set once a task, every epoch, or every step.
+        expansion: per_task replaces what the task reserved; carry credits earlier roundings.
+        ratio: growth factor alpha_t from neurons or from params.
+        reinit_d: start the critic afresh in every task.
+        reset_statistics: with ``reinit_d``, reset its running statistics too.
+        critic_norm: batch, group or none.
+        d_statistics: which passes of a shared critic update its running statistics: all, or class only.
+        bn_reestimate: batches of noise with which the generator's running statistics are taken anew with the binary
+            mask before it freezes; 0 for none, as released.
+        average_g: decay of a running average of the generator's free parameters, used from the task's end on; 0 off.
+        zero_unused: parameters that a loss does not reach get zero gradients, as in PyTorch 1.0.
+        shuffle: new order of data and replay in every epoch.
+        n_label: label entries of the noise vector; None is the number of classes of the stream.
+        solver: shared is the paper's (the critic's class head); separate trains its own network.
+        solver_data: of a separate solver: generated samples of all classes, or mixed (new real, old generated).
+        solver_epochs: of a separate solver, a task.
+        solver_steps: steps an epoch of a separate solver.
+        solver_batch: samples a step of a separate solver.
+        solver_samples: generated samples a class and refresh.
+        solver_lr: learning rate of a separate solver, cosine to 0.
+        solver_norm: batch, group or none.
+        solver_start: fresh weights in every task, or continue.
+        solver_shift: pixels by which its training images are shifted at random, at most.
+        solver_rotate: degrees by which they are rotated at random, at most.
+        solver_average: decay of a running average of its weights, used for prediction; 0 off.
+        solver_smoothing: label smoothing.
+        memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
+        memory_budget: relaxed mode: stored real samples K over all classes.
+    """
+
+    mask: Literal["weight", "unit"] = "weight"
+    epochs: int = 101
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    lr_d: float = 2e-3
+    lr_g: float = 2e-3
+    beta1: float = 0.5
+    beta2: float = 0.999
+    n_critic: int = 1
+    lambda_gp: float = 1.0
+    lambda_adv: float = 1.0
+    lambda_ru: float = 0.08
+    g_class_weight: float | None = None
+    d_class_on_fake: bool = False
+    s_max: float = 1e4
+    annealing: masks.Annealing = "shifted"
+    local_annealing: bool | None = None
+    mask_grad: Literal["autograd", "closed_form"] = "autograd"
+    compensate: bool = True
+    hard_tail: float = 0.0
+    emb_clamp: float | None = None
+    clip_norm: float = 1e4
+    act_gate: Literal["post", "pre_bn"] = "post"
+    threshold: Literal["ge", "gt"] = "ge"
+    replay_mask: Literal["exact", "soft"] = "exact"
+    replay_refresh: Literal["task", "epoch", "step"] = "task"
+    expansion: Literal["per_task", "carry"] = "per_task"
+    ratio: Literal["neurons", "params"] = "neurons"
+    reinit_d: bool = True
+    reset_statistics: bool = True
+    critic_norm: Norm = "batch"
+    d_statistics: Literal["all", "class"] = "all"
+    bn_reestimate: int = 0
+    average_g: float = 0.0
+    zero_unused: bool = False
+    shuffle: bool = True
+    n_label: int | None = None
+    solver: Literal["shared", "separate"] = "shared"
+    solver_data: Literal["generated", "mixed"] = "generated"
+    solver_epochs: int = 5
+    solver_steps: int = 100
+    solver_batch: int = 64
+    solver_samples: int = 500
+    solver_lr: float = 1e-3
+    solver_norm: Norm = "batch"
+    solver_start: Literal["fresh", "continue"] = "fresh"
+    solver_shift: float = 0.0
+    solver_rotate: float = 0.0
+    solver_average: float = 0.0
+    solver_smoothing: float = 0.0
+    memory_ratio: float = 0.0
+    memory_budget: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_positive(
+            self, "epochs", "steps_per_epoch", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm"
+        )
+        check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
+        check_positive(self, "emb_clamp", "n_label")
+        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "g_class_weight", "bn_reestimate")
+        check_at_least(self, 0, "solver_shift", "solver_rotate", "memory_budget")
+        check_fraction(self, "memory_ratio", "hard_tail", "solver_smoothing")
+        check_fraction(self, "beta1", "beta2", "average_g", "solver_average", below_one=True)
+        if self.replay_refresh == "step" and (self.memory_ratio or self.memory_budget):
+            raise ConfigError(
+                "replay_refresh must be task or epoch where real samples are stored, got step, which generates every "
+                "replayed sample: set replay_refresh=task."
+            )
+        if self.memory_ratio and self.memory_budget:
+            raise ConfigError(
+                f"only one of memory_ratio and memory_budget may be given, got {self.memory_ratio} and "
+                f"{self.memory_budget}: leave one at 0."
+            )

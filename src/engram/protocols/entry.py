@@ -1,0 +1,109 @@
+"""The entry of one seed in a result: what was measured, and what follows from its accuracy matrix.
+
+Departures: none (no paper). Cost: none worth naming. Shape legend: I tasks learned, T tasks, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engram.errors import DataError
+from engram.protocols.metrics import as_matrix, average_accuracy, backward_transfer, forgetting
+
+STATUSES = ("done", "failed", "unfinished")
+
+
+def seed_result(
+    seed: int,
+    accuracy_matrix: Any,
+    *,
+    status: str = "done",
+    error: str | None = None,
+    seconds: float | None = None,
+    seconds_per_task: Sequence[float] = (),
+    peak_memory_bytes: int | None = None,
+    stored_real_samples: int = 0,
+    storage_bytes: Mapping[str, int] | None = None,
+    acc_gen: Sequence[float | None] | None = None,
+    confusion: Any = None,
+    tasks: Sequence[Mapping[str, Any]] = (),
+    samples: str | None = None,
+    checkpoints: Any = None,
+    valid_matrix: Any = None,
+) -> dict[str, Any]:
+    """The entry of one seed, with the metrics derived from its accuracy matrix.
+
+    Args:
+        seed: the seed.
+        accuracy_matrix: R [I, T] in [0, 1], NaN or None where not measured; I < T is allowed unless status is
+            "done".
+        status: "done", "failed" (then error says why in one line) or "unfinished".
+        error: one line, only for a failed seed.
+        seconds, seconds_per_task: wall clock of training; evaluation and the oracle are left out.
+        peak_memory_bytes: peak of the process or device, None where unknown.
+        stored_real_samples: real training samples of earlier tasks held at the end of training.
+        storage_bytes: bytes by kind (weights, masks, norms_and_heads, exemplars, other).
+        acc_gen: accuracy measured on generated samples after each task, T values; None for methods without.
+        confusion: counts [C, C] after the last task, rows are true classes.
+        tasks: what was logged per task (phases, growth, mask_use).
+        samples: file of generated samples, relative to the result file.
+        checkpoints: whatever names the checkpoints of this seed.
+        valid_matrix: as accuracy_matrix, on validation samples; no key where it was not recorded.
+    Returns:
+        A plain dictionary in the order of the schema; NaN is already None. ``final_average_accuracy`` and
+        ``final_forgetting`` are None unless status is "done".
+    Raises:
+        DataError: status is unknown, the matrix is malformed, or a finished seed has not learned every task.
+    """
+    if status not in STATUSES:
+        raise DataError(f"status must be one of {', '.join(STATUSES)}, got {status!r}.")
+    matrix = as_matrix(accuracy_matrix)
+    done = status == "done"
+    if done and (not len(matrix) or matrix.shape[0] != matrix.shape[1]):
+        raise DataError(
+            f"a finished seed must have one row per task, got {matrix.shape[0]} rows for {matrix.shape[1]} "
+            'tasks: use status="unfinished".'
+        )
+    average, lost = average_accuracy(matrix), forgetting(matrix)
+    entry = {
+        "seed": seed,
+        "status": status,
+        "error": error,
+        "accuracy_matrix": matrix,
+        "average_accuracy": average,
+        "final_average_accuracy": average[-1] if done else None,
+        "forgetting": lost,
+        "final_forgetting": lost[-1] if done else None,
+        "backward_transfer": backward_transfer(matrix) if done else None,
+        "seconds": seconds,
+        "seconds_per_task": list(seconds_per_task),
+        "peak_memory_bytes": peak_memory_bytes,
+        "stored_real_samples": stored_real_samples,
+        "storage_bytes": dict(storage_bytes or {}),
+        "acc_gen": acc_gen,
+        "confusion": confusion,
+        "tasks": list(tasks),
+        "samples": samples,
+        "checkpoints": checkpoints,
+    }
+    return dict(plain(entry if valid_matrix is None else {**entry, "valid_matrix": as_matrix(valid_matrix)}))
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON types: arrays and tensors to lists, paths to strings, NaN and infinities to None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    raise DataError(f"a result holds plain JSON values, arrays and paths, got {type(value).__name__}.")

@@ -1,0 +1,364 @@
+"""Where the four axes meet: one stream, one network, one method, one protocol, one seed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from engram.core.contract import Context, Method
+from engram.core.files import write_atomically
+from engram.core.network import Network
+from engram.errors import ConfigError
+from engram.learning.checkpoint import Checkpoints
+from engram.learning.loop import EpochEnd, LoopState, train_task
+from engram.methods.registry import MethodSpec, method
+from engram.networks import NETWORKS, by_name, default_for
+from engram.parts.memory import SampleMemory
+from engram.protocols.entry import seed_result
+from engram.protocols.evaluation import Oracle, Protocol, evaluate, sample_grid
+from engram.streams import Guard, Samples, Stream
+
+GRID = 10
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """Told after each task: test accuracy of the tasks seen, seconds it took, validation accuracy where recorded."""
+
+    task: int
+    accuracies: list[float]
+    seconds: float
+    record: dict[str, Any]
+    valid: list[float] | None = None
+
+
+Observer = Callable[[EpochEnd | TaskEnd], None]
+
+
+def describe_network(network: Network) -> dict[str, Any]:
+    """Name and options of a network as JSON."""
+    options: dict[str, Any] = dataclasses.asdict(network) if dataclasses.is_dataclass(network) else {}
+    return {"name": network.name, "options": options}
+
+
+def check_device(name: str) -> torch.device:
+    """The device called ``name``; ``ConfigError`` where there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device cuda needs an accelerator that PyTorch can use, there is none: give --device cpu."
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.")
+    return device
+
+
+def resolve(
+    stream: Stream,
+    network: Network | str | None,
+    spec: MethodSpec | type[Method] | str,
+    protocol: Protocol | str,
+) -> tuple[Network, MethodSpec, Protocol]:
+    """Names to objects, checked against the stream."""
+    if network is None:
+        network = default_for(stream.image_shape)
+    elif isinstance(network, str):
+        network = by_name(network)()
+    if isinstance(spec, str):
+        spec = method(spec)
+    elif isinstance(spec, type) and issubclass(spec, Method):
+        spec = MethodSpec(spec.__name__.lower(), spec, spec.Config())
+    if isinstance(protocol, str):
+        if protocol not in ("class", "task", "domain"):
+            raise ConfigError(
+                f"scenario must be one of class, domain, task, got {protocol!r}: give one of them."
+            )
+        protocol = Protocol(protocol)  # type: ignore[arg-type]
+    network.check(stream.image_shape)
+    protocol.check(stream)
+    return network, spec, protocol
+
+
+def run(
+    stream: Stream,
+    network: Network | str | None = None,
+    spec: MethodSpec | type[Method] | str = "dgmw",
+    protocol: Protocol | str = "class",
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    stop_after: Callable[[EpochEnd | TaskEnd], bool] | None = None,
+) -> dict[str, Any]:
+    """Learn a stream with one method and one seed.
+
+    Args:
+        stream: what arrives.
+        network: an object, a name, or None for the one that fits the images.
+        spec: a method's name, ``engram.method(name, option=...)``, or a class of your own with its default options.
+        protocol: a scenario's name (class, task, domain) or a :class:`Protocol`.
+        seed: of everything random in the run.
+        device: cpu or cuda.
+        out: a folder for checkpoints (one an epoch) and generated samples; None keeps nothing on disk.
+        resume: continue from the newest checkpoint in ``out``, bit for bit; start if there is none.
+        observer: told after each epoch and each task; what it does cannot change the run.
+        stop_after: leave after the first event for which it is true, as a kill would, with status "unfinished".
+
+    Returns:
+        The seed's entry of a result file (see :mod:`engram.studies.results`).
+
+    Raises:
+        ConfigError: a combination that cannot work.
+        DivergedError: a loss or a parameter is not finite; the last good checkpoint stays.
+        CheckpointError: ``resume`` meets checkpoints of another run, or damaged ones only.
+    """
+    network, spec, protocol = resolve(stream, network, spec, protocol)
+    return Session(
+        stream, network, spec, protocol, seed=seed, device=device, out=out, resume=resume, observer=observer
+    ).go(stop_after)
+
+
+class _Stop(Exception):
+    """Raised inside an epoch callback to leave the loop; never seen outside this module."""
+
+
+class Session:
+    """One run in progress: owns the guard, the loop's state, the record so far and the checkpoints."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        network: Network,
+        spec: MethodSpec,
+        protocol: Protocol,
+        *,
+        seed: int,
+        device: str,
+        out: str | os.PathLike[str] | None,
+        resume: bool,
+        observer: Observer | None,
+    ) -> None:
+        target = check_device(device)
+        self.stream, self.protocol, self.seed, self.observer = stream.to(target), protocol, seed, observer
+        context = Context(
+            network, stream.image_shape, stream.n_classes, protocol.scenario, seed, stream.n_tasks
+        )
+        self.method: Method = spec.make(spec.config, context).to(target)
+        self.guard = Guard(self.stream, self.method.reads)
+        self.state = LoopState()
+        self.record: dict[str, Any] = {"rows": [], "tasks": [], "seconds": [], "acc_gen": [], "peak": 0}
+        if protocol.record_valid:
+            self.record["valid"] = []
+        self.phases: list[dict[str, Any]] = []  # of the task in progress, in their order
+        self.folder = Path(out) if out is not None else None
+        self.checkpoints: Checkpoints | None = None
+        self.confusion: list[list[int]] | None = None
+        if self.folder is not None:
+            self.checkpoints = Checkpoints(self.folder / "checkpoints", self.identity(network, spec))
+            if resume:
+                self.restore(self.checkpoints)
+        self.oracle: Oracle | None = None
+        self.started = time.perf_counter()
+
+    def identity(self, network: Network, spec: MethodSpec) -> dict[str, Any]:
+        """What makes a checkpoint belong to this run."""
+        return {
+            "stream": self.stream.describe(),
+            "network": describe_network(network),
+            "method": spec.describe(),
+            "protocol": _protocol_identity(self.protocol),
+            "seed": self.seed,
+        }
+
+    def restore(self, checkpoints: Checkpoints, *, shared: bool = False) -> bool:
+        """Continue from the newest of these checkpoints; False where there is none. ``shared``: change no file."""
+        record = checkpoints.restore(self.method, self.state, shared=shared)
+        if record is None:
+            return False
+        self.phases = record.pop("phases")
+        self.confusion = record.pop("confusion")
+        self.record = record
+        return True
+
+    def go(self, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> dict[str, Any]:
+        """Learn the tasks that are left."""
+        status = "done"
+        with contextlib.suppress(_Stop), _restored_modes(self.method):
+            status = "unfinished"
+            for index in range(self.state.cursor.task, self.stream.n_tasks):
+                self._learn(index, stop_after)
+            status = "done"
+        return self._entry(status)
+
+    def _learn(self, index: int, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> None:
+        task = self.protocol.task(self.stream, index)
+        self.guard.begin(index)
+        data = training_data(self.guard, index)
+        began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
+
+        def on_epoch(event: EpochEnd) -> None:
+            if not self.phases or self.phases[-1]["phase"] != event.phase:
+                self.phases.append({"phase": event.phase, "epochs": []})
+            self.phases[-1]["epochs"].append(
+                {"epoch": event.epoch, "losses": event.losses, "measures": event.measures}
+            )
+            # What predicts is whole only in the last phase: a separate solver is untrained before it.
+            if event.phase_index == len(self.method.phases(task, len(data))) - 1:
+                self._look(index, event)
+            self.save(elapsed=time.perf_counter() - began)
+            self._tell(event, stop_after)
+
+        train_task(self.method, task, data, self.state, self.seed, on_epoch=on_epoch)
+        self.guard.end(index)
+        seconds = time.perf_counter() - began
+        row, counts = evaluate(self.method, self.stream, self.protocol, index)
+        self.confusion = counts.tolist()
+        valid = self._valid_row(index) if self.protocol.record_valid else None
+        best = self.record.pop("best", None)
+        chosen = "last"
+        if best is not None and best["valid"] >= self._validation(index):
+            chosen = best["epoch"]
+            row, self.confusion, valid = best["row"], best["confusion"], best.get("valid_row", valid)
+        if valid is not None:
+            self.record["valid"].append(valid)
+        if self.method.generative and self.protocol.generated_per_class:
+            if self.oracle is None:
+                self.oracle = Oracle(self.method.context.network, self.stream)
+            n = self.protocol.generated_per_class
+            self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
+        done = {"task": index, "seconds": seconds, "phases": self.phases, **self.method.report()}
+        if best is not None:
+            done["selected_epoch"] = chosen
+        self.phases = []
+        self.record["rows"].append(row)
+        self.record["tasks"].append(done)
+        self.record["seconds"].append(seconds)
+        self.save()
+        self._tell(TaskEnd(index, row, seconds, done, valid), stop_after)
+
+    def _look(self, index: int, event: EpochEnd) -> None:
+        """Keep the test row of the epoch with the best validation accuracy, where the protocol selects by it."""
+        if self.protocol.selection == "last" or (event.epoch + 1) % self.protocol.select_every:
+            return
+        valid_row = self._valid_row(index)
+        valid = sum(valid_row) / len(valid_row)
+        best = self.record.get("best")
+        if best is None or valid > best["valid"]:
+            row, counts = evaluate(self.method, self.stream, self.protocol, index)
+            best = {"valid": valid, "row": row, "confusion": counts.tolist(), "epoch": event.epoch}
+            self.record["best"] = best | ({"valid_row": valid_row} if self.protocol.record_valid else {})
+
+    def _valid_row(self, index: int) -> list[float]:
+        return evaluate(self.method, self.stream, self.protocol, index, "valid")[0]
+
+    def _validation(self, index: int) -> float:
+        row = self._valid_row(index)
+        return sum(row) / len(row)
+
+    def _data_kept(self) -> int:
+        """Training samples of the tasks learned, where the method reads all of them again and again."""
+        learned = self.stream.tasks[: len(self.record["rows"])]
+        return sum(task.n_train for task in learned) if self.method.reads == "all" else 0
+
+    def _storage_bytes(self) -> dict[str, int]:
+        c, h, w = self.stream.image_shape
+        kept = self.method.storage_bytes()
+        return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * (c * h * w + 8)}
+
+    def save(self, **more: Any) -> None:
+        """Write a checkpoint of where the run stands; ``more`` stands in its record."""
+        self.record["peak"] = max(int(self.record["peak"]), peak_memory_bytes(self.stream.device))
+        if self.checkpoints is not None:
+            record = {**self.record, **more, "phases": self.phases, "confusion": self.confusion}
+            self.checkpoints.save(self.method, self.state, record)
+
+    def _tell(
+        self, event: EpochEnd | TaskEnd, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None
+    ) -> None:
+        if self.observer is not None:
+            self.observer(event)
+        if stop_after is not None and stop_after(event):
+            raise _Stop
+
+    def _entry(self, status: str) -> dict[str, Any]:
+        n = self.stream.n_tasks
+        rows = _square(self.record["rows"], n)
+        samples = None
+        if status == "done" and self.method.generative and self.folder is not None:
+            grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
+            write_atomically(self.folder / "samples.safetensors", save_tensors(grid))
+            samples = f"{self.folder.name}/samples.safetensors"
+        return seed_result(
+            self.seed,
+            rows or [[None] * n],
+            status=status,
+            seconds=sum(self.record["seconds"]),
+            seconds_per_task=self.record["seconds"],
+            peak_memory_bytes=self.record["peak"],
+            stored_real_samples=stored_real_samples(self.method) + self._data_kept(),
+            storage_bytes=self._storage_bytes(),
+            acc_gen=self.record["acc_gen"] or None,
+            confusion=self.confusion,
+            tasks=self.record["tasks"],
+            samples=samples,
+            valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
+        )
+
+
+def training_data(guard: Guard, index: int) -> Samples:
+    """What a method learns the open task from: its samples, or where it reads all, those of every task so far."""
+    if guard.reads != "all":
+        return guard.train(index)
+    parts = [guard.train(i) for i in range(index + 1)]
+    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+
+def _protocol_identity(protocol: Protocol) -> dict[str, Any]:
+    """What of a protocol belongs to a checkpoint; a field that is off by default appears only when it is on."""
+    return {k: v for k, v in dataclasses.asdict(protocol).items() if k != "record_valid" or v}
+
+
+def _square(rows: list[list[float]], n: int) -> list[list[float | None]]:
+    """Rows filled up to ``n`` entries: what was not measured is None."""
+    return [[*row, *[None] * (n - len(row))] for row in rows]
+
+
+@contextlib.contextmanager
+def _restored_modes(method: Method) -> Any:
+    """Leave the method in evaluation mode, whatever happens."""
+    try:
+        yield
+    finally:
+        method.eval()
+
+
+def stored_real_samples(method: Method) -> int:
+    """Real samples that a method keeps, counted in its memories."""
+    return sum(len(m) for m in method.modules() if isinstance(m, SampleMemory))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak of this process, or of the accelerator's allocator."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+__all__ = ["NETWORKS", "Observer", "Protocol", "Session", "TaskEnd", "check_device", "resolve", "run"]

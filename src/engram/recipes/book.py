@@ -1,0 +1,72 @@
+"""What a recipe is, and where recipes are registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from engram.core.options import closest
+from engram.errors import ConfigError
+
+__all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "Values", "recipe", "register"]
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run.
+
+    Args:
+        name: as given to ``--recipe``.
+        summary: one line.
+        origin: where the numbers come from.
+        data: fields of :class:`engram.studies.settings.DataSettings`.
+        network: a network's name; None for the one that fits.
+        network_options: options of that network.
+        methods: options by method; a method that is not named keeps its defaults.
+        beside: variant that ``engram compare`` shows beside a method, unless ``--alone`` is given: where the recipe
+            departs from a paper, the paper's way.
+    """
+
+    name: str
+    summary: str
+    origin: str
+    data: Values = field(default_factory=dict)
+    network: str | None = None
+    network_options: Values = field(default_factory=dict)
+    methods: Mapping[str, Values] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("data", "network_options", "beside"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        methods = {k: MappingProxyType(dict(v)) for k, v in self.methods.items()}
+        object.__setattr__(self, "methods", MappingProxyType(methods))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {}
+
+# The recipe used when none is named, by name of the data.
+DEFAULT_FOR_DATA = {"digits": "digits"}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe registered under ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in RECIPES:
+        raise ConfigError(
+            f"recipe must be none or one of {', '.join(RECIPES)}, got {name!r}{closest(name, RECIPES)}: "
+            "see engram list."
+        )
+    return RECIPES[name]()
+
+
+def register(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
+    RECIPES[make().name] = make
+    return make

@@ -1,0 +1,249 @@
+"""The jobs of a sweep as tasks of a Ray cluster, one process each.
+
+A task gets a job as JSON and returns the seed's entry as JSON. A process that dies is started again by Ray, up to
+``RETRIES`` times, and continues from the job's checkpoints where its folder can be seen (a shared disk, or this
+machine). Two processes of one job cannot work at once: the job's folder is locked, and the second finds the first
+one's result. The result file of a seed is written once, by whoever finishes first, atomically.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engram.errors import ConfigError, EngramError
+from engram.studies.processes import JOB, LOG, Event, Listener, _environment
+from engram.studies.settings import Job
+from engram.studies.worker import SEED_RESULT
+
+RETRIES = 3
+PATIENCE = 20.0  # seconds for a cluster to answer
+TASK_LOCK = ".task.lock"
+PROBE = "import ray,sys; ray.init(address=sys.argv[1], log_to_driver=False); print('answers'); ray.shutdown()"
+PASSED_ON = ("ENGRAM_DATA", "ENGRAM_CACHE")
+
+
+def require() -> None:
+    """``ConfigError`` where Ray is not installed."""
+    try:
+        _ray()
+    except ImportError as error:
+        raise ConfigError("engine ray needs Ray, it is not installed: pip install engram[ray].") from error
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+    return ray
+
+
+def connect(address: str | None, room: int, device: str) -> None:
+    """Join the cluster at ``address``, or start one on this machine with room for so many tasks.
+
+    A cluster that this process has joined already is used as it is.
+
+    Raises:
+        ConfigError: no cluster answers there.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    with _quiet_warnings():
+        if address is None:
+            gpus = room if device.startswith("cuda") else 0
+            env = _environment(device)
+            with _environment_set("PYTHONPATH", env.get("PYTHONPATH")):
+                ray.init(address="local", num_cpus=room, num_gpus=gpus, include_dashboard=False, **quiet)
+            return
+        _check_answers(address)
+        variables = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
+        try:
+            ray.init(address=address, runtime_env={"env_vars": variables} if variables else None, **quiet)
+        except Exception as error:
+            raise _silent(address, error) from error
+
+
+@contextlib.contextmanager
+def _environment_set(name: str, value: str | None) -> Iterator[None]:
+    before = os.environ.get(name)
+    try:
+        if value is not None:
+            os.environ[name] = value
+        yield
+    finally:
+        if value is not None:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _quiet_warnings() -> Iterator[None]:
+    """Ray warns of its own future defaults and leaves files open; neither is for a user of ours."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=ResourceWarning)
+        yield
+
+
+def _silent(address: str, why: object) -> ConfigError:
+    lines = str(why).strip().splitlines() or [type(why).__name__]
+    return ConfigError(
+        f"address must be that of a Ray cluster, none answers at {address} ({lines[-1][:160].rstrip('.')}): start one "
+        "with ray start --head, or leave --address out to use this machine."
+    )
+
+
+def _check_answers(address: str) -> None:
+    """First the port, then a process that joins: what is no Ray can hold up or end the process that tries."""
+    if address != "auto":
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError(f"address must be HOST:PORT, ray://HOST:PORT or auto, got {address!r}.")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise _silent(address, error) from error
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=PATIENCE
+        )
+        said, heard = done.stdout, done.stderr
+        why = "it is no Ray cluster of this version, or refuses"
+    except subprocess.TimeoutExpired as error:
+        said, heard = "", bytes(error.stderr or b"").decode(errors="replace")
+        why = f"no answer in {PATIENCE:.0f} s"
+    if "answers" in said:
+        return
+    if "InvalidAuthToken" in heard or "AuthenticationError" in heard:
+        raise ConfigError(
+            f"the Ray cluster at {address} asks for its token, none or another was given: set Ray's RAY_AUTH_MODE "
+            "and RAY_AUTH_TOKEN as for any other program that joins it."
+        )
+    raise _silent(address, why)
+
+
+def leave() -> None:
+    """Leave the cluster; one that was started here ends."""
+    with _quiet_warnings():
+        _ray().shutdown()
+
+
+def run_on_ray(
+    jobs: Sequence[Job],
+    limit: int,
+    listener: Listener,
+    *,
+    keep_open: Sequence[int] = (),
+    dropped: Callable[[Job], bool] = lambda job: False,
+) -> None:
+    """As `engram.studies.processes.run_jobs`, on the cluster that `connect` joined; ``limit`` is the cluster's own.
+
+    Events of a job come when it ends. On an interrupt its tasks are cancelled; checkpoints stay.
+    """
+    ray = _ray()
+    gpus = 1 if any(job.device.startswith("cuda") for job in jobs) else 0
+    # max_calls=1: a process a job, as everywhere; its peak memory is its own.
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=1)(learn)
+    pending: dict[Any, Job] = {}
+    try:
+        with _quiet_warnings():
+            for job in jobs:
+                there = replace(job, folder=str(Path(job.folder).resolve()))
+                pending[task.remote(there.to_json())] = job
+                listener(Event(job, "queued"))
+            while pending:
+                ended, _ = ray.wait(list(pending), timeout=1.0)  # short, so that an interrupt is heard
+                for reference in ended:
+                    job = pending.pop(reference)
+                    try:
+                        answer = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        answer = {"error": _death(error), "expected": False}
+                    _note(job, answer, listener)
+    finally:
+        for reference in pending:
+            ray.cancel(reference, force=True)
+
+
+def _death(error: Exception) -> str:
+    if "WorkerCrashed" in type(error).__name__ or "OutOfMemory" in type(error).__name__:
+        return f"its process died, {RETRIES} times again after the first ({type(error).__name__})"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+
+
+def _note(job: Job, answer: dict[str, Any], listener: Listener) -> None:
+    """The events of a job that has ended; its entry is written unless the disk it was written to is ours."""
+    from engram.core.files import write_atomically
+
+    if "error" in answer:
+        listener(Event(job, "failed", {"message": answer["error"], "expected": answer["expected"]}))
+        return
+    path = Path(job.folder) / SEED_RESULT
+    if not path.exists():
+        write_atomically(path, answer["entry"].encode())
+    entry = json.loads(answer["entry"])
+    rows, seconds = entry["accuracy_matrix"], entry["seconds_per_task"]
+    started = {"rows": [], "valid": [], "seconds": [], "n_tasks": len(rows), "epochs_done": 0}
+    listener(Event(job, "start", started))
+    for t, (row, took) in enumerate(zip(rows, seconds, strict=True)):
+        said = {
+            "task": t,
+            "accuracies": row[: t + 1],
+            "seconds": took,
+            "valid": entry["valid_matrix"][t][: t + 1],
+        }
+        listener(Event(job, "task", said))
+    listener(Event(job, "done"))
+
+
+class _Silence:
+    """Takes the place of the parent, to whom a worker on a cluster cannot speak."""
+
+    def send(self, kind: str, **data: Any) -> None:
+        """Nothing."""
+
+
+def learn(text: str) -> dict[str, Any]:
+    """What a task does: one job, in this process; returns ``entry``, or ``error`` and ``expected``."""
+    from engram.studies.worker import _learn
+
+    job = Job.from_json(text)
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / TASK_LOCK, "w") as lock, open(folder / LOG, "a", encoding="utf-8") as log:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path, told = folder / SEED_RESULT, folder / JOB
+        same = replace(job, resume=False).to_json()
+        again = told.exists() and told.read_text(encoding="utf-8") == same
+        if not (again and path.exists()):
+            print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=log, flush=True)
+            told.write_text(same, encoding="utf-8")
+            try:
+                _learn(replace(job, resume=job.resume or again), _Silence())  # type: ignore[arg-type]
+            except EngramError as error:
+                print(f"{type(error).__name__}: {error}", file=log, flush=True)
+                return {"error": str(error), "expected": True}
+            except Exception as error:
+                import traceback
+
+                traceback.print_exc(file=log)
+                first = (str(error).splitlines() or [""])[0]
+                message = f"stopped by an unexpected {type(error).__name__}: {first} (see {job.folder}/{LOG})"
+                return {"error": message, "expected": False}
+        return {"entry": path.read_text(encoding="utf-8")}

@@ -1,0 +1,131 @@
+"""One seed in a process of its own: ``python -m engram.studies.worker JOB.json``.
+
+Events go to standard output as JSON lines, everything else to standard error, which the parent keeps in a log
+file. A finished seed's entry is written to ``result.json``, with the identity of its run, before it is
+announced; that of a common start (:mod:`engram.protocols.common_start`) says only that it is one. Exit status: 0 done,
+2 an error that a user can act on, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, TextIO
+
+from engram.errors import EngramError
+from engram.studies.settings import Job
+
+SEED_RESULT = "result.json"
+
+
+class Channel:
+    """The parent's end of standard output, as JSON lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def send(self, kind: str, **data: Any) -> None:
+        """One event. When nobody listens any more the process ends: its checkpoints stay."""
+        try:
+            self.stream.write(json.dumps({"event": kind, **data}) + "\n")
+            self.stream.flush()
+        except BrokenPipeError:
+            os._exit(0)
+
+
+def main(argv: list[str]) -> int:
+    """Run the job described in the file ``argv[0]``."""
+    # Stray prints of any library must not mix with the events.
+    channel = Channel(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    job = Job.from_json(Path(argv[0]).read_text(encoding="utf-8"))
+    print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=sys.stderr, flush=True)
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"note: {message}", file=sys.stderr, flush=True)
+        channel.send("note", message=str(message))
+
+    warnings.showwarning = note
+    try:
+        _learn(job, channel)
+    except EngramError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        channel.send("error", message=str(error), expected=True)
+        return 2
+    except Exception as error:
+        traceback.print_exc()
+        first = (str(error).splitlines() or [""])[0]
+        channel.send("error", message=f"{type(error).__name__}: {first}", expected=False)
+        return 1
+    return 0
+
+
+def _learn(job: Job, channel: Channel) -> None:
+    """Run the job, tell the channel, and write the seed's entry."""
+    import torch
+
+    from engram.core.files import write_atomically
+    from engram.learning.loop import EpochEnd
+    from engram.protocols import common_start
+    from engram.protocols.session import Session, TaskEnd, resolve
+    from engram.studies.settings import prepare
+
+    if job.device == "cpu":
+        torch.set_num_threads(1)
+
+    def observe(event: EpochEnd | TaskEnd) -> None:
+        if isinstance(event, TaskEnd):
+            more = {} if event.valid is None else {"valid": event.valid}
+            channel.send("task", task=event.task, accuracies=event.accuracies, seconds=event.seconds, **more)
+        else:
+            channel.send(
+                "epoch",
+                task=event.task,
+                phase=event.phase,
+                epoch=event.epoch,
+                n_epochs=event.n_epochs,
+                losses=event.losses,
+            )
+
+    stream, given = prepare(job.data, job.network)
+    network, spec, protocol = resolve(stream, given, job.spec(), job.protocol())
+    folder = Path(job.folder)
+    session = Session(
+        stream,
+        network,
+        spec,
+        protocol,
+        seed=job.seed,
+        device=job.device,
+        out=folder,
+        resume=job.resume and not job.common,
+        observer=observe,
+    )
+    if job.common:
+        common_start.open_start(session, folder)
+    elif job.start:
+        common_start.begin_from(session, Path(job.start))
+    done = [*(t["phases"] for t in session.record["tasks"]), session.phases]
+    channel.send(
+        "start",
+        rows=session.record["rows"],
+        seconds=session.record["seconds"],
+        valid=session.record.get("valid", []),
+        n_tasks=common_start.n_tasks(session) if job.common else stream.n_tasks,
+        epochs_done=sum(len(phase["epochs"]) for phases in done for phase in phases),
+    )
+    if job.common:
+        common_start.learn_start(session)
+        entry = {"common": True}
+    else:
+        entry = session.go(None)
+    write_atomically(folder / SEED_RESULT, json.dumps({"identity": job.identity, **entry}).encode())
+    channel.send("done")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

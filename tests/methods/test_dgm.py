@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from engram import seeds
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import same
-from engram.core.contract import Batch, Context, Samples, Step, Task
+from engram.core.contract import Batch, Samples, Step, Task
 from engram.errors import ConfigError, StrictnessError
 from engram.methods.dgm import Dgm, DgmConfig
 from engram.methods.registry import method
@@ -276,6 +278,17 @@ def test_06_masks_are_the_sign_of_the_embeddings(name: str, threshold: str) -> N
             assert torch.equal(m.bool(), e >= 0 if threshold == "ge" else e > 0)
 
 
+@pytest.mark.parametrize("hard_tail", [0.0, 0.5])
+def test_06_gates_that_no_gradient_moved_reserve_nothing(hard_tail: float) -> None:
+    # Without the sparsity term nothing moves the gates of label entries whose class is not in the task.
+    w = watched("dgmw", more=(("lambda_ru", 0.0), ("n_label", 6), ("hard_tail", hard_tail)))
+    for task, reserved in enumerate(w.reserved):
+        on = reserved[0].flatten(1).any(1)
+        assert on[: task + 1].all()
+        assert not on[task + 1 : 6].any()
+        assert all(row["untouched"] <= row["reused"] for row in w.method.use[task])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_07_cumulated_masks_grow_and_are_the_union(name: str) -> None:
     w = watched(name)
@@ -522,11 +535,11 @@ def test_24_conditioning_writes_the_label_over_the_first_noise_entries() -> None
     m = watched("dgmw").method
     y = torch.tensor([0, 3, 1])
     z = torch.randn(3, 16)
-    found = m.condition(z, y)
+    found = m.condition(z, y, 3)
     assert found.shape == (3, 16)
     assert torch.equal(found[:, :4], torch.eye(4)[y])
     assert torch.equal(found[:, 4:], z[:, 4:])
-    other = m.condition(torch.randn(3, 16), y)
+    other = m.condition(torch.randn(3, 16), y, 3)
     assert torch.equal(found[:, :4], other[:, :4])
     assert not torch.equal(found[:, 4:], other[:, 4:])
 
@@ -534,10 +547,50 @@ def test_24_conditioning_writes_the_label_over_the_first_noise_entries() -> None
 def test_24_more_label_entries_may_be_set_aside() -> None:
     m = bench("dgmw", n_label=6).build()
     assert isinstance(m, Dgm)
-    assert m.condition(torch.ones(1, 16), torch.tensor([3]))[0].tolist() == [0, 0, 0, 1, 0, 0, *[1] * 10]
+    assert m.condition(torch.ones(1, 16), torch.tensor([3]), 0)[0].tolist() == [0, 0, 0, 1, 0, 0, *[1] * 10]
     for wrong in (3, 17):
         with pytest.raises(ConfigError, match="n_label"):
             bench("dgmw", n_label=wrong).build()
+
+
+WITHIN = (("label", "within_task"), ("n_label", 3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_24_a_label_within_its_task_needs_no_number_of_classes(name: str) -> None:
+    # Six classes through three label entries; tasks grow from one class to three.
+    w = watched(name, (1, 3, 2), more=WITHIN)
+    m = w.method
+    z = torch.zeros(2, 16)
+    assert m.condition(z, torch.tensor([1, 3]), 1)[:, :3].tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert m.condition(z, torch.tensor([4, 5]), 2)[:, :3].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert drifted(w) == []
+    # Classes that share a label entry differ by their task's mask, norm and output layer.
+    same_code = [m.generate_from(torch.zeros(1, 16), torch.tensor([y])) for y in (0, 1, 4)]
+    assert not any(same(a, b) for a, b in combinations(same_code, 2))
+
+
+def test_24_with_labels_within_tasks_nothing_depends_on_the_streams_size() -> None:
+    b = bench("dgmw", (1, 2), **dict(WITHIN))
+    make = b.spec.make
+    unknown = replace(b.spec, make=lambda c, context: make(c, replace(context, n_classes=-1, n_tasks=None)))
+    other = Bench(unknown, b.stream, b.network, "class")
+    assert all(same(v, other.reference.state[k]) for k, v in b.reference.state.items())
+
+
+def test_24_both_labels_are_the_same_in_one_task() -> None:
+    one, all_ = (bench("dgmw", (3,), label=f"within_{part}", n_label=3) for part in ("task", "stream"))
+    assert all(same(v, all_.reference.state[k]) for k, v in one.reference.state.items())
+
+
+def test_24_a_task_with_more_classes_than_label_entries_is_refused_before_it_moves_anything() -> None:
+    m = bench("dgmw", label="within_task", n_label=2).build()
+    assert isinstance(m, Dgm)
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"n_label must be at least the 3 classes .* task 1 .*, got 2"):
+        m.begin_task(Task(0, 0, 3, 3, (0, 3)), Samples(torch.zeros(3, 1, 8, 8).byte(), torch.arange(3)))
+    assert m.state_dict().keys() == before.keys()
+    assert m.stops == []
 
 
 def stored_after_tasks(**options: Any) -> tuple[list[list[int]], Watch]:
@@ -707,7 +760,7 @@ def test_losses_against_their_formula() -> None:
     assert sum(int(m.generator.reserved(i).sum()) for i in range(2)) > 0
     m.generator.eval()
     s = m.slopes(step)[0]
-    fake = m.generator(m.condition(batch.noise["z"], batch.y), 1, m.generator.soft_gates(s)).detach()
+    fake = m.generator(m.condition(batch.noise["z"], batch.y, 1), 1, m.generator.soft_gates(s)).detach()
     terms = m.critic_loss(batch, step)
     score = m.critic.score
     assert terms["wasserstein"].item() == pytest.approx(
@@ -830,7 +883,7 @@ def test_reestimated_statistics_are_those_of_the_binary_mask() -> None:
             gates = g.binary_gates(task)
             a, _ = g.widths[task]
             weight = g.weights[0][:, :a].detach() * gates[0]
-            h = nn.functional.conv_transpose2d(m.condition(z, y)[:, :, None, None], weight)
+            h = nn.functional.conv_transpose2d(m.condition(z, y, task)[:, :, None, None], weight)
             means.append(h.mean((0, 2, 3)))
         assert torch.allclose(g.norms[task][0].running_mean, torch.stack(means).mean(0), atol=1e-6)  # type: ignore[index]
 
@@ -937,7 +990,6 @@ def test_stored_samples_need_a_fixed_replay_set() -> None:
 
 
 def test_a_budget_below_one_sample_a_class_is_refused() -> None:
-    spec = method("dgmw", memory_budget=2)
-    context = Context(Dcgan8(n_f=4, n_d=4, n_z=16), (1, 8, 8), 3, "class", 0)
+    b = bench("dgmw", (1, 1, 1), memory_budget=2)
     with pytest.raises(ConfigError, match="at least one sample for each of the 3 classes"):
-        spec.make(spec.config, context)
+        b.train()

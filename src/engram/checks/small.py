@@ -46,6 +46,7 @@ _DGM: dict[str, Any] = {
     "average_g": 0.0,
     "zero_unused": False,
     "shuffle": True,
+    "label": "within_stream",
     "n_label": None,
     "solver": "shared",
     "memory_ratio": 0.0,

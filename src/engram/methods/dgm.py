@@ -59,6 +59,7 @@ from engram.parts.images import shift_and_rotate
 from engram.parts.memory import SampleMemory
 from engram.parts.statistics import kept_statistics, reestimated_statistics
 
+N_LABEL = 10  # as released for MNIST and SVHN
 REPLAY_BATCH = 500
 
 
@@ -90,16 +91,13 @@ class Dgm(Method):
     def __init__(self, config: DgmConfig, context: Context) -> None:
         super().__init__(config, context)
         shape = context.network.generator(context.image_shape, mask=config.mask)
-        self.n_label = context.n_classes if config.n_label is None else config.n_label
-        if not context.n_classes <= self.n_label <= shape.n_z:
+        known = config.label == "within_stream"
+        least, usual = (context.n_classes, context.n_classes) if known else (1, N_LABEL)
+        self.n_label = usual if config.n_label is None else config.n_label
+        if not least <= self.n_label <= shape.n_z:
             raise ConfigError(
-                f"n_label must lie between the stream's {context.n_classes} classes and the {shape.n_z} noise entries, "
-                f"got {self.n_label}: give n_label or a network with a larger n_z."
-            )
-        if 0 < config.memory_budget < context.n_classes:
-            raise ConfigError(
-                f"memory_budget must be 0 or at least one sample for each of the {context.n_classes} classes, got "
-                f"{config.memory_budget}: give a larger budget."
+                f"n_label must lie between the number of classes, {least}, and that of noise entries, {shape.n_z}, "
+                f"got {self.n_label}: give another n_label or a network with a larger n_z."
             )
         self.reads = "memory" if config.memory_ratio or config.memory_budget else "task"
         self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
@@ -121,6 +119,17 @@ class Dgm(Method):
     # Phases ----------------------------------------------------------------------------------------------------
     def begin_task(self, task: Task, data: Samples) -> None:
         c, device = self.config, self.generator.weights[0].device
+        n_codes = task.n_classes if c.label == "within_task" else task.n_seen
+        if n_codes > self.n_label:
+            raise ConfigError(
+                f"n_label must be at least the {n_codes} classes that task {task.index + 1} brings the label code to, "
+                f"got {self.n_label}: start again with a larger n_label."
+            )
+        if 0 < c.memory_budget < task.n_seen:
+            raise ConfigError(
+                f"memory_budget must be 0 or at least one sample for each of the {task.n_seen} classes seen, got "
+                f"{c.memory_budget}: start again with a larger budget."
+            )
         self.size_before = self.generator.n_weights()
         self.generator.begin(task.index)
         self.stops.append(task.stop)
@@ -275,9 +284,8 @@ class Dgm(Method):
 
     def _replay(self, task: int, per_class: int, g: torch.Generator) -> Samples:
         """``per_class`` samples of each class of a task: stored real ones first (relaxed mode), the rest generated."""
-        first = self.stops[task - 1] if task else 0
         xs, ys = [], []
-        for label in range(first, self.stops[task]):
+        for label in self.labels(task):
             stored = self.memory.images[self.memory.labels == label][:per_class]
             y = torch.full((per_class,), label, device=self.memory.labels.device)
             xs += [self.context.network.normalise(stored), self.generate(y[len(stored) :], generator=g)]
@@ -298,16 +306,14 @@ class Dgm(Method):
                 "learn their task first."
             )
         x = z.new_empty((len(y), *self.context.image_shape))
-        z = self.condition(z, y)
         with torch.no_grad():
-            first = 0
-            for task, stop in enumerate(self.stops[: self.generator.n_frozen]):
-                rows = ((y >= first) & (y < stop)).nonzero().flatten()
+            for task in range(self.generator.n_frozen):
+                labels = self.labels(task)
+                rows = ((y >= labels.start) & (y < labels.stop)).nonzero().flatten()
                 if len(rows):
                     gates = self._replay_gates(task)
                     for part in rows.split(REPLAY_BATCH):
-                        x[part] = self.generator(z[part], task, gates)
-                first = stop
+                        x[part] = self.generator(self.condition(z[part], y[part], task), task, gates)
         return x
 
     def _replay_gates(self, task: int) -> list[Tensor]:
@@ -315,9 +321,14 @@ class Dgm(Method):
             return self.generator.binary_gates(task)
         return [getattr(self, f"soft_{task}_{i}") for i in range(len(self.generator.weights))]
 
-    def condition(self, z: Tensor, y: Tensor) -> Tensor:
-        """Noise [N, n_z] whose first ``n_label`` entries are the label's one-hot."""
-        return torch.cat([F.one_hot(y, self.n_label).to(z.dtype), z[:, self.n_label :]], dim=1)
+    def labels(self, task: int) -> range:
+        """Labels of a task that has begun."""
+        return range(self.stops[task - 1] if task else 0, self.stops[task])
+
+    def condition(self, z: Tensor, y: Tensor, task: int) -> Tensor:
+        """Noise [N, n_z] whose first ``n_label`` entries are the one-hot of labels ``y`` [N] of one task."""
+        code = y - self.labels(task).start if self.config.label == "within_task" else y
+        return torch.cat([F.one_hot(code, self.n_label).to(z.dtype), z[:, self.n_label :]], dim=1)
 
     # Losses ----------------------------------------------------------------------------------------------------
     def slopes(self, step: Step) -> tuple[float, float]:
@@ -331,19 +342,28 @@ class Dgm(Method):
         """Gates of the current task: soft, or from the start of the hard tail on their binary values."""
         c = self.config
         if self._hardened(step):
-            return [self._on(e).float() for e in self.generator.embeddings]
+            return [m.float() for m in self._on()]
         return self.generator.soft_gates(self.slopes(step)[0], closed_form=c.mask_grad == "closed_form")
 
     def _hardened(self, step: Step) -> bool:
         done = (step.epoch * step.n_steps + step.step) / (step.n_epochs * step.n_steps)
         return self.config.hard_tail > 0 and done >= 1.0 - self.config.hard_tail
 
-    def _on(self, e: Tensor) -> Tensor:
-        return e.detach() > 0 if self.config.threshold == "gt" else e.detach() >= 0
+    def _on(self) -> list[Tensor]:
+        """Binary masks of the current task, bool.
+
+        An embedding is 0 exactly where no gradient ever moved it: the task has no use for the element. With
+        ``threshold=ge`` it is on only where an earlier task reserved the element, as in the released code.
+        """
+        g, gt = self.generator, self.config.threshold == "gt"
+        return [
+            e > 0 if gt else (e > 0) | ((e == 0) & g.reserved(i))
+            for i, e in enumerate(x.detach() for x in g.embeddings)
+        ]
 
     def _fakes(self, batch: Batch, step: Step) -> tuple[Tensor, list[Tensor]]:
         gates = self.gates(step)
-        z = self.condition(batch.noise["z"], batch.y)
+        z = self.condition(batch.noise["z"], batch.y, step.task)
         return self.generator(z, step.task, gates, statistics=True), gates
 
     def class_loss(self, batch: Batch, step: Step) -> Terms:
@@ -454,10 +474,10 @@ class Dgm(Method):
         if c.replay_mask == "soft":
             for i, m in enumerate(g.soft_gates(c.s_max)):
                 self.register_buffer(f"soft_{task.index}_{i}", m.detach().clone())
-        use = g.freeze([self._on(e) for e in g.embeddings])
-        for row, e in zip(use, g.embeddings, strict=True):
-            # Gates that no gradient ever moved count as on with threshold=ge; all of them are reused elements.
-            row["untouched"] = int((e == 0).sum()) if c.threshold == "ge" else 0
+        on = self._on()
+        use = g.freeze(on)
+        for row, m, e in zip(use, on, g.embeddings, strict=True):
+            row["untouched"] = int((m & (e == 0)).sum())
         self.use.append(use)
         if c.bn_reestimate:
             self._reestimate(task)
@@ -471,7 +491,7 @@ class Dgm(Method):
             for _ in range(self.config.bn_reestimate):
                 z = torch.randn((n, g.shape.n_z), generator=noise, device=noise.device)
                 y = torch.randint(task.start, task.stop, (n,), generator=noise, device=noise.device)
-                g(self.condition(z, y), task.index, gates, statistics=True)
+                g(self.condition(z, y, task.index), task.index, gates, statistics=True)
 
     def _recalibrate_solver(self) -> None:
         """Averaged weights need statistics of their own: generated samples of all classes, in fixed batches."""

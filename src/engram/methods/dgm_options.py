@@ -54,7 +54,9 @@ class DgmConfig:
         average_g: decay of a running average of the generator's free parameters, used from the task's end on; 0 off.
         zero_unused: parameters that a loss does not reach get zero gradients, as in PyTorch 1.0.
         shuffle: new order of data and replay in every epoch.
-        n_label: label entries of the noise vector; None is the number of classes of the stream.
+        label: what the noise vector's one-hot names: the class within its task, so that nothing depends on tasks to
+            come; or within_stream, the class among all of the stream, whose number must be known, as released.
+        n_label: entries of the one-hot; None is 10, or with ``label=within_stream`` the number of classes.
         solver: shared is the paper's (the critic's class head); separate trains its own network.
         solver_data: of a separate solver: generated samples of all classes, or mixed (new real, old generated).
         solver_epochs: of a separate solver, a task.
@@ -108,6 +110,7 @@ class DgmConfig:
     average_g: float = 0.0
     zero_unused: bool = False
     shuffle: bool = True
+    label: Literal["within_task", "within_stream"] = "within_task"
     n_label: int | None = None
     solver: Literal["shared", "separate"] = "shared"
     solver_data: Literal["generated", "mixed"] = "generated"

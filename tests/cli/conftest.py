@@ -5,42 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from stripes import DATA, NETWORK, OPTIONS, SMALL, Killed
 
+from calling import plain_page
 from engram.cli.main import main
-from engram.studies.comparison import Outcome, execute, variant
-from engram.studies.results import find_results
-from engram.studies.settings import DataSettings, NetworkSettings
-
-# A run of a blink on noisy stripes: 3 tasks, few samples, a small perceptron.
-SMALL = ["--data", "stripes", "--tasks", "3", "--network", "mlp"]
-SMALL += ["--mlp.hidden", "[16]", "--finetune.epochs", "3"]
-DATA = DataSettings(data="stripes", tasks=3)
-NETWORK = NetworkSettings("mlp", {"hidden": [16]})
-OPTIONS = {"epochs": 3}
-
-
-@dataclass
-class Called:
-    """What a command did: exit status and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Called]
+from engram.studies.comparison import execute, variant
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test sees the developer's data or cache, all find ``stripes``; workers inherit this."""
+    """No test sees the developer's data, all find ``stripes``; workers inherit this."""
     data = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for split, n in (("train", 12), ("test", 4)):
@@ -53,7 +33,6 @@ def _places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENGRAM_DATA", str(data))
-        patch.setenv("ENGRAM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
@@ -64,47 +43,6 @@ def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("engram.report.write_report", plain_page)
 
 
-@pytest.fixture
-def real_report() -> None:
-    """Asks for the report with its figures."""
-
-
-def plain_page(directory: str | os.PathLike[str]) -> Path:
-    """Stands in for the report: a page without figures."""
-    find_results(directory)
-    page = Path(directory) / "report.html"
-    page.write_text("no figures", encoding="utf-8")
-    return page
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    """Calls the command line in this process."""
-
-    def run(*argv: object) -> Called:
-        capfd.readouterr()
-        code = main([str(a) for a in argv])
-        said = capfd.readouterr()
-        return Called(code, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture
-def refused(call: Call) -> Callable[..., str]:
-    """Calls the command line, expects one line on standard error and exit status 2, and returns the line."""
-
-    def run(*argv: object) -> str:
-        done = call(*argv)
-        assert done.code == 2, done
-        assert done.err.startswith("engram: ")
-        assert done.err.count("\n") == 1, done.err
-        assert "Traceback" not in done.err
-        return done.err
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seed 1 of a small run, never interrupted."""
@@ -113,14 +51,6 @@ def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("engram.report.write_report", plain_page)
         assert main(["run", "finetune", *SMALL, "--seeds", "1", "--out", str(out), "--tensorboard"]) == 0
     return out
-
-
-@dataclass
-class Killed:
-    """A comparison of one method and two seeds, of which one worker was killed after its first task."""
-
-    out: Path
-    outcome: Outcome
 
 
 @pytest.fixture(scope="session")
@@ -161,12 +91,3 @@ def finished(finished_folder: Path, tmp_path: Path) -> Path:
 def killed(killed_run: Killed, tmp_path: Path) -> Path:
     """A copy of a run of which one worker was killed."""
     return Path(shutil.copytree(killed_run.out, tmp_path / "killed"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for the empty lock."""
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != ".lock"
-    }

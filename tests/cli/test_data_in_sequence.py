@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from conftest import Call
+
+from calling import Call
 
 SEQUENCE = ["--data", "stripes:0-1+stripes:2-4", "--scenario", "task", "--network", "mlp"]
 

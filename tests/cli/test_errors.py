@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, Call, contents
 from PIL import Image
+from stripes import SMALL, contents
 
+from calling import Call, Refused
+from engram.core.files import in_use
 from engram.studies.results import read_result
-
-Refused = Callable[..., str]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +182,6 @@ def test_training_that_diverges(call: Call, tmp_path: Path):
 
 
 def test_two_at_once(refused: Refused, finished: Path):
-    from engram.studies.folders import in_use
-
     before = contents(finished)
     with in_use(finished):
         text = refused("run", "finetune", *SMALL, "--seeds", 1, "--out", finished, "--overwrite")

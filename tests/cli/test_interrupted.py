@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conftest import SMALL, Call, Killed
+from stripes import SMALL, Killed
 
+from calling import Call
 from engram.studies.results import read_result
 
 MEASURED = ("accuracy_matrix", "confusion", "final_average_accuracy", "storage_bytes")

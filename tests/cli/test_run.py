@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMALL, Call, contents
+from stripes import SMALL, contents
 
+from calling import Call
 from engram.studies.results import read_result
 
 

@@ -175,7 +175,7 @@ def drifted(w: Watch) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("variant", ["shared", "separate"])
-def test_01_frozen_replay_is_bit_identical_after_later_tasks(name: str, variant: str) -> None:
+def test_frozen_replay_is_bit_identical_after_later_tasks(name: str, variant: str) -> None:
     w = watched(name, variant=variant)
     assert drifted(w) == []
     # Not for want of training: free weights moved, and masks are neither empty nor full.
@@ -185,15 +185,15 @@ def test_01_frozen_replay_is_bit_identical_after_later_tasks(name: str, variant:
             assert 0 < row["used"] < row["size"]
 
 
-def test_01_control_soft_masks_drift() -> None:
+def test_control_soft_masks_drift() -> None:
     assert len(drifted(watched("dgmw", more=(("replay_mask", "soft"), ("s_max", 20.0))))) == 6
 
 
-def test_01_control_gates_before_batch_norm_drift() -> None:
+def test_control_gates_before_batch_norm_drift() -> None:
     assert len(drifted(watched("dgma", more=(("act_gate", "pre_bn"),)))) > 0
 
 
-def test_01_control_the_comparison_can_fail() -> None:
+def test_control_the_comparison_can_fail() -> None:
     w = watch(bench("dgmw"))
     with torch.no_grad():
         w.method.generator.weights[0].add_(1e-3)
@@ -202,14 +202,14 @@ def test_01_control_the_comparison_can_fail() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_02_frozen_weights_are_bit_identical_after_every_step(name: str) -> None:
+def test_frozen_weights_are_bit_identical_after_every_step(name: str) -> None:
     w = watched(name)
     assert w.moved == []
     assert any(r.any() for r in w.reserved[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_02_frozen_weights_survive_averaging_clamping_and_growth(name: str) -> None:
+def test_frozen_weights_survive_averaging_clamping_and_growth(name: str) -> None:
     w = watched(
         name,
         more=(("average_g", 0.9), ("emb_clamp", 6.0), ("expansion", "carry"), ("mask_grad", "closed_form")),
@@ -219,11 +219,11 @@ def test_02_frozen_weights_survive_averaging_clamping_and_growth(name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_03_gradients_are_exactly_zero_where_weights_are_blocked(name: str) -> None:
+def test_gradients_are_exactly_zero_where_weights_are_blocked(name: str) -> None:
     assert watched(name).leaking == []
 
 
-def test_03_a_gradient_that_is_not_a_number_is_blocked_too() -> None:
+def test_a_gradient_that_is_not_a_number_is_blocked_too() -> None:
     m = watched("dgmw").method
     grads = {
         f"generator.weights.{i}": torch.full_like(p, math.nan) for i, p in enumerate(m.generator.weights)
@@ -239,7 +239,7 @@ def test_03_a_gradient_that_is_not_a_number_is_blocked_too() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_04_side_modules_and_masks_of_old_tasks_do_not_change(name: str) -> None:
+def test_side_modules_and_masks_of_old_tasks_do_not_change(name: str) -> None:
     w = watched(name)
     for before, after in zip(w.sides, w.sides[1:], strict=False):
         assert all(same(v, after[k]) for k, v in before.items())
@@ -247,7 +247,7 @@ def test_04_side_modules_and_masks_of_old_tasks_do_not_change(name: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_05_moments_of_frozen_entries_are_zero_and_there_is_no_decay(name: str) -> None:
+def test_moments_of_frozen_entries_are_zero_and_there_is_no_decay(name: str) -> None:
     w = watched(name)
     assert w.moments == []
     for player in w.method.players("gan").values():
@@ -257,7 +257,7 @@ def test_05_moments_of_frozen_entries_are_zero_and_there_is_no_decay(name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("threshold", ["ge", "gt"])
-def test_06_masks_are_the_sign_of_the_embeddings(name: str, threshold: str) -> None:
+def test_masks_are_the_sign_of_the_embeddings(name: str, threshold: str) -> None:
     found: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def prepare(m: Any) -> None:
@@ -290,7 +290,7 @@ def test_06_gates_that_no_gradient_moved_reserve_nothing(hard_tail: float) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_07_cumulated_masks_grow_and_are_the_union(name: str) -> None:
+def test_cumulated_masks_grow_and_are_the_union(name: str) -> None:
     w = watched(name)
     n = len(w.method.generator.weights)
     for t in range(4):
@@ -304,7 +304,7 @@ def test_07_cumulated_masks_grow_and_are_the_union(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_09_widths_do_not_shrink_and_growth_is_reported(name: str) -> None:
+def test_widths_do_not_shrink_and_growth_is_reported(name: str) -> None:
     w = watched(name)
     assert w.widths == w.method.generator.widths
     assert all(
@@ -318,7 +318,7 @@ def test_09_widths_do_not_shrink_and_growth_is_reported(name: str) -> None:
     assert growth["weights"] == w.method.generator.n_weights(w.widths[-1])
 
 
-def test_10_per_weight_growth_follows_the_rule() -> None:
+def test_per_weight_growth_follows_the_rule() -> None:
     w = watched("dgmw")
     for t in range(3):
         newly = [row["newly"] for row in w.method.use[t]]
@@ -328,7 +328,7 @@ def test_10_per_weight_growth_follows_the_rule() -> None:
 
 
 @pytest.mark.parametrize("rule", ["per_task", "carry"])
-def test_11_free_capacity_per_weight(rule: str) -> None:
+def test_free_capacity_per_weight(rule: str) -> None:
     w = watched("dgmw", more=(("expansion", rule),))
     initial = [16 * 8 * 4, 8 * 4 * 16]
     before = initial
@@ -343,7 +343,7 @@ def test_11_free_capacity_per_weight(rule: str) -> None:
         before = free
 
 
-def test_11_free_units_are_restored_exactly() -> None:
+def test_free_units_are_restored_exactly() -> None:
     w = watched("dgma")
     widths = [*w.widths[1:], w.method.generator.current]
     for t, now in enumerate(widths):
@@ -351,7 +351,7 @@ def test_11_free_units_are_restored_exactly() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_12_reserved_counts_add_up(name: str) -> None:
+def test_reserved_counts_add_up(name: str) -> None:
     w = watched(name)
     for t in range(4):
         for i in range(2):
@@ -359,7 +359,7 @@ def test_12_reserved_counts_add_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_13_first_sparsity_is_half_of_its_weight(name: str) -> None:
+def test_first_sparsity_is_half_of_its_weight(name: str) -> None:
     b = bench(name, (1, 1), lambda_ru=2.0)
     found: list[tuple[int, float, float]] = []
 
@@ -382,7 +382,7 @@ def test_13_first_sparsity_is_half_of_its_weight(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ratio", ["neurons", "params"])
-def test_14_alpha_is_the_growth_of_the_generator(name: str, ratio: str) -> None:
+def test_alpha_is_the_growth_of_the_generator(name: str, ratio: str) -> None:
     w = watched(name, more=(("ratio", ratio),))
     assert w.alphas[0] == 1.0
     assert w.alphas == sorted(w.alphas)
@@ -392,7 +392,7 @@ def test_14_alpha_is_the_growth_of_the_generator(name: str, ratio: str) -> None:
     assert w.alphas[-1] == pytest.approx(expected)
 
 
-def test_15_units_keep_one_slope_in_an_epoch_and_weights_do_not() -> None:
+def test_units_keep_one_slope_in_an_epoch_and_weights_do_not() -> None:
     unit, weight = watched("dgma").method, watched("dgmw").method
     steps = [Step(0, "gan", 1, 4, i, 5) for i in range(5)]
     assert len({unit.slopes(s) for s in steps}) == 1
@@ -401,7 +401,7 @@ def test_15_units_keep_one_slope_in_an_epoch_and_weights_do_not() -> None:
     assert all(s == weight.slopes(steps[0])[1] for s in {weight.slopes(s)[1] for s in steps})
 
 
-def test_16_the_generators_embedding_gradient_is_compensated() -> None:
+def test_the_generators_embedding_gradient_is_compensated() -> None:
     for compensate in (True, False):
         m = bench("dgmw", compensate=compensate).build()
         assert isinstance(m, Dgm)
@@ -423,7 +423,7 @@ def test_16_the_generators_embedding_gradient_is_compensated() -> None:
 
 # Strictness, labels and steps ---------------------------------------------------------------------
 @pytest.mark.parametrize("name", NAMES)
-def test_18_past_and_future_samples_cannot_be_read(name: str) -> None:
+def test_past_and_future_samples_cannot_be_read(name: str) -> None:
     w = watched(name)
     log = w.session.guard.reads_log
     assert log["train"] == [1, 1, 1, 1]
@@ -432,7 +432,7 @@ def test_18_past_and_future_samples_cannot_be_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_18_replay_is_what_the_generator_makes(name: str) -> None:
+def test_replay_is_what_the_generator_makes(name: str) -> None:
     w = watched(name)
     images = torch.cat([w.session.stream.train(t).x for t in range(4)])
     real = w.method.context.network.normalise(images).flatten(1)
@@ -442,7 +442,7 @@ def test_18_replay_is_what_the_generator_makes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_19_replay_has_so_many_samples_of_each_old_class_and_the_head_all_classes(name: str) -> None:
+def test_replay_has_so_many_samples_of_each_old_class_and_the_head_all_classes(name: str) -> None:
     w = watched(name, (2, 1, 2))
     stops = [2, 3, 5]
     n_per_class = 12  # of the tiny stream
@@ -459,14 +459,14 @@ def test_19_replay_has_so_many_samples_of_each_old_class_and_the_head_all_classe
 
 
 @pytest.mark.parametrize(("refresh", "draws"), [("task", 1), ("epoch", 4), ("step", 1)])
-def test_19_replay_is_refreshed_as_asked(refresh: str, draws: int) -> None:
+def test_replay_is_refreshed_as_asked(refresh: str, draws: int) -> None:
     w = watched("dgmw", (1, 1), more=(("replay_refresh", refresh),))
     mine = [pools["replay/0"].x for task, phase, _, pools in w.pools if task == 1 and phase == "gan"]
     assert len(mine) == draws
     assert len({x.sum().item() for x in mine}) == draws
 
 
-def test_19_refreshing_every_step_shows_new_images_for_old_labels_only() -> None:
+def test_refreshing_every_step_shows_new_images_for_old_labels_only() -> None:
     shown: list[tuple[int, Tensor, Tensor]] = []
 
     def prepare(m: Any) -> None:
@@ -498,7 +498,7 @@ def test_19_refreshing_every_step_shows_new_images_for_old_labels_only() -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_20_steps_of_critic_and_generator(name: str) -> None:
+def test_steps_of_critic_and_generator(name: str) -> None:
     w = watched(name)
     iterations = math.ceil(12 / 6) * 4
     for t in range(4):
@@ -507,12 +507,12 @@ def test_20_steps_of_critic_and_generator(name: str) -> None:
         assert w.steps.count((t, "critic")) == iterations * (t + 2)
 
 
-def test_20_more_critic_steps() -> None:
+def test_more_critic_steps() -> None:
     w = watched("dgmw", (1, 1), more=(("n_critic", 3),))
     assert w.steps.count((0, "critic")) == 2 * 4 * (1 + 3)
 
 
-def test_21_accuracy_is_the_mean_recall() -> None:
+def test_accuracy_is_the_mean_recall() -> None:
     w = watched("dgmw")
     confusion = torch.tensor(w.session.confusion).double()
     recalls = confusion.diagonal() / confusion.sum(1)
@@ -520,7 +520,7 @@ def test_21_accuracy_is_the_mean_recall() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_22_storage_adds_up(name: str) -> None:
+def test_storage_adds_up(name: str) -> None:
     m = watched(name).method
     found = m.storage_bytes()
     assert found["weights"] == 4 * m.generator.n_weights()
@@ -531,7 +531,7 @@ def test_22_storage_adds_up(name: str) -> None:
     assert found["exemplars"] == 0
 
 
-def test_24_conditioning_writes_the_label_over_the_first_noise_entries() -> None:
+def test_conditioning_writes_the_label_over_the_first_noise_entries() -> None:
     m = watched("dgmw").method
     y = torch.tensor([0, 3, 1])
     z = torch.randn(3, 16)
@@ -544,7 +544,7 @@ def test_24_conditioning_writes_the_label_over_the_first_noise_entries() -> None
     assert not torch.equal(found[:, 4:], other[:, 4:])
 
 
-def test_24_more_label_entries_may_be_set_aside() -> None:
+def test_more_label_entries_may_be_set_aside() -> None:
     m = bench("dgmw", n_label=6).build()
     assert isinstance(m, Dgm)
     assert m.condition(torch.ones(1, 16), torch.tensor([3]), 0)[0].tolist() == [0, 0, 0, 1, 0, 0, *[1] * 10]
@@ -606,7 +606,7 @@ def stored_after_tasks(**options: Any) -> tuple[list[list[int]], Watch]:
     return counts, w
 
 
-def test_25_relaxed_mode_keeps_to_its_budget_and_shrinks() -> None:
+def test_relaxed_mode_keeps_to_its_budget_and_shrinks() -> None:
     counts, w = stored_after_tasks(memory_budget=9)
     assert counts == [[4, 4, 0, 0], [3, 3, 3, 0], [2, 2, 2, 2]]
     assert w.method.reads == "memory"
@@ -615,12 +615,12 @@ def test_25_relaxed_mode_keeps_to_its_budget_and_shrinks() -> None:
     assert all(tuple(x.flatten().tolist()) in real for x in w.method.memory.images)
 
 
-def test_25_relaxed_mode_by_ratio() -> None:
+def test_relaxed_mode_by_ratio() -> None:
     counts, _ = stored_after_tasks(memory_ratio=0.25)
     assert counts == [[3, 3, 0, 0], [3, 3, 3, 0], [3, 3, 3, 3]]  # a quarter of 12
 
 
-def test_25_replay_is_stored_samples_first_and_generated_ones_for_the_rest() -> None:
+def test_replay_is_stored_samples_first_and_generated_ones_for_the_rest() -> None:
     _, w = stored_after_tasks(memory_ratio=0.25)
     m = w.method
     pool = m._replay(0, 12, seeds.generator(0, "x"))
@@ -632,7 +632,7 @@ def test_25_replay_is_stored_samples_first_and_generated_ones_for_the_rest() -> 
         assert torch.cdist(mine[3:].flatten(1), stored.flatten(1)).min() > 0.01
 
 
-def test_25_nothing_stored_is_strict() -> None:
+def test_nothing_stored_is_strict() -> None:
     assert not bench("dgmw").reference.state["memory.labels"].numel()
     a = bench("dgmw", (1, 1), memory_ratio=0.0).reference
     b = bench("dgmw", (1, 1), memory_budget=0).reference
@@ -640,7 +640,7 @@ def test_25_nothing_stored_is_strict() -> None:
     assert bench("dgmw").build().reads == "task"
 
 
-def test_25_ratio_and_budget_exclude_each_other() -> None:
+def test_ratio_and_budget_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="only one of memory_ratio and memory_budget"):
         bench("dgmw", memory_ratio=0.5, memory_budget=3)
 

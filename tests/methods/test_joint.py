@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engram.checks import tiny_stream
+from engram.errors import ConfigError
 from engram.learning.loop import EpochEnd
 from engram.methods.registry import method
 from engram.networks import Mlp
@@ -30,6 +31,11 @@ def test_it_trains_after_the_named_tasks_and_the_last(at: list[int] | None, trai
     whole = run(tiny_stream((1, 2, 1)), Mlp((8,)), method("joint", {"epochs": 1}), "class")
     for t in trained:
         assert entry["accuracy_matrix"][t - 1] == whole["accuracy_matrix"][t - 1]
+
+
+def test_tasks_count_from_one():
+    with pytest.raises(ConfigError, match="at must hold"):
+        method("joint", at=(0,))
 
 
 def test_the_table_says_when_it_was_trained():

@@ -1,7 +1,4 @@
-"""Synaptic Intelligence: closed forms, invariants I1 to I13 and vectors V1 to V7 of its theory.
-
-I11 (save and restore) is part of the contract suite.
-"""
+"""Synaptic Intelligence: closed forms, worked vectors and invariants of its theory."""
 
 from __future__ import annotations
 
@@ -24,6 +21,8 @@ from engram.methods.registry import method
 from engram.methods.si import Si, consolidated
 from engram.networks import Mlp
 from engram.protocols.evaluation import Protocol
+from engram.protocols.session import Session, resolve
+from engram.streams import Stream
 
 D = torch.float64
 
@@ -45,7 +44,7 @@ def importance(bare: Bare) -> Tensor:
 
 
 # The path integral on quadratics ----------------------------------------------------------------------------
-def test_v1_one_dimension_after_seven_steps_and_at_convergence() -> None:
+def test_one_dimension_after_seven_steps_and_at_convergence() -> None:
     h, x0, eta = 3.0, 0.7, 0.05
     one = si(tensor(x0), lr=eta, xi=1e-300)
     one.begin()
@@ -71,7 +70,7 @@ def test_v1_one_dimension_after_seven_steps_and_at_convergence() -> None:
         ([[2.0, 0.0], [0.0, 0.5]], [1.0, -3.0], [1.0, 2.25]),  # V4
     ],
 )
-def test_v2_to_v4_gradient_flow(h: Any, start: Any, expected: Any) -> None:
+def test_gradient_flow(h: Any, start: Any, expected: Any) -> None:
     H = torch.tensor(h, dtype=D)
     found = []
     for eta in (0.02, 0.01):
@@ -85,7 +84,7 @@ def test_v2_to_v4_gradient_flow(h: Any, start: Any, expected: Any) -> None:
     torch.testing.assert_close(2 * found[1] - found[0], torch.tensor(expected, dtype=D), rtol=0, atol=1e-3)
 
 
-def test_v2_and_v4_importance() -> None:
+def test_importance() -> None:
     bare = si(tensor(1.0, 0.0), lr=0.003, xi=0.1)
     H = tensor([2.0, 1.0], [1.0, 2.0])
     bare.task(lambda x: H @ x, 4000)
@@ -124,7 +123,7 @@ def test_averaged_over_starting_points_it_recovers_the_hessians_diagonal() -> No
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"optimiser": "adam"}, {"weight_decay": 0.1}])
-def test_i4_the_sum_over_counts_by_exactly_the_second_order_term(options: dict[str, Any]) -> None:
+def test_the_sum_over_counts_by_exactly_the_second_order_term(options: dict[str, Any]) -> None:
     H, start = tensor([2.0, 1.0], [1.0, 3.0]), tensor(1.0, -0.6)
     bare = si(start, lr=0.03, **options)
     bare.begin()
@@ -178,7 +177,7 @@ def descend(made: Si, batch: Batch, n_steps: int) -> float:
     return first - float(made.loss(batch, Step(0, "fit", 0, 1, 0, n_steps))["ce"].detach())
 
 
-def test_i5_the_sum_of_omega_is_the_decrease_of_the_loss_as_steps_shrink() -> None:
+def test_the_sum_of_omega_is_the_decrease_of_the_loss_as_steps_shrink() -> None:
     excess = []
     for halvings in range(3):
         made, batch = learner(lr=0.1 / 2**halvings)
@@ -191,13 +190,13 @@ def test_i5_the_sum_of_omega_is_the_decrease_of_the_loss_as_steps_shrink() -> No
     assert excess[2] < 0.02
 
 
-def test_i6_plain_descent_gives_no_negative_contribution() -> None:
+def test_plain_descent_gives_no_negative_contribution() -> None:
     made, batch = learner()
     descend(made, batch, 20)
     assert all(bool((o >= 0).all()) for o in made.omega.values())
 
 
-def test_i8_scaling_the_loss_scales_omega() -> None:
+def test_scaling_the_loss_scales_omega() -> None:
     H, start = tensor([2.0, 1.0], [1.0, 2.0]), tensor(1.0, 0.4)
     found = []
     for s in (1.0, 4.0):
@@ -207,13 +206,13 @@ def test_i8_scaling_the_loss_scales_omega() -> None:
     torch.testing.assert_close(found[1], 4.0 * found[0], rtol=1e-12, atol=0)
 
 
-def test_i9_what_never_moved_counts_nothing() -> None:
+def test_what_never_moved_counts_nothing() -> None:
     bare = si(tensor(1.0, 2.0), xi=1e-30)
     bare.task(lambda x: torch.zeros_like(x), 5)
     assert importance(bare).tolist() == [0.0, 0.0]
 
 
-def test_i10_permuting_hidden_units_permutes_omega() -> None:
+def test_permuting_hidden_units_permutes_omega() -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     a, batch = learner(Mlp((5,)))
     b, _ = learner(Mlp((5,)))
@@ -237,7 +236,7 @@ V5 = {
 
 
 @pytest.mark.parametrize("clamp", ["none", "accumulated", "increment"])
-def test_v5_two_tasks_by_hand(clamp: Any) -> None:
+def test_two_tasks_by_hand(clamp: Any) -> None:
     first, second = (tensor(*v) for v in V5[clamp])
     one = consolidated(tensor(0.0, 0.0), tensor(0.4, -0.2), tensor(1.0, 0.2), 0.1, clamp)
     torch.testing.assert_close(one, first, rtol=1e-14, atol=1e-16)
@@ -260,7 +259,7 @@ def test_v5_two_tasks_by_hand(clamp: Any) -> None:
 
 
 @pytest.mark.parametrize("clamp", ["accumulated", "increment"])
-def test_i7_clamped_importance_is_never_negative(clamp: str) -> None:
+def test_clamped_importance_is_never_negative(clamp: str) -> None:
     bare = si(tensor(1.0, -0.5), lr=0.2, momentum=0.9, clamp=clamp, c=0.01)
     before = torch.zeros(2, dtype=D)
     for target in (0.3, -0.2, 0.1):
@@ -271,7 +270,7 @@ def test_i7_clamped_importance_is_never_negative(clamp: str) -> None:
         before = importance(bare).clone()
 
 
-def test_i12_reference_and_step_snapshot_are_copies() -> None:
+def test_reference_and_step_snapshot_are_copies() -> None:
     bare = si(tensor(1.0, 2.0))
     bare.task(lambda x: x, 3)
     reference = bare.method.reference[THETA]  # type: ignore[union-attr, index]
@@ -291,7 +290,7 @@ def test_first_reference_zero_measures_from_the_origin() -> None:
 
 
 # The surrogate ----------------------------------------------------------------------------------------------
-def test_v6_two_tasks_end_at_the_joint_optimum_and_over_count_as_derived() -> None:
+def test_two_tasks_end_at_the_joint_optimum_and_over_count_as_derived() -> None:
     h, a = (2.0, 3.0), (0.5, -1.0)
     bare = si(tensor(2.5), lr=0.004, xi=1e-300, c=1.0)
     bare.task(lambda x: h[0] * (x - a[0]), 3000)
@@ -301,7 +300,7 @@ def test_v6_two_tasks_end_at_the_joint_optimum_and_over_count_as_derived() -> No
     assert float(importance(bare)) - h[0] / 2 == pytest.approx(h[0] + h[1] / 2, rel=2e-2)
 
 
-def test_v7_one_reference_point_suffices_with_the_sum_of_importances() -> None:
+def test_one_reference_point_suffices_with_the_sum_of_importances() -> None:
     h, a = tensor(2.0, 3.0, 0.5), tensor(0.5, -1.0, 4.0)
     bare = si(tensor((h[:2] * a[:2]).sum() / h[:2].sum()), lr=0.05)
     bare.task(lambda x: torch.zeros_like(x), 1)
@@ -311,7 +310,7 @@ def test_v7_one_reference_point_suffices_with_the_sum_of_importances() -> None:
     assert float(bare.theta) == pytest.approx(float((h * a).sum() / h.sum()), rel=1e-10)
 
 
-def test_i3_the_first_step_of_a_task_is_not_penalised_and_the_second_is() -> None:
+def test_the_first_step_of_a_task_is_not_penalised_and_the_second_is() -> None:
     paths = []
     for c in (0.0, 5.0):
         bare = si(tensor(1.0, -1.0), lr=0.05, c=c)
@@ -338,7 +337,7 @@ def test_penalty_gradient_is_not_part_of_omega() -> None:
     assert float(omega(bare)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_i13_a_huge_strength_holds_what_is_important() -> None:
+def test_a_huge_strength_holds_what_is_important() -> None:
     bare = si(tensor(1.0, 1.0), lr=1e-7, c=1e6, xi=1e-3)
     bare.begin()
     bare.end()
@@ -362,7 +361,7 @@ def trained(**options: Any) -> dict[str, Tensor]:
     return rows
 
 
-def test_i1_any_strength_is_the_same_on_the_first_task_and_none_later() -> None:
+def test_any_strength_is_the_same_on_the_first_task_and_none_later() -> None:
     weak, strong = trained(c=0.0), trained(c=3.0)
     name = "net.trunk.layers.0.weight"
     assert same(weak[f"0/{name}"], strong[f"0/{name}"])
@@ -389,3 +388,29 @@ def test_rows_that_a_head_gains_enter_without_importance() -> None:
 def test_bad_options_give_one_line(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{word} must be [^\n]*$"):
         method("si", options)
+
+
+def learned(stream: Stream, **options: Any) -> Session:
+    network, spec, protocol = resolve(stream, Mlp((8,)), method("si", options), "task")
+    session = Session(
+        stream, network, spec, protocol, seed=0, device="cpu", out=None, resume=False, observer=None
+    )
+    session.go(None)
+    return session
+
+
+def test_omegas_are_kept_counted_and_correlated() -> None:
+    stream = tiny_stream((2, 2, 2))
+    options = {"epochs": 2, "c": 0.5}
+    plain, kept = learned(stream, **options), learned(stream, keep_omegas=True, **options)
+    own = kept.method.state_dict()
+    assert all(torch.equal(v, own[k]) for k, v in plain.method.state_dict().items())  # training is the same
+    rows = [task["omega_correlations"]["trunk.layers.0.weight"] for task in kept.record["tasks"]]
+    assert [len(row) for row in rows] == [1, 2, 3]
+    assert all(row[-1] == pytest.approx(1.0) for row in rows)
+    tables = list(kept.method.kept)
+    x, y = (t["net.trunk.layers.0.weight"].double().flatten() for t in (tables[0], tables[2]))
+    assert rows[2][0] == pytest.approx(float(torch.corrcoef(torch.stack([x, y]))[0, 1]))
+    before, after = plain.method.storage_bytes(), kept.method.storage_bytes()
+    n = sum(t.numel() * t.element_size() for k, t in own.items() if k.startswith("kept."))
+    assert after["other"] == before["other"] + n

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from engram.core.network import Network, Norm, n_features
 from engram.errors import ConfigError
-from engram.networks import NETWORKS, PlainCnn, PreactResnet
+from engram.networks import NETWORKS, CifarCnn, PlainCnn, PreactResnet
+from engram.networks.heads import Head
 
 SMALL: dict[str, Network] = {
     "preact-resnet": PreactResnet((1, 2), (4, 6)),
@@ -174,3 +175,13 @@ def test_other_image_sizes() -> None:
 def test_bad_options_give_one_line(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^[^\n]*{words}[^\n]*$"):
         NETWORKS[name](**options)
+
+
+def test_cifar_network_has_the_authors_size():
+    trunk, head = CifarCnn().trunk((3, 32, 32)), Head(512, "single")
+    head.grow(60, 0, 0)
+    assert sum(p.numel() for part in (trunk, head) for p in part.parameters()) == 1_276_508
+    assert trunk(torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+    assert all(not p.any() for n, p in trunk.named_parameters() if n.endswith("bias"))
+    with pytest.raises(ConfigError, match="n_c must be"):
+        CifarCnn(n_c=0)

@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import synthetic
 from engram.errors import EngramError
 from engram.report import figures as fig
 from engram.report import write_report
 from engram.report.gallery import load_samples, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table, terminal
 from engram.studies.results import FoundResult, find_results, read_result, seed_result, write_result
-
-sys.path.insert(0, str(Path(__file__).parent))
-import synthetic
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import synthetic
 from engram.errors import DataError, EngramError
 from engram.studies.results import (
     comparable,
@@ -22,9 +22,6 @@ from engram.studies.results import (
     summarise,
     write_result,
 )
-
-sys.path.insert(0, str(Path(__file__).parent / "report"))
-import synthetic
 
 
 def test_round_trip(tmp_path: Path) -> None:

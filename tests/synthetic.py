@@ -1,6 +1,6 @@
 """Made-up results with every field of schema 1 filled, for tests of the report and for looking at it.
 
-``python tests/report/synthetic.py DIR`` writes a comparison and builds its report.
+``python tests/synthetic.py DIR`` writes a comparison and builds its report.
 """
 
 from __future__ import annotations

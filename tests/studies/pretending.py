@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,10 +84,3 @@ class Pretend:
         text = json.dumps({"identity": job.identity, **entry})
         (Path(job.folder) / SEED_RESULT).write_text(text, encoding="utf-8")
         listener(Event(job, "done"))
-
-
-def plain_page(directory: str | os.PathLike[str]) -> Path:
-    """Stands in for the report: a page without figures."""
-    page = Path(directory) / "report.html"
-    page.write_text("no figures", encoding="utf-8")
-    return page

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sweeping import GIVEN, SMALL, Refused
+from sweeping import GIVEN, SMALL
 
 import engram
+from calling import Refused
 from engram.studies.axes import axes_of
 from engram.studies.processes import Event
 from engram.studies.rules import rule
@@ -55,7 +56,7 @@ def test_resume_keeps_the_number_of_trials(tmp_path: Path, monkeypatch, refused:
     assert [state for _, state, _ in before] == ["COMPLETE", "RUNNING"]
     small = [*SMALL, "--finetune.epochs", 20, "--engine", "optuna", "--trials", 2, "--out", out, "--resume"]
     for changed in (["lr=0.001..0.1:log", "--sweep-seed", 3], ["lr=0.0001..0.1:log", "--sweep-seed", 4]):
-        assert "another" in refused("finetune", "--over", *changed, *small)
+        assert "another" in refused("sweep", "finetune", "--over", *changed, *small)
     again = engram.sweep("finetune", SPACE, **given, trials=2, out=out, resume=True)
     after = study_of(out)
     assert [(n, lr) for n, _, lr in after[:2]] == [(n, lr) for n, _, lr in before]

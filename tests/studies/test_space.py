@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import GIVEN, SMALL, Refused
+from sweeping import GIVEN, SMALL
 
 import engram
+from calling import Refused
 from engram.errors import ConfigError
 from engram.studies.axes import grid, parse_over, shown, trial_folder, trial_name
 from engram.studies.rules import parts, rule
@@ -131,7 +132,7 @@ def test_one_line(argv: list[str], words: str, refused: Refused, tmp_path: Path)
         pytest.importorskip("optuna")
     more = [*SMALL, "--out", tmp_path / "out"] if argv else []
     names = [a for a in argv if a in ("si", "sii", "ewc", "hat")]
-    assert words in refused(*names, *more, *argv[len(names) :])
+    assert words in refused("sweep", *names, *more, *argv[len(names) :])
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +140,7 @@ def test_one_line(argv: list[str], words: str, refused: Refused, tmp_path: Path)
 def test_an_extra_that_is_not_installed(name: str, refused: Refused, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     more = ["--trials", "2"] if name == "optuna" else []
-    said = refused("si", "--over", "c=1", *SMALL, "--engine", name, *more, "--out", tmp_path / "out")
+    said = refused("sweep", "si", "--over", "c=1", *SMALL, "--engine", name, *more, "--out", tmp_path / "out")
     assert f"pip install engram[{name}]" in said
     assert not (tmp_path / "out").exists()
 

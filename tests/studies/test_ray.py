@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from sweeping import GIVEN, SMALL, Refused, alone, measured
+from sweeping import GIVEN, SMALL, alone, measured
 
 import engram
+from calling import Refused
 from engram.studies.results import read_result
 
 pytest.importorskip("ray", reason="needs the extra engram[ray]")
@@ -87,7 +88,17 @@ def test_a_finished_job_is_not_learned_again(tmp_path: Path):
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:port"])
 def test_no_address(address: str, refused: Refused, tmp_path: Path):
     said = refused(
-        "si", "--over", "c=1", *SMALL, "--engine", "ray", "--address", address, "--out", tmp_path / "o"
+        "sweep",
+        "si",
+        "--over",
+        "c=1",
+        *SMALL,
+        "--engine",
+        "ray",
+        "--address",
+        address,
+        "--out",
+        tmp_path / "o",
     )
     assert "HOST:PORT" in said
 
@@ -97,6 +108,7 @@ def test_an_address_that_does_not_answer(refused: Refused, tmp_path: Path):
         port = free.getsockname()[1]
     began = time.monotonic()
     said = refused(
+        "sweep",
         "si",
         "--over",
         "c=1",

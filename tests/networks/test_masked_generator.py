@@ -169,7 +169,7 @@ def test_growth_is_repeatable_and_depends_on_seed_and_task() -> None:
 
 # Gates --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mask", KINDS)
-def test_17_a_task_starts_with_half_open_gates(mask: Mask) -> None:
+def test_a_task_starts_with_half_open_gates(mask: Mask) -> None:
     g = generator(mask)
     live(g, 0)
     g.begin(1)
@@ -234,7 +234,7 @@ def test_closing_a_weight_removes_its_influence() -> None:
 
 # Freezing and growing -----------------------------------------------------------------------------
 @pytest.mark.parametrize("mask", KINDS)
-def test_06_stored_masks_are_binary_and_what_was_given(mask: Mask) -> None:
+def test_stored_masks_are_binary_and_what_was_given(mask: Mask) -> None:
     g = generator(mask)
     given = [live(g, t) for t in range(3)]
     for t, on in enumerate(given):
@@ -243,7 +243,7 @@ def test_06_stored_masks_are_binary_and_what_was_given(mask: Mask) -> None:
 
 
 @pytest.mark.parametrize("mask", KINDS)
-def test_07_cumulated_mask_is_the_union_and_zero_on_new_units(mask: Mask) -> None:
+def test_cumulated_mask_is_the_union_and_zero_on_new_units(mask: Mask) -> None:
     g = generator(mask)
     union: list[Tensor] = []
     for t in range(3):
@@ -264,7 +264,7 @@ def test_07_cumulated_mask_is_the_union_and_zero_on_new_units(mask: Mask) -> Non
 
 
 @pytest.mark.parametrize("mask", KINDS)
-def test_08_09_old_masks_ignore_new_units_and_widths_stay(mask: Mask) -> None:
+def test_old_masks_ignore_new_units_and_widths_stay(mask: Mask) -> None:
     g = generator(mask)
     at_the_time = []
     for t in range(3):
@@ -283,7 +283,7 @@ def test_08_09_old_masks_ignore_new_units_and_widths_stay(mask: Mask) -> None:
 
 
 @pytest.mark.parametrize("mask", KINDS)
-def test_12_reserved_is_the_sum_of_newly_reserved(mask: Mask) -> None:
+def test_reserved_is_the_sum_of_newly_reserved(mask: Mask) -> None:
     g = generator(mask)
     newly = [0, 0]
     for t in range(4):
@@ -311,7 +311,7 @@ def test_growing_keeps_the_old_block_and_nothing_else_changes() -> None:
 
 
 @pytest.mark.parametrize("mask", KINDS)
-def test_01_old_tasks_generate_the_same_bits_while_free_weights_change(mask: Mask) -> None:
+def test_old_tasks_generate_the_same_bits_while_free_weights_change(mask: Mask) -> None:
     g = generator(mask)
     z = torch.randn(20, 10)
     images: list[Tensor] = []
@@ -383,7 +383,7 @@ def test_rebuilding_makes_room_for_the_state(mask: Mask) -> None:
 
 
 @pytest.mark.parametrize("mask", KINDS)
-def test_22_storage_is_the_formula_of_the_reference(mask: Mask) -> None:
+def test_storage_is_the_formula_of_the_reference(mask: Mask) -> None:
     g = generator(mask)
     for t in range(3):
         live(g, t)

@@ -158,7 +158,7 @@ def test_seeds_must_be_complete():
 
 # Properties -------------------------------------------------------------------------------------------------
 @given(curves, accuracies, accuracies)
-def test_m2_never_rises_with_tau(curve: list[Point], a: float, b: float):
+def test_the_second_measure_never_rises_with_tau(curve: list[Point], a: float, b: float):
     assert m2(curve, min(a, b)) >= m2(curve, max(a, b)) - 1e-9
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from engram.studies.settings import DataSettings, NetworkSettings
@@ -12,8 +11,6 @@ NETWORK = NetworkSettings("mlp", {"hidden": [8]})
 SMALL = ["--data", "digits", "--tasks", "3", "--max-per-class", "30", "--valid-fraction", "0.2"]
 SMALL += ["--recipe", "none", "--network", "mlp", "--mlp.hidden", "[8]"]
 GIVEN: dict[str, Any] = {"data": DATA, "network": NETWORK, "recipe": "none"}
-
-Refused = Callable[..., str]
 
 
 def alone(options: dict[str, Any], seed: int = 0) -> dict[str, Any]:

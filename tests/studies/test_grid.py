@@ -9,9 +9,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from sweeping import DATA, GIVEN, NETWORK, SMALL, Refused, alone, measured
+from sweeping import DATA, GIVEN, NETWORK, SMALL, alone, measured
 
 import engram
+from calling import Refused
 from engram.cli.main import main
 from engram.protocols.evaluation import Protocol
 from engram.studies.processes import Event, run_jobs
@@ -128,18 +129,20 @@ def test_a_folder_that_holds_something_else(
     out = killed[0]
     before = (out / "sweep.json").read_bytes()
     small = [*SMALL, "--finetune.epochs", 30, "--out", out, "--resume"]
-    assert "value 0.01 there, not now" in refused("finetune", "--over", "lr=0.001", *small)
-    assert "another" in refused("finetune", "--over", "momentum=0.5", *small)
-    assert "method" in refused("si", "--over", "lr=0.01,0.001", *[a for a in small if a not in small[-5:-3]])
+    assert "value 0.01 there, not now" in refused("sweep", "finetune", "--over", "lr=0.001", *small)
+    assert "another" in refused("sweep", "finetune", "--over", "momentum=0.5", *small)
+    assert "method" in refused(
+        "sweep", "si", "--over", "lr=0.01,0.001", *[a for a in small if a not in small[-5:-3]]
+    )
     assert "epochs: 30 there, 9 now" in refused(
-        "finetune", "--over", "lr=0.01,0.001", *small, "--finetune.epochs", 9
+        "sweep", "finetune", "--over", "lr=0.01,0.001", *small, "--finetune.epochs", 9
     )
     assert (out / "sweep.json").read_bytes() == before
     assert main(["run", "finetune", *SMALL, "--out", str(out)]) == 2
     holder = tmp_path / "run"
     holder.mkdir()
     (holder / "results.json").write_text("{}")
-    assert "holds a run" in refused("finetune", "--over", "lr=1,2", *SMALL, "--out", holder)
+    assert "holds a run" in refused("sweep", "finetune", "--over", "lr=1,2", *SMALL, "--out", holder)
 
 
 @pytest.mark.slow

@@ -23,13 +23,13 @@ I = 101
         (1e5, {0: 1e-5, 1: 990.0, 50: 49505.0, 100: 99010.0}),
     ],
 )
-def test_15_official_annealing_gives_the_released_slopes(s_max: float, table: dict[int, float]) -> None:
+def test_official_annealing_gives_the_released_slopes(s_max: float, table: dict[int, float]) -> None:
     for epoch, s_e in table.items():
         found = masks.slope_of_epoch(s_max, epoch, I, "official")
         assert found == pytest.approx(s_e, rel=1e-9 if epoch == 0 else 2e-4)
 
 
-def test_15_paper_annealing_runs_from_one_over_s_max_to_s_max() -> None:
+def test_paper_annealing_runs_from_one_over_s_max_to_s_max() -> None:
     assert masks.slope_of_epoch(1e4, 0, I, "paper") == pytest.approx(1e-4)
     assert masks.slope_of_epoch(1e4, 50, I, "paper") == pytest.approx(1e-4 + (1e4 - 1e-4) / 2)
     assert masks.slope_of_epoch(1e4, 100, I, "paper") == pytest.approx(1e4)
@@ -37,16 +37,14 @@ def test_15_paper_annealing_runs_from_one_over_s_max_to_s_max() -> None:
     assert masks.slope_of_step(50.0, 8, 9, "paper") == pytest.approx(50.0)
 
 
-def test_15_shifted_annealing_starts_one_step_up_and_reaches_s_max() -> None:
+def test_shifted_annealing_starts_one_step_up_and_reaches_s_max() -> None:
     assert masks.slope_of_epoch(1e4, 0, I, "shifted") == pytest.approx(1e-4 + (1e4 - 1e-4) / I)
     assert masks.slope_of_epoch(1e4, 100, I, "shifted") == 1e4
 
 
 @pytest.mark.parametrize("kind", ["paper", "shifted", "official"])
 @given(s_max=st.floats(2, 1e6), n=st.integers(1, 50), steps=st.integers(1, 60))
-def test_15_slopes_increase_within_their_bounds(
-    kind: masks.Annealing, s_max: float, n: int, steps: int
-) -> None:
+def test_slopes_increase_within_their_bounds(kind: masks.Annealing, s_max: float, n: int, steps: int) -> None:
     epochs = [masks.slope_of_epoch(s_max, e, n, kind) for e in range(n)]
     assert epochs == sorted(epochs)
     assert len(set(epochs)) == n
@@ -61,7 +59,7 @@ def test_15_slopes_increase_within_their_bounds(
                 assert inner[0] == pytest.approx(1 / s_e)
 
 
-def test_15_the_first_epoch_of_paper_and_official_runs_downwards() -> None:
+def test_the_first_epoch_of_paper_and_official_runs_downwards() -> None:
     # B5: as printed and as released; the default does not.
     for kind in ("paper", "official"):
         s_e = masks.slope_of_epoch(1e4, 0, I, kind)  # type: ignore[arg-type]
@@ -72,7 +70,7 @@ def test_15_the_first_epoch_of_paper_and_official_runs_downwards() -> None:
 
 # Gates and their gradients ------------------------------------------------------------------------
 @given(s=st.floats(1e-5, 1e5))
-def test_17_gates_start_at_one_half_whatever_the_slope(s: float) -> None:
+def test_gates_start_at_one_half_whatever_the_slope(s: float) -> None:
     assert (masks.gate(torch.zeros(4), s) == 0.5).all()
 
 
@@ -86,7 +84,7 @@ def embeddings_and_slopes() -> list[tuple[Tensor, float, float]]:
 
 
 @pytest.mark.parametrize(("e", "s", "s_e"), embeddings_and_slopes())
-def test_16_compensated_gradient_is_independent_of_the_slope(e: Tensor, s: float, s_e: float) -> None:
+def test_compensated_gradient_is_independent_of_the_slope(e: Tensor, s: float, s_e: float) -> None:
     upstream = torch.linspace(-2, 2, len(e), dtype=torch.float64)  # dLoss/dm
     leaf = e.clone().requires_grad_(True)
     (q,) = torch.autograd.grad((masks.gate(leaf, s) * upstream).sum(), leaf)
@@ -97,13 +95,13 @@ def test_16_compensated_gradient_is_independent_of_the_slope(e: Tensor, s: float
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_16_at_zero_the_factor_is_the_ratio_of_slopes() -> None:
+def test_at_zero_the_factor_is_the_ratio_of_slopes() -> None:
     q = torch.tensor([1.0, -2.0], dtype=torch.float64)
     found = masks.compensate(q.clone(), torch.zeros(2, dtype=torch.float64), 4.0, 20.0)
     assert torch.allclose(found, q * 5.0, rtol=1e-15)
 
 
-def test_16_compensation_clamps_the_product_at_fifty() -> None:
+def test_compensation_clamps_the_product_at_fifty() -> None:
     e = torch.tensor([1.0], dtype=torch.float64)
     found = masks.compensate(torch.ones(1, dtype=torch.float64), e, 1000.0, 1000.0)
     assert found.item() == pytest.approx((math.cosh(50) + 1) / (math.cosh(1) + 1))
@@ -129,7 +127,7 @@ def test_closed_form_gradient_against_finite_differences() -> None:
 
 
 # Sparsity -----------------------------------------------------------------------------------------
-def test_13_regulariser_is_one_half_at_the_start() -> None:
+def test_regulariser_is_one_half_at_the_start() -> None:
     shapes = [(7, 5, 2, 2), (5, 3, 4, 4)]
     gates = [torch.full(s, 0.5) for s in shapes]
     assert masks.sparsity(gates, [torch.zeros(s, dtype=torch.bool) for s in shapes]).item() == 0.5
@@ -137,14 +135,14 @@ def test_13_regulariser_is_one_half_at_the_start() -> None:
     assert masks.sparsity(gates, some).item() == pytest.approx(0.5)
 
 
-def test_13_regulariser_by_hand() -> None:
+def test_regulariser_by_hand() -> None:
     gates = [torch.tensor([0.2, 0.4, 1.0]), torch.tensor([0.6, 0.0])]
     reserved = [torch.tensor([False, True, False]), torch.tensor([False, True])]
     # One denominator over all layers: (0.2 + 1.0 + 0.6) / 3 free elements.
     assert masks.sparsity(gates, reserved).item() == pytest.approx(0.6)
 
 
-def test_13_reserved_elements_are_free_of_charge() -> None:
+def test_reserved_elements_are_free_of_charge() -> None:
     m = torch.tensor([1.0, 0.0, 1.0, 0.0], requires_grad=True)
     reserved = torch.tensor([True, False, True, False])
     r = masks.sparsity([m], [reserved])
@@ -153,18 +151,18 @@ def test_13_reserved_elements_are_free_of_charge() -> None:
     assert grad.tolist() == [0.0, 0.5, 0.0, 0.5]
 
 
-def test_13_regulariser_where_nothing_is_free() -> None:
+def test_regulariser_where_nothing_is_free() -> None:
     assert masks.sparsity([torch.ones(3)], [torch.ones(3, dtype=torch.bool)]).item() == 0.0
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=20))
-def test_13_regulariser_lies_in_zero_to_one(entries: list[tuple[float, bool]]) -> None:
+def test_regulariser_lies_in_zero_to_one(entries: list[tuple[float, bool]]) -> None:
     m, r = torch.tensor([e[0] for e in entries]), torch.tensor([e[1] for e in entries])
     assert 0.0 <= masks.sparsity([m], [r]).item() <= 1.0 + 1e-6
 
 
 # What is blocked ----------------------------------------------------------------------------------
-def test_03_units_block_weights_between_reserved_units_only() -> None:
+def test_units_block_weights_between_reserved_units_only() -> None:
     below, own = torch.tensor([True, False, True]), torch.tensor([True, False])
     blocked = masks.blocked_weights(own, below, 2)
     assert blocked.shape == (3, 2, 2, 2)
@@ -177,7 +175,7 @@ def test_03_units_block_weights_between_reserved_units_only() -> None:
 
 
 # Growth -------------------------------------------------------------------------------------------
-def test_10_worked_check_of_the_reference() -> None:
+def test_worked_check_of_the_reference() -> None:
     new = masks.growth_per_weight([24, 12, 6], 128, [16, 16, 16], [19660, 1843, 460])
     assert new == [10, 0, 3]
     widths = [34, 12, 9]
@@ -210,13 +208,13 @@ def test_10_worked_check_of_the_reference() -> None:
         (8, [4, 6], 2, [0, 48], [0, 6]),  # all of layer 2 alone
     ],
 )
-def test_10_growth_table(
+def test_growth_table(
     inputs: int, widths: list[int], area: int, newly: list[int], expected: list[int]
 ) -> None:
     assert masks.growth_per_weight(widths, inputs, [area, area], newly) == expected
 
 
-def test_10_growth_per_unit_replaces_what_was_reserved() -> None:
+def test_growth_per_unit_replaces_what_was_reserved() -> None:
     assert masks.growth_per_unit([3, 0, 7]) == [3, 0, 7]
 
 
@@ -225,7 +223,7 @@ NEWLY = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, 
 
 @settings(max_examples=60)
 @given(share=NEWLY, rule=st.sampled_from(["per_task", "carry"]))
-def test_11_free_capacity(share: list[list[float]], rule: str) -> None:
+def test_free_capacity(share: list[list[float]], rule: str) -> None:
     areas, n_z, widths = [16, 16, 16], 32, [8, 4, 2]
 
     def sizes(w: list[int]) -> list[int]:
@@ -264,7 +262,7 @@ def test_11_free_capacity(share: list[list[float]], rule: str) -> None:
 
 # Packing ------------------------------------------------------------------------------------------
 @given(shape=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 9))
-def test_22_packed_masks_round_trip(shape: list[int], seed: int) -> None:
+def test_packed_masks_round_trip(shape: list[int], seed: int) -> None:
     m = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.4
     bits = masks.pack(m)
     assert bits.dtype == torch.uint8
@@ -272,6 +270,6 @@ def test_22_packed_masks_round_trip(shape: list[int], seed: int) -> None:
     assert torch.equal(masks.unpack(bits, shape), m)
 
 
-def test_22_the_first_element_is_the_lowest_bit() -> None:
+def test_the_first_element_is_the_lowest_bit() -> None:
     m = torch.tensor([True, False, False, True, False, False, False, True, True])
     assert masks.pack(m).tolist() == [1 + 8 + 128, 1]

@@ -13,7 +13,7 @@ from engram.methods.registry import METHODS
 
 
 def load() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "kill.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "kill.py"
     spec = importlib.util.spec_from_file_location("engram_kill", path)
     assert spec is not None
     assert spec.loader is not None

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import yaml
-from conftest import Call
 
+from calling import Call
 from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.recipes import DEFAULT_FOR_DATA, RECIPES, recipe
@@ -68,3 +68,11 @@ def test_defaults_recipe_file_command_line(call: Call, tmp_path):
     assert epochs("--recipe", "finetune-splitmnist") == 1
     assert epochs("--config", tmp_path / "c.yaml") == 7
     assert epochs("--finetune.epochs", 8, "--config", tmp_path / "c.yaml") == 8
+
+
+def test_cifar_recipes_name_six_data_sets():
+    for name in ("si-cifar", "si-cifar-short"):
+        settings = DataSettings(**recipe(name).data)
+        assert len(settings.sets) == 6
+        assert [s.rpartition(":")[2] for s in settings.sets[1:]] == [f"{k}-{k + 9}" for k in range(0, 50, 10)]
+    assert "stand-in" in recipe("si-cifar-short").summary

@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pretending import SMALL, Pretend
 
 import engram
+from calling import Refused
 from engram.cli.main import main
 from engram.recipes import recipe
 
-Refused = Callable[..., str]
 THREE = ["--over", "lwf.strength=0.1,1,10"]
 
 
@@ -67,7 +66,7 @@ THREE = ["--over", "lwf.strength=0.1,1,10"]
     ],
 )
 def test_refused(pretend: Pretend, refused: Refused, tmp_path: Path, argv: list[str], said: str):
-    line = refused(*argv, "--out", tmp_path / "out")
+    line = refused("tradeoff", *argv, "--out", tmp_path / "out")
     assert said in line
     assert not (tmp_path / "out").exists()
     assert pretend.ran == []

@@ -1,0 +1,50 @@
+"""No test sees the developer's cache; the command line is called in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from calling import Call, Called, Refused
+from engram.cli.main import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENGRAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def real_report() -> None:
+    """Asks for the report with its figures where others see a page without."""
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Calls the command line in this process."""
+
+    def run(*argv: object) -> Called:
+        capfd.readouterr()
+        code = main([str(a) for a in argv])
+        said = capfd.readouterr()
+        return Called(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(call: Call) -> Refused:
+    """Calls the command line, expects one line on standard error and exit status 2, and returns the line."""
+
+    def run(*argv: object) -> str:
+        done = call(*argv)
+        assert done.code == 2, done
+        assert done.err.startswith("engram: ")
+        assert done.err.count("\n") == 1, done.err
+        assert "Traceback" not in done.err
+        return done.err
+
+    return run

@@ -113,6 +113,23 @@ def test_groups_and_order():
     assert stream.label_space == "disjoint"
 
 
+def test_class_order_by_names(make_data):
+    data = make_data(3, class_names=["ant", "bee", "cow"])
+    by_name = class_incremental(data, n_tasks=3, class_order=["cow", "ant", "bee"])
+    assert by_name.fingerprint == class_incremental(data, n_tasks=3, class_order=[2, 0, 1]).fingerprint
+    assert by_name.class_names == ("cow", "ant", "bee")
+    years = make_data(
+        3, class_names=["2", "1", "0"]
+    )  # text is a name; a whole number is a label where it can be
+    assert class_incremental(years, n_tasks=3, class_order=["0", "1", "2"]).class_names == ("0", "1", "2")
+    assert class_incremental(years, n_tasks=3, class_order=[0, 1, 2]).class_names == ("2", "1", "0")
+    late = make_data(3, class_names=["1999", "2000", "2001"])
+    assert class_incremental(late, n_tasks=3, class_order=[2001, 1999, 2000]).class_names[0] == "2001"
+    for wrong in (["cow", "ant"], ["cow", "ant", "ant"], ["cow", "ant", "owl"], "cow", [0, 1, "cow"]):
+        with pytest.raises(ConfigError, match=r"each label 0\.\.2 once, or each class name once"):
+            class_incremental(data, n_tasks=3, class_order=wrong)
+
+
 def test_random_order_depends_on_the_seed_only():
     data = numbered(10, 1, 1)
     orders = {class_incremental(data, n_tasks=2, class_order="random", seed=s).class_names for s in range(5)}

@@ -63,6 +63,8 @@ FLAG_OF = {
     "valid_fraction": "--valid-fraction",
     "max_per_class": "--max-per-class",
     "image_size": "--image-size",
+    "image_column": "--image-column",
+    "label_column": "--label-column",
     "max_angle": "--max-angle",
 }
 PLAIN = [

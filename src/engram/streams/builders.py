@@ -32,7 +32,7 @@ def class_incremental(
     *,
     n_tasks: int | None = None,
     groups: Sequence[int] | None = None,
-    class_order: Sequence[int] | str | None = None,
+    class_order: Sequence[int | str] | str | None = None,
     seed: int = 0,
     valid_fraction: float = 0.0,
     max_per_class: int | None = None,
@@ -44,14 +44,15 @@ def class_incremental(
         n_tasks: number of tasks, of sizes that differ by at most one, the larger first (10 classes, 3 tasks:
             4 3 3).
         groups: or the number of classes of each task. One of the two must be given.
-        class_order: labels of ``data`` in order of arrival, each once; "random"; None for 0, 1, 2, ...
+        class_order: labels of ``data`` in order of arrival, each once; or its class names; "random"; None for 0, 1,
+            2, ... Whole numbers are labels where they can be, and names else.
         seed, valid_fraction, max_per_class: see the module.
     Raises:
         ConfigError: the classes cannot be split so, or class_order is not an order of all classes.
         DataError: too few samples of a class for a validation split.
     """
     sizes = group_sizes(data.n_classes, n_tasks, groups)
-    order = class_order_of(data.n_classes, class_order, seed)
+    order = class_order_of(data.class_names, class_order, seed)
     rows = choose_rows(data, 0, seed, valid_fraction, max_per_class)
     place = torch.empty(len(order), dtype=torch.int64)
     place[torch.tensor(order)] = torch.arange(len(order))

@@ -104,18 +104,24 @@ def group_sizes(n_classes: int, n_tasks: int | None, groups: Sequence[int] | Non
     return [share + (index < rest) for index in range(n_tasks)]
 
 
-def class_order_of(n_classes: int, class_order: Sequence[int] | str | None, seed: int) -> list[int]:
+def class_order_of(
+    names: Sequence[str], class_order: Sequence[int | str] | str | None, seed: int
+) -> list[int]:
     """Labels in order of arrival; see `class_incremental`."""
     if class_order is None:
-        return list(range(n_classes))
+        return list(range(len(names)))
     if class_order == "random":
-        return torch.randperm(n_classes, generator=named_generator("class order", seed)).tolist()
-    order: list[Any] = list(class_order)
-    if isinstance(class_order, str) or sorted(map(str, order)) != sorted(map(str, range(n_classes))):
-        raise ConfigError(
-            f'class_order must be "random" or hold each label 0..{n_classes - 1} once, got {class_order!r}.'
-        )
-    return [int(label) for label in order]
+        return torch.randperm(len(names), generator=named_generator("class order", seed)).tolist()
+    given = [] if isinstance(class_order, str) else [str(k) for k in class_order]
+    labels = [str(k) for k in range(len(names))]
+    numbers = all(isinstance(k, int) for k in class_order)
+    for known in (labels, names) if numbers else (names, labels):  # where classes are called by numbers
+        if sorted(given) == sorted(known):
+            return [known.index(k) for k in given]
+    raise ConfigError(
+        f'class_order must be "random" or hold each label 0..{len(names) - 1} once, or each class name once, got '
+        f"{class_order!r}: give all {len(names)} of them."
+    )
 
 
 def is_count(value: Any) -> bool:

@@ -45,11 +45,14 @@ class DataSettings:
             epoch that is best on real validation data of all tasks so far, as DGM's released code (not strict).
         tasks: number of tasks; by default one a class, at most 10.
         groups: or the number of classes of each task, such as [5, 3, 2].
-        class_order: order of arrival, such as [3, 1, 0, 2]; random; by default 0, 1, 2, ...
+        class_order: order of arrival, as labels such as [3, 1, 0, 2] or as class names such as [dog, cat]; random; by
+            default 0, 1, 2, ...
         stream_seed: of a random class order, permutations and splits.
         valid_fraction: share of each class's training samples that is held out.
         max_per_class: use only so many training samples of a class.
         image_size: resize images to this many pixels squared; by default to what the network needs.
+        image_column: of a table, the column of images; by default the only one there is.
+        label_column: of a table, the column of labels; by default the one of class labels, or called label.
         domain: what changes from task to task in scenario domain: permuted pixels or rotated images.
         max_angle: of rotated images: angles are equally spaced from 0 to this many degrees.
         angles: of rotated images: or the angles themselves, one a task.
@@ -62,11 +65,13 @@ class DataSettings:
     selection: Selection = "last"
     tasks: int | None = None
     groups: tuple[int, ...] | None = None
-    class_order: Literal["random"] | tuple[int, ...] | None = None
+    class_order: Literal["random"] | tuple[int, ...] | tuple[str, ...] | None = None
     stream_seed: int = 0
     valid_fraction: float = 0.0
     max_per_class: int | None = None
     image_size: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     domain: Literal["permuted", "rotated"] = "permuted"
     max_angle: float = 180.0
     angles: tuple[float, ...] | None = None
@@ -278,6 +283,8 @@ def _load(settings: DataSettings, name: str) -> ImageData:
             data_dir=settings.data_dir,
             cache_dir=settings.cache_dir,
             image_size=settings.image_size,
+            image_column=settings.image_column,
+            label_column=settings.label_column,
         )
     except DataError as error:
         hint = closest(name, ["digits", *SHORT_NAMES])

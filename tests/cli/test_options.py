@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engram.cli.parser import build
-from engram.core.options import options_of, split_variant, type_words
-from engram.methods.registry import METHODS, entry
+from engram.core.options import split_variant, type_words
+from engram.methods.registry import METHODS, about
 
 STORED = Path(__file__).with_name("options.txt")
 
@@ -27,14 +27,13 @@ def test_no_option_comes_or_goes_unseen():
 
 def test_every_option_is_explained():
     for name in METHODS:
-        found = entry(name)
-        for option in options_of(found.config, skip=found.fixed):
+        for option in about(name).options:
             assert option.help, f"{name}.{option.name} is not in the docstring"
 
 
 def test_types_in_words():
-    assert type_words(int | None) == "int or none"
-    assert type_words(tuple[int, ...]) == "list of int"
+    assert type_words(int | None) == "integer or none"
+    assert type_words(tuple[int, ...]) == "list of integers"
     assert type_words(bool) == "true | false"
 
 

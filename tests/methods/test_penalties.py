@@ -17,7 +17,7 @@ from engram.core.contract import Context, Method, Step
 from engram.errors import ConfigError, DivergedError
 from engram.learning.loop import LoopState, train_task
 from engram.methods import mas
-from engram.methods.registry import METHODS, method
+from engram.methods.registry import entry, method
 from engram.methods.rwalk import scaled
 from engram.networks import Dcgan8, Mlp
 from engram.parts import task_fisher
@@ -256,7 +256,7 @@ def final(name: str, setting: str, **options: Any) -> dict[str, Tensor]:
 def test_strength_zero_is_fine_tuning_bit_for_bit(setting: str) -> None:
     plain = final("finetune", setting)
     for name, options in OFF.items():
-        if SETTINGS[setting][0] not in METHODS[name].make.scenarios:  # type: ignore[attr-defined]
+        if SETTINGS[setting][0] not in entry(name).make.scenarios:  # type: ignore[attr-defined]
             continue
         found = final(name, setting, **options)
         assert found.keys() == plain.keys()

@@ -12,11 +12,11 @@ from engram.checks import SMALL, tiny_stream
 from engram.checks.bench import copied, differing
 from engram.core.contract import Context
 from engram.learning.loop import EpochEnd, LoopState, train_task
-from engram.methods.registry import METHODS, method
+from engram.methods.registry import METHODS, about, entry, method
 from engram.networks import PreactResnet
 from engram.protocols.evaluation import Protocol
 
-DECLARED = {n: e.make.tradeoff for n, e in METHODS.items() if getattr(e.make, "tradeoff", None) is not None}
+DECLARED = {n: entry(n).make.tradeoff for n in METHODS if about(n).tradeoff is not None}
 
 
 def run(name: str, value: float) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:

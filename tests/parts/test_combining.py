@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.errors import ConfigError
-from engram.networks import NETWORKS
+from engram.networks import NETWORKS, by_name
 from engram.parts.combining import Combiner
 from engram.parts.statistics import norms_of, reestimated_statistics, refit_norms
 
@@ -178,7 +178,7 @@ def test_folded_equals_combined(make: Any, per_channel: bool) -> None:
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_every_network_of_ours_folds(name: str, norm: Any) -> None:
-    network = NETWORKS[name]()
+    network = by_name(name)()
     size = network.image_size or 8
     net = network.trunk((3, size, size), norm=norm).double()
     source, target = randomised(net, 1), randomised(copy.deepcopy(net), 2)
@@ -234,7 +234,7 @@ def test_alpha_minus_one_and_one_is_the_target_bit_for_bit(make: Any) -> None:
 
 
 def test_the_start_without_norms_is_the_mean_of_the_weights() -> None:
-    net = NETWORKS["mlp"]().trunk((1, 8, 8)).double()
+    net = by_name("mlp")().trunk((1, 8, 8)).double()
     source, target = randomised(net, 0), randomised(copy.deepcopy(net), 1)
     folded = Combiner(source, target).fold(source, target)
     for key, value in folded.items():

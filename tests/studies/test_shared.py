@@ -26,7 +26,7 @@ from engram.core.files import sealed
 from engram.errors import EngramError
 from engram.methods.finetune import Finetune
 from engram.methods.lwf import Lwf
-from engram.methods.registry import METHODS, Entry
+from engram.methods.registry import METHODS, Entry, entry
 from engram.methods.si import Si
 from engram.parts.training import TrainOptions
 from engram.studies.processes import JOB, Event, Listener
@@ -82,7 +82,7 @@ def jobs(root: Path, method: str, values: Sequence[float], **more: Any) -> list[
     """A job a value, in folders below ``root``."""
     made = []
     for value in values:
-        options = {**asdict(METHODS[method].config), **OPTIONS[method], OPTION[method]: value, **more}
+        options = {**asdict(entry(method).config), **OPTIONS[method], OPTION[method]: value, **more}
         folder = root / f"{OPTION[method]}={value}" / "seed-0"
         folder.mkdir(parents=True, exist_ok=True)
         made.append(

@@ -50,8 +50,8 @@ def test_ranges():
     [
         (["cc=1,2"], "did you mean c?"),
         (["strength=1"], "must be options of si"),
-        (["c=a,b"], "--si.c must be a number, got 'a': see engram list si."),
-        (["epochs=1.5,2"], "--si.epochs must be an integer"),
+        (["c=a,b"], "si.c must be a number, got 'a'"),
+        (["epochs=1.5,2"], "si.epochs must be an integer"),
         (["c=1,1.0"], "got 1 twice"),
         (["c=1", "si.c=2"], "twice"),
         (["c"], "NAME=v1,v2"),
@@ -62,7 +62,7 @@ def test_ranges():
         (["c=0..1:log"], "above 0"),
         (["c=0..1:lg"], "did you mean log?"),
         (["c=..1"], "two ends"),
-        (["epochs=1..2.5"], "--si.epochs must be an integer"),
+        (["epochs=1..2.5"], "si.epochs must be an integer"),
         (["clamp=a..b"], "a range needs a number"),
     ],
 )

@@ -99,7 +99,7 @@ def builds_from_defaults(bench: Bench) -> None:
         ) from error
     configs = [default, bench.spec.config]
     if bench.spec.name in METHODS:
-        configs.append(METHODS[bench.spec.name].config)
+        configs.append(registry.entry(bench.spec.name).config)
     for config in configs:
         try:
             made = bench.build(config)
@@ -1000,7 +1000,7 @@ def checks_for(
     """
     variants: Mapping[str, Mapping[str, Any]] = {"": options or {}}
     if isinstance(method, str) and options is None:
-        registry.entry(method)
+        registry.check_name(method)
         variants = SMALL.get(method, variants)
         if variant is not None:
             variants = {variant: variants[variant]}

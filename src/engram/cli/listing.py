@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
-
-from engram.core.options import closest, options_of
-from engram.errors import ConfigError
 
 READS = {"task": "the current task", "memory": "task + stored samples", "all": "all data so far"}
 
@@ -29,16 +25,16 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def everything() -> Iterator[Any]:
     """Tables of methods, data, networks and recipes."""
-    from engram.methods.registry import METHODS
+    from engram.methods import registry
     from engram.networks import NETWORKS
+    from engram.networks import about as about_network
     from engram.recipes import DEFAULT_FOR_DATA, RECIPES
     from engram.streams import SHORT_NAMES
 
     rows = []
-    for name, found in METHODS.items():
-        scenarios = sorted(getattr(found.make, "scenarios", ()))
-        reads = str(getattr(found.make, "reads", "task"))
-        rows.append((name, found.summary, ", ".join(scenarios), READS.get(reads, reads)))
+    for name in registry.METHODS:
+        found = registry.about(name)
+        rows.append((name, found.summary, ", ".join(found.scenarios), READS[found.reads]))
     yield _table("Methods (engram list METHOD shows options)", ("name", "what", "scenarios", "reads"), rows)
     data = [("digits", "8x8 grey digits, comes with scikit-learn; nothing is loaded from the net")]
     data += [
@@ -50,14 +46,11 @@ def everything() -> Iterator[Any]:
     data += [("A+B:0-9+B:10-19", "one data set after another, a task each")]
     yield _table("Data", ("name", "what"), data)
     networks = []
-    for name, cls in NETWORKS.items():
-        size = f"{cls.image_size}x{cls.image_size}" if cls.image_size else "any"
-        lines = (cls.__doc__ or "").strip().splitlines()
-        options = ", ".join(
-            f"--{name}.{f.name} {'' if f.default is MISSING else _shown(f.default)}".strip()
-            for f in fields(cls)  # type: ignore[arg-type]
-        )
-        networks.append((name, size, lines[0] if lines else "", options))
+    for name in NETWORKS:
+        known = about_network(name)
+        size = f"{known.image_size}x{known.image_size}" if known.image_size else "any"
+        options = ", ".join(f"--{name}.{o.name} {_shown(o.default)}" for o in known.options)
+        networks.append((name, size, known.summary, options))
     yield _table(
         "Networks (images are resized to what a network needs)",
         ("name", "images", "what", "options"),
@@ -77,22 +70,13 @@ def one_method(name: str) -> Iterator[Any]:
     Raises:
         ConfigError: there is no such method.
     """
-    from engram.methods.registry import METHODS
+    from engram.methods.registry import about
 
-    if name not in METHODS:
-        raise ConfigError(
-            f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
-            "see engram list."
-        )
-    found = METHODS[name]
+    found = about(name)
     yield Text(f"{name}: {found.summary}", style="bold")
-    yield Text(f"scenarios: {', '.join(sorted(getattr(found.make, 'scenarios', ())))}")
-    reads = str(getattr(found.make, "reads", "task"))
-    yield Text(f"reads: {READS.get(reads, reads)}")
-    rows = [
-        (f"--{name}.{o.name}", o.kind, _shown(o.default), o.help)
-        for o in options_of(found.config, skip=found.fixed)
-    ]
+    yield Text(f"scenarios: {', '.join(found.scenarios)}")
+    yield Text(f"reads: {READS[found.reads]}")
+    rows = [(f"--{name}.{o.name}", o.kind, _shown(o.default), o.help) for o in found.options]
     yield _table("Options", ("option", "type", "default", "what"), rows)
 
 

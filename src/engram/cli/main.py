@@ -98,7 +98,7 @@ def in_our_words(message: str) -> str:
     names = "|".join(FLAG_OF)
     # Not within a path, a quotation or a longer name such as data.stream_seed.
     message = re.sub(rf"(?<![\w./'\"-])({names})(?![\w./'\":-])=?", lambda m: FLAG_OF[m[1]], message)
-    return re.sub(rf"^({'|'.join(PLAIN)})(?= must )", r"--\1", message)
+    return re.sub(rf"^({'|'.join(PLAIN)}|\w[\w-]*\.\w+)(?= must )", r"--\1", message)
 
 
 @contextlib.contextmanager
@@ -208,18 +208,14 @@ def _learn(command: str, rest: list[str]) -> int:
     from engram.cli.parser import MUTED, build, section
     from engram.cli.progress import Progress
     from engram.core.options import options_of, split_variant
-    from engram.methods.registry import METHODS
+    from engram.methods.registry import check_name
     from engram.studies.comparison import execute, variant
     from engram.studies.settings import DataSettings
 
     os.environ |= {k: v for k, v in MUTED.items() if k not in os.environ}
     bases = list(dict.fromkeys(split_variant(name)[0] for name in names))
     for name in bases:
-        if name not in METHODS:
-            raise ConfigError(
-                f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
-                "see engram list."
-            )
+        check_name(name)
     recipe, why = recipe_of(rest)
     beside = (
         [recipe.beside[n] for n in names if n in recipe.beside] if recipe and command == "compare" else []
@@ -280,13 +276,12 @@ def terminable() -> Iterator[None]:
 def network_of(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
     """The network's settings; options of another network than the chosen one are refused, not ignored."""
     from engram.cli.parser import section
-    from engram.core.options import options_of
-    from engram.networks import NETWORKS
+    from engram.networks import NETWORKS, about
     from engram.studies.settings import NetworkSettings
 
     name = values["network"]
-    for other, cls in NETWORKS.items():
-        for option in options_of(cls()):
+    for other in NETWORKS:
+        for option in about(other).options:
             key = f"{section(other)}.{option.name}"
             if other != name and values[section(other)][option.name] != parser.known[key].default:
                 raise ConfigError(
@@ -295,7 +290,7 @@ def network_of(parser: Parser, values: dict[str, Any]) -> NetworkSettings:
                 )
     if name not in NETWORKS:
         return NetworkSettings(name)
-    plain = {o.name: o.default for o in options_of(NETWORKS[name]())}
+    plain = {o.name: o.default for o in about(name).options}
     return NetworkSettings(name, {k: v for k, v in values[section(name)].items() if v != plain[k]})
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jsonargparse
 
 from engram.core.options import Option, closest, options_of
+from engram.core.values import sentence
 from engram.errors import ConfigError
 from engram.studies.settings import VALID_FRACTION, DataSettings
 
 if TYPE_CHECKING:
-    from engram.methods.registry import Entry
     from engram.recipes import Recipe
 
 MUTED = {"JSONARGPARSE_DEPRECATION_WARNINGS": "off"}
@@ -61,7 +61,7 @@ class Parser(jsonargparse.ArgumentParser):
             given = value[1].rstrip(".")
             kind = self.known[key[1]].kind
             literals = [w for w in re.split(r" \| | or ", kind) if w != "none"]
-            return f"{flag} must be {_plain_kind(kind)}, got {given!r}{closest(given, literals)}: {see}"
+            return f"{flag} must be {sentence(self.known[key[1]].type)}, got {given!r}{closest(given, literals)}: {see}"
         unknown = re.match(r"unrecognized arguments: (.*)", message) or re.match(
             r"Option '(.*)' is not accepted", message
         )
@@ -76,14 +76,6 @@ class Parser(jsonargparse.ArgumentParser):
             return f"options must be among those of {self.prog}, got {given!r}{closest(given, flags)}: {see}"
         flat = re.sub(r"\s+", " ", message).strip().rstrip(".")
         return f"options must be readable, got an error: {flat}: {see}"
-
-
-def _plain_kind(kind: str) -> str:
-    """The kind of an option in words for a sentence: ``a number or none`` for ``float or none``."""
-    for name, words in (("int", "integer"), ("float", "number")):
-        kind = re.sub(rf"\blist of {name}\b", f"list of {words}s", kind)
-        kind = re.sub(rf"\b{name}\b", f"{'an' if words[0] == 'i' else 'a'} {words}", kind)
-    return re.sub(r"\blist of", "a list of", kind)
 
 
 def section(name: str) -> str:
@@ -180,11 +172,11 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
         methods: base names, each once; their options are included.
         recipe: gives defaults.
     """
-    from engram.methods.registry import entry
-    from engram.networks import NETWORKS
+    from engram import networks as registered
+    from engram.methods.registry import about
 
     p = Parser(
-        f"engram {command} {' '.join(methods)}", "; ".join(f"{m}: {entry(m).summary}" for m in methods)
+        f"engram {command} {' '.join(methods)}", "; ".join(f"{m}: {about(m).summary}" for m in methods)
     )
     p.add_argument(
         "--config", action="config", help="YAML file with any of these options; the command line wins."
@@ -230,15 +222,14 @@ def build(command: str, methods: Sequence[str], recipe: Recipe | None) -> Parser
         "by default the one that fits the images."
     )
     p.option(networks, "network", Option("network", str | None, recipe.network if recipe else None, text))
-    for name, cls in NETWORKS.items():
+    for name in registered.NETWORKS:
         given = recipe.network_options if recipe and recipe.network == name else {}
-        for option in options_of(cls()):
+        for option in registered.about(name).options:
             p.option(networks, f"{name}.{option.name}", _default(option, given))
     for name in methods:
-        found = entry(name)
         group = p.add_argument_group(f"options of {name}")
         given = recipe.methods.get(name, {}) if recipe else {}
-        for option in options_of(found.config, skip=found.fixed):
+        for option in about(name).options:
             p.option(group, f"{name}.{option.name}", _default(option, given))
     return p
 
@@ -247,24 +238,3 @@ def _default(option: Option, given: Mapping[str, Any]) -> Option:
     if option.name not in given:
         return option
     return Option(option.name, option.type, given[option.name], option.help)
-
-
-def parse_values(name: str, found: Entry, given: Mapping[str, str]) -> dict[str, Any]:
-    """Typed values of a variant's options from text.
-
-    Raises:
-        ConfigError: an unknown option, or a value of another type.
-    """
-    p = Parser(f"engram list {name}", "")
-    p.help_command = p.prog  # it prints them without being asked for help
-    known = options_of(found.config, skip=found.fixed)
-    for option in known:
-        p.option(p, f"{name}.{option.name}", option)
-    for key in given:
-        if key not in {o.name for o in known}:
-            raise ConfigError(
-                f"options of {name} must be known, got {key!r}{closest(key, [o.name for o in known])}: "
-                f"see engram list {name}."
-            )
-    values = vars(p.parse_args([f"--{name}.{k}={v}" for k, v in given.items()])[section(name)])
-    return {k: values[k] for k in given}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.cli.argv import config_first, recipe_of
-from engram.core.options import closest
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def main(rest: list[str]) -> int:
     from engram.cli.parser import MUTED, build, section
     from engram.cli.progress import Progress
     from engram.core.options import options_of
-    from engram.methods.registry import METHODS
+    from engram.methods.registry import check_name
     from engram.studies.axes import not_both, parse_over
     from engram.studies.settings import DataSettings
     from engram.studies.sweep import execute
@@ -41,11 +40,7 @@ def main(rest: list[str]) -> int:
 
     os.environ |= {k: v for k, v in MUTED.items() if k not in os.environ}
     (name,) = names
-    if name not in METHODS:
-        raise ConfigError(
-            f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
-            "see engram list."
-        )
+    check_name(name)
     recipe, why = recipe_of(rest)
     parser = build("sweep", [name], recipe)
     values = dict(parser.parse_args(config_first(rest)).as_dict())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.cli.argv import config_first, value_of, yaml_of
-from engram.core.options import closest, split_variant
+from engram.core.options import split_variant
 from engram.errors import ConfigError
 from engram.studies.tradeoff_plan import RECIPE, Plan, parse_grids
 
@@ -44,7 +44,7 @@ def main(rest: list[str]) -> int:
     from engram.cli.parser import DECIDED, MUTED, build, section
     from engram.cli.progress import Progress
     from engram.core.options import options_of
-    from engram.methods.registry import METHODS
+    from engram.methods.registry import check_name
     from engram.studies.comparison import chosen_recipe, variant
     from engram.studies.settings import DataSettings
     from engram.studies.sweep_plan import found_device
@@ -60,11 +60,7 @@ def main(rest: list[str]) -> int:
     named, beside = with_finetune(names)
     bases = list(dict.fromkeys(split_variant(name)[0] for name in named))
     for name in bases:
-        if name not in METHODS:
-            raise ConfigError(
-                f"method must be one of {', '.join(sorted(METHODS))}, got {name!r}{closest(name, METHODS)}: "
-                "see engram list."
-            )
+        check_name(name)
     asked = value_of(rest, "--recipe") or yaml_of(value_of(rest, "--config")).get("recipe")
     recipe = chosen_recipe(asked or RECIPE, "")
     parser = build("tradeoff", bases, recipe)
@@ -105,17 +101,17 @@ def main(rest: list[str]) -> int:
 def _left_open(parser: Parser, values: dict[str, Any], bases: list[str], by_hand: set[str]) -> None:
     """Refuse a value for an option that a curve varies: it would have no effect."""
     from engram.cli.parser import section
-    from engram.methods.registry import entry
+    from engram.methods.registry import about
 
     for name in bases:
-        known = getattr(entry(name).make, "tradeoff", None)
-        if known is None or name in by_hand:
+        option = about(name).tradeoff
+        if option is None or name in by_hand:
             continue
-        key = f"{section(name)}.{known.option}"
-        if values[section(name)][known.option] != parser.known[key].default:
+        key = f"{section(name)}.{option}"
+        if values[section(name)][option] != parser.known[key].default:
             raise ConfigError(
                 f"{parser.flags[key]} must be left out, the curve of {name} varies it, got "
-                f"{values[section(name)][known.option]!r}: give its values with --over {name}.{known.option}=v1,v2,v3."
+                f"{values[section(name)][option]!r}: give its values with --over {name}.{option}=v1,v2,v3."
             )
 
 

@@ -1,7 +1,7 @@
 """Options of frozen dataclasses: name, type, default and help, read from the class and its docstring.
 
 One source for the command line, `engram list`, variants such as ``dgmw:solver=shared``, and values read from
-JSON.
+JSON. What a value must be stands in :mod:`engram.core.values`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from engram.errors import ConfigError
+
+_WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "none"}
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,24 @@ class Option:
     name: str
     type: Any
     default: Any
-    help: str
+    help: str = ""
 
     @property
     def kind(self) -> str:
-        """The type in words, such as ``int or none`` or ``adam | sgd``."""
+        """The type in words, such as ``integer or none`` or ``adam | sgd``."""
         return type_words(self.type)
 
 
-def options_of(config: Any, skip: Iterable[str] = ()) -> list[Option]:
+def options_of(config: Any, skip: Iterable[str] = ()) -> tuple[Option, ...]:
     """The options of a dataclass instance, which gives the defaults; those in ``skip`` are left out."""
     cls = type(config)
     hints = typing.get_type_hints(cls)
     helps = argument_help(cls)
-    return [
+    return tuple(
         Option(f.name, hints[f.name], getattr(config, f.name), helps.get(f.name, ""))
         for f in fields(cls)
         if f.name not in skip
-    ]
+    )
 
 
 def argument_help(cls: type) -> dict[str, str]:
@@ -70,27 +72,22 @@ def _own_argument_help(docstring: str) -> dict[str, str]:
     return helps
 
 
+def is_union(hint: Any) -> bool:
+    """Whether a type hint is a choice of types, such as ``int | None``."""
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
 def type_words(hint: Any) -> str:
     """A type hint in words that a user reads."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return " | ".join(str(a) for a in arguments)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join("none" if a is type(None) else type_words(a) for a in arguments)
-    if origin is tuple or origin is list:
-        return f"list of {type_words(arguments[0])}" if arguments else "list"
-    return {"str": "text", "bool": "true | false"}.get(
-        getattr(hint, "__name__", ""), getattr(hint, "__name__", str(hint))
-    )
-
-
-def from_json(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they come from JSON or YAML, with lists turned to tuples where the option is a tuple."""
-    hints = {o.name: o.type for o in options_of(config)}
-    return {
-        name: tuple(value) if isinstance(value, list) and "tuple" in str(hints.get(name)).lower() else value
-        for name, value in values.items()
-    }
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(str, arguments))
+    if is_union(hint):
+        return " or ".join(map(type_words, arguments))
+    if typing.get_origin(hint) in (tuple, list):
+        inner = type_words(arguments[0])
+        return f"list of {inner}s" if inner in ("integer", "number") else f"list of {inner}"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def closest(given: str, known: Iterable[str]) -> str:
@@ -107,7 +104,7 @@ def split_variant(text: str) -> tuple[str, dict[str, str]]:
     """
     name, colon, rest = text.partition(":")
     given: dict[str, str] = {}
-    for item in re.split(r",(?=\w+=)", rest) if colon else []:
+    for item in re.split(r",\s*(?=\w+=)", rest) if colon else []:
         option, equals, value = item.partition("=")
         if not option or not equals:
             raise ConfigError(

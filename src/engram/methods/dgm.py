@@ -49,6 +49,7 @@ from engram.core.contract import (
 from engram.core.network import Norm, n_features
 from engram.errors import ConfigError
 from engram.methods.dgm_options import DgmConfig
+from engram.methods.registry import Entry
 from engram.networks import masks
 from engram.networks.heads import Head
 from engram.networks.masked import MaskedGenerator
@@ -614,3 +615,64 @@ class Dgm(Method):
             },
             "mask_use": self.use[-1],
         }
+
+
+_SMALL = (
+    "epochs=2, steps_per_epoch=none, batch_size=6, lr_d=2e-3, lr_g=2e-3, beta1=0.5, beta2=0.999, n_critic=1, "
+    "lambda_gp=1, lambda_adv=1, lambda_ru=0.08, g_class_weight=none, d_class_on_fake=false, s_max=1e4, "
+    "annealing=shifted, local_annealing=none, mask_grad=autograd, compensate=true, hard_tail=0, "
+    "emb_clamp=none, clip_norm=1e4, act_gate=post, threshold=ge, replay_mask=exact, replay_refresh=task, "
+    "expansion=per_task, ratio=neurons, reinit_d=true, reset_statistics=true, critic_norm=batch, "
+    "d_statistics=all, bn_reestimate=0, average_g=0, zero_unused=false, shuffle=true, label=within_stream, "
+    "n_label=none, solver=shared, memory_ratio=0, memory_budget=0"
+)
+_SOLVER = (
+    f"{_SMALL}, solver=separate, solver_data=generated, solver_epochs=2, solver_steps=3, solver_batch=6, "
+    "solver_samples=8, solver_lr=1e-3, solver_norm=batch, solver_start=fresh, solver_shift=0, "
+    "solver_rotate=0, solver_average=0, solver_smoothing=0"
+)
+_OFFICIAL = (
+    f"{_SMALL}, annealing=official, act_gate=pre_bn, replay_mask=soft, reset_statistics=false, "
+    "shuffle=false, zero_unused=true"
+)
+_FULL = (
+    f"{_SOLVER}, solver_data=mixed, solver_norm=group, solver_start=continue, solver_shift=1, "
+    "solver_rotate=10, solver_average=0.9, solver_smoothing=0.1, hard_tail=0.4, average_g=0.9, "
+    "bn_reestimate=3, mask_grad=closed_form, expansion=carry, d_statistics=class"
+)
+_REINIT = "the critic, which is the classifier, starts afresh in every task (DGM, released settings)"
+_FRESH = "the solver starts afresh in every task and is trained on generated samples of all classes"
+_GROWING = "growing_keeps_old_logits"
+
+ENTRIES = {
+    "dgmw": Entry(
+        Dgm,
+        DgmConfig(mask="weight"),
+        "Dynamic Generative Memory, a mask per weight (Ostapenko et al., CVPR 2019)",
+        fixed=("mask",),
+        small={
+            "shared": _SMALL,
+            "separate": _FULL,
+            "official": _OFFICIAL,
+            "relaxed": f"{_SMALL}, memory_budget=7, replay_refresh=epoch, d_class_on_fake=true",
+        },
+        skipped={(v, _GROWING): _REINIT for v in ("shared", "official", "relaxed")},
+    ),
+    "dgma": Entry(
+        Dgm,
+        DgmConfig(mask="unit", s_max=1e5, lambda_ru=0.01),
+        "Dynamic Generative Memory, a mask per unit (Ostapenko et al., CVPR 2019)",
+        fixed=("mask",),
+        small={
+            "shared": f"{_SMALL}, s_max=1e5, reinit_d=false, replay_refresh=step, g_class_weight=0.5",
+            "separate": f"{_SOLVER}, s_max=400, emb_clamp=6, solver_norm=none",
+            "official": f"{_OFFICIAL}, s_max=1e5",
+            "relaxed": f"{_SMALL}, s_max=400, memory_ratio=0.5, ratio=params, critic_norm=group",
+        },
+        skipped={
+            ("official", _GROWING): _REINIT,
+            ("relaxed", _GROWING): _REINIT,
+            ("separate", _GROWING): _FRESH,
+        },
+    ),
+}

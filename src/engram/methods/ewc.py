@@ -36,7 +36,8 @@ from engram.core.contract import (
 )
 from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
-from engram.parts import penalty, training
+from engram.methods.registry import Entry
+from engram.parts import penalty, small, training
 from engram.parts.fisher import Labels
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
@@ -181,3 +182,17 @@ class Ewc(Method):
         half = self.config.strength / 2
         values = [penalty.quadratic(self.get_parameter, f, a, half) for f, a in self.penalties]
         return {"penalty": float(sum(values))}
+
+
+ENTRIES = {
+    "ewc": Entry(
+        Ewc,
+        EwcConfig(),
+        "Elastic Weight Consolidation, a penalty per task (Kirkpatrick et al., PNAS 2017)",
+        small={
+            "sampled": f"{small.TRAIN}, strength=10, penalty_step=gradient, fisher_labels=sampled, "
+            "fisher_samples=none",
+            "stored": f"{small.STORED}, strength=10, penalty_step=proximal, fisher_labels=exact, fisher_samples=9",
+        },
+    )
+}

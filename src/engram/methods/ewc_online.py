@@ -36,7 +36,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least, check_fraction, check_positive
-from engram.parts import penalty, training
+from engram.methods.registry import Entry
+from engram.parts import penalty, small, training
 from engram.parts.fisher import Labels
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
@@ -165,3 +166,18 @@ class EwcOnline(Method):
     @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:
         return {"penalty": float(penalty.quadratic(self.get_parameter, self.fisher, self.anchor, self._half))}
+
+
+ENTRIES = {
+    "ewc-online": Entry(
+        EwcOnline,
+        EwcOnlineConfig(),
+        "EWC with one running penalty (Schwarz et al., ICML 2018)",
+        small={
+            "sampled": f"{small.TRAIN}, strength=10, fisher_samples=none, gamma=0.9, normalise=none, "
+            "fisher_labels=sampled",
+            "stored": f"{small.STORED}, strength=10, fisher_samples=none, gamma=1, normalise=max, "
+            "fisher_labels=empirical",
+        },
+    )
+}

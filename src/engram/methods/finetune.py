@@ -29,7 +29,8 @@ from engram.core.contract import (
     Terms,
     named_parameters,
 )
-from engram.parts import training
+from engram.methods.registry import Entry
+from engram.parts import small, training
 from engram.parts.training import TrainOptions
 
 
@@ -85,3 +86,17 @@ class Finetune(Method):
 
     def facts(self) -> dict[str, str]:
         return training.facts(self.config, self.net)
+
+
+ENTRIES = {
+    "finetune": Entry(
+        Finetune,
+        FinetuneConfig(),
+        "plain training on each task: the lower bound",
+        small={
+            "adam": f"{small.FIT}, momentum=0, keep_optimiser=false",
+            "sgd": f"{small.FIT}, optimiser=sgd, lr=0.05, momentum=0.9, schedule=cosine, keep_optimiser=true, "
+            "steps_per_epoch=3",
+        },
+    )
+}

@@ -33,7 +33,8 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.parts import training
+from engram.methods.registry import Entry
+from engram.parts import small, training
 from engram.parts.training import TrainOptions
 
 
@@ -110,3 +111,13 @@ class Frozen(Method):
 
     def facts(self) -> dict[str, str]:
         return training.facts(self.config, self.net)
+
+
+ENTRIES = {
+    "frozen": Entry(
+        Frozen,
+        FrozenConfig(),
+        "feature extraction: after the first task only new output rows learn",
+        small={"adam": small.TRAIN, "stored": f"{small.STORED}, weight_decay=0.01"},
+    )
+}

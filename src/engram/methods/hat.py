@@ -44,8 +44,9 @@ from engram.core.contract import (
 )
 from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
+from engram.methods.registry import Entry
 from engram.networks import masks
-from engram.parts import training
+from engram.parts import small, training
 from engram.parts.classifier import Classifier
 from engram.parts.gated import GatedTrunk
 from engram.parts.training import FitOptions
@@ -263,3 +264,22 @@ def soft_sparsity(gates: list[Tensor], reserved: list[Tensor]) -> Tensor:
     free = [1.0 - r for r in reserved]
     total = torch.stack([(m * f).sum() for m, f in zip(gates, free, strict=True)]).sum()
     return total / torch.stack([f.sum() for f in free]).sum().clamp(min=1e-12)
+
+
+_SMALL = (
+    f"{small.FIT}, momentum=0, weight_decay=0, keep_optimiser=false, s_max=50, c=0.5, compensate=true, "
+    "emb_clamp=6, clip_norm=1e4"
+)
+
+ENTRIES = {
+    "hat": Entry(
+        Hat,
+        HatConfig(),
+        "Hard Attention to the Task: masks per unit, needs task labels (Serra et al., ICML 2018)",
+        small={
+            "sgd": f"{_SMALL}, optimiser=sgd, lr=0.05, masks=binary, annealing=paper",
+            "adam": f"{_SMALL}, weight_decay=0.01, keep_optimiser=true, masks=binary, annealing=official",
+            "soft": f"{_SMALL}, optimiser=sgd, lr=0.05, masks=soft, annealing=paper",
+        },
+    )
+}

@@ -49,7 +49,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least, check_fraction, check_positive
-from engram.parts import training, transfer
+from engram.methods.registry import Entry
+from engram.parts import small, training, transfer
 from engram.parts.statistics import reestimated_statistics
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
@@ -217,3 +218,36 @@ class Imm(Method):
             return {"penalty": 0.0}
         held = {n: p for n, p in named_parameters(self).items() if n in self.source}
         return {"penalty": transfer.pull(held, self.source, 2.0 * self.config.l2)}
+
+
+_MERGE, _RECOMPUTE = "ratio=0.4, statistics=merge", "ratio=none, statistics=recompute"
+
+ENTRIES = {
+    "imm-mean": Entry(
+        Imm,
+        ImmConfig(merge="mean"),
+        "Incremental Moment Matching: old and new weights averaged (Lee et al., NIPS 2017)",
+        fixed=("merge", "fisher_samples"),
+        small={"adam": f"{small.TRAIN}, {_MERGE}, l2=0.1", "stored": f"{small.STORED}, {_RECOMPUTE}, l2=1"},
+    ),
+    "imm-mode": Entry(
+        Imm,
+        ImmConfig(merge="mode"),
+        "Incremental Moment Matching: averaged by Fisher information (Lee et al., NIPS 2017)",
+        fixed=("merge",),
+        small={
+            "adam": f"{small.TRAIN}, {_MERGE}, l2=0.1, fisher_samples=none",
+            "stored": f"{small.STORED}, {_RECOMPUTE}, l2=1, fisher_samples=9",
+        },
+    ),
+    "averaging": Entry(
+        Imm,
+        ImmConfig(merge="mean", l2=0.0),
+        "plain average of the weights before and after a task: mean-IMM without L2 transfer",
+        fixed=("merge", "l2", "fisher_samples"),
+        small={
+            "adam": f"{small.TRAIN}, {_MERGE}",
+            "stored": f"{small.STORED}, ratio=none, statistics=merge",
+        },
+    ),
+}

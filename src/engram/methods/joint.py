@@ -36,6 +36,8 @@ from engram.core.contract import (
 )
 from engram.core.values import check_positive, check_types
 from engram.errors import ConfigError
+from engram.methods.registry import Entry
+from engram.parts import small
 from engram.parts.classifier import Classifier
 
 
@@ -144,3 +146,19 @@ class Joint(Method):
     def rebuild(self, structure: dict[str, Any]) -> None:
         self.net.head.rebuild(structure["head"])
         self.task_of = torch.zeros(sum(structure["head"]), dtype=torch.int64)
+
+
+_FRESH = "every task starts from fresh weights on all data so far: that is what joint training is"
+
+ENTRIES = {
+    "joint": Entry(
+        Joint,
+        JointConfig(),
+        "trained afresh on all data so far: the upper bound, reads all",
+        small={
+            "adam": f"{small.FIT}, at=none",
+            "cosine": f"{small.FIT}, schedule=cosine, steps_per_epoch=3, at=none",
+        },
+        skipped={("", "growing_keeps_old_logits"): _FRESH},
+    )
+}

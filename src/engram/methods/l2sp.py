@@ -34,7 +34,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least
-from engram.parts import training, transfer
+from engram.methods.registry import Entry
+from engram.parts import small, training, transfer
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
 
@@ -127,3 +128,16 @@ class L2sp(Method):
             return {"penalty": 0.0}
         c = self.config
         return {"penalty": transfer.pull(named_parameters(self), self.anchor, c.strength, c.head_strength)}
+
+
+ENTRIES = {
+    "l2sp": Entry(
+        L2sp,
+        L2spConfig(),
+        "L2-SP: weights held near those of the task before (Li et al., ICML 2018)",
+        small={
+            "adam": f"{small.TRAIN}, strength=1, head_strength=0",
+            "stored": f"{small.STORED}, strength=0.1, head_strength=0.5",
+        },
+    )
+}

@@ -44,7 +44,8 @@ from engram.core.contract import (
 )
 from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
-from engram.parts import training
+from engram.methods.registry import Entry
+from engram.parts import small, training
 from engram.parts.classifier import Classifier
 from engram.parts.teacher import Teacher
 from engram.parts.training import TrainOptions
@@ -204,3 +205,21 @@ class Lwf(Method):
         if self.config.balance == "convex":
             told["loss"] = "convex combination"
         return told
+
+
+_SMALL = "strength=1, balance=sum, temperature=2"
+
+ENTRIES = {
+    "lwf": Entry(
+        Lwf,
+        LwfConfig(),
+        "Learning without Forgetting: distillation on new inputs (Li and Hoiem, ECCV 2016)",
+        small={
+            "adam": f"{small.TRAIN}, {_SMALL}, temperature_squared=false, distil=per_head, warmup_epochs=1",
+            "stored": f"{small.STORED}, {_SMALL}, temperature_squared=true, distil=per_head, warmup_epochs=2, "
+            "freeze_norms=true",
+            # Only with task labels.
+            "joint": f"{small.TRAIN}, {_SMALL}, temperature_squared=false, distil=joint, warmup_epochs=1",
+        },
+    )
+}

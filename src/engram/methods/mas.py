@@ -37,7 +37,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least, check_positive
-from engram.parts import penalty, training
+from engram.methods.registry import Entry
+from engram.parts import penalty, small, training
 from engram.parts.fisher import output_sensitivity
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
@@ -150,3 +151,16 @@ class Mas(Method):
     def measures(self, step: Step) -> dict[str, Any]:
         value = penalty.quadratic(self.get_parameter, self.importance, self.anchor, self.config.strength)
         return {"penalty": float(value)}
+
+
+ENTRIES = {
+    "mas": Entry(
+        Mas,
+        MasConfig(),
+        "Memory Aware Synapses: sensitivity of the output (Aljundi et al., ECCV 2018)",
+        small={
+            "adam": f"{small.TRAIN}, strength=1, samples=none",
+            "stored": f"{small.STORED}, strength=0.1, samples=9",
+        },
+    )
+}

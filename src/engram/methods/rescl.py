@@ -56,7 +56,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least, check_positive
-from engram.parts import training
+from engram.methods.registry import Entry
+from engram.parts import small, training
 from engram.parts.classifier import Classifier, spread
 from engram.parts.combining import Combiner
 from engram.parts.statistics import reestimated_statistics, refit_norms
@@ -322,3 +323,25 @@ class Rescl(Method):
         by_momentum = config.decay_step == "subgradient" and config.optimiser == "sgd"
         way = (1.0 - config.momentum) if by_momentum else 1.0
         return 0.5 * way / (steps * sum(rate(e, epochs) for e in range(epochs)))
+
+
+_SMALL = (
+    f"{small.FIT}, later_epochs=none, later_lr=none, momentum=0, weight_decay=0, keep_optimiser=false, decay=0.5, "
+    "decay_step=proximal, temperature=2, old_tasks=sum, combine_epochs=none, combine_lr=none, "
+    "alpha_start=[-0.5, 0.5], per_channel=true, trained=both, train_old_heads=false, reestimate=true"
+)
+
+ENTRIES = {
+    "rescl": Entry(
+        Rescl,
+        ResclConfig(),
+        "Residual Continual Learning: combine with the fine-tuned network, fold (Lee et al., AAAI 2020)",
+        small={
+            "adam": _SMALL,
+            "sgd": f"{_SMALL}, optimiser=sgd, lr=0.05, momentum=0.9, weight_decay=1e-3, keep_optimiser=true, "
+            "schedule=cosine, later_epochs=3, later_lr=0.02, decay_step=subgradient, temperature=1, "
+            "old_tasks=mean, combine_epochs=2, combine_lr=0.01, alpha_start=[-0.25, 0.75], per_channel=false, "
+            "train_old_heads=true, reestimate=false",
+        },
+    )
+}

@@ -43,7 +43,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least, check_fraction, check_positive
-from engram.parts import penalty, training
+from engram.methods.registry import Entry
+from engram.parts import penalty, small, training
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
 
@@ -219,3 +220,17 @@ class Rwalk(Method):
     def measures(self, step: Step) -> dict[str, Any]:
         value = penalty.quadratic(self.get_parameter, self.importance, self.anchor, self.config.strength)
         return {"penalty": float(value)}
+
+
+ENTRIES = {
+    "rwalk": Entry(
+        Rwalk,
+        RwalkConfig(),
+        "Riemannian Walk: running Fisher and path score (Chaudhry et al., ECCV 2018)",
+        small={
+            "adam": f"{small.TRAIN}, strength=1, alpha=0.9, interval=3, damping=1e-3, normalise=true",
+            "stored": f"{small.STORED}, memory_choice=mean_of_features, memory_weight=classes, strength=0.01, "
+            "alpha=0.5, interval=2, damping=0.1, normalise=false",
+        },
+    )
+}

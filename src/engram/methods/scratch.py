@@ -31,7 +31,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.errors import ConfigError
-from engram.parts import training
+from engram.methods.registry import Entry
+from engram.parts import small, training
 from engram.parts.classifier import Classifier
 from engram.parts.training import FitOptions, Window
 
@@ -117,3 +118,17 @@ class FromScratch(Method):
             net = self._fresh(index)
             net.head.rebuild([size])
             self.nets.append(net)
+
+
+ENTRIES = {
+    "scratch": Entry(
+        FromScratch,
+        FromScratchConfig(),
+        "a network of its own for each task, from fresh weights: no transfer",
+        small={
+            "adam": f"{small.FIT}, momentum=0, weight_decay=0, keep_optimiser=false, zero_head=false",
+            "sgd": f"{small.FIT}, optimiser=sgd, lr=0.05, momentum=0.9, weight_decay=0, keep_optimiser=false, "
+            "zero_head=true",
+        },
+    )
+}

@@ -37,7 +37,8 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.values import check_at_least, check_positive
-from engram.parts import penalty, training
+from engram.methods.registry import Entry
+from engram.parts import penalty, small, training
 from engram.parts.correlation import pearson
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import TrainOptions
@@ -229,3 +230,17 @@ class Si(Method):
             for name in last.names
         }
         return {"omega_correlations": rows}
+
+
+ENTRIES = {
+    "si": Entry(
+        Si,
+        SiConfig(),
+        "Synaptic Intelligence: path-integral importances (Zenke et al., ICML 2017)",
+        small={
+            "adam": f"{small.TRAIN}, c=1, xi=1e-3, clamp=accumulated, first_reference=initial, keep_omegas=false",
+            "omegas": f"{small.TRAIN}, c=0.5, xi=0.1, clamp=increment, first_reference=initial, keep_omegas=true",
+            "stored": f"{small.STORED}, c=0.5, xi=0.1, clamp=none, first_reference=zero, keep_omegas=false",
+        },
+    )
+}

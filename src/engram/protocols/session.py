@@ -23,7 +23,7 @@ from engram.errors import ConfigError
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.loop import EpochEnd, LoopState, train_task
 from engram.methods.registry import MethodSpec, method
-from engram.networks import NETWORKS, by_name, default_for
+from engram.networks import by_name, default_for
 from engram.parts.memory import SampleMemory
 from engram.protocols.entry import seed_result
 from engram.protocols.evaluation import Oracle, Protocol, evaluate, sample_grid
@@ -361,4 +361,4 @@ def peak_memory_bytes(device: torch.device) -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-__all__ = ["NETWORKS", "Observer", "Protocol", "Session", "TaskEnd", "check_device", "resolve", "run"]
+__all__ = ["Observer", "Protocol", "Session", "TaskEnd", "check_device", "resolve", "run"]

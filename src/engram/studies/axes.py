@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engram.core.options import Option, closest, options_of
+from engram.core.options import Option, closest
+from engram.core.values import typed
 from engram.errors import ConfigError
+from engram.methods.registry import about
 from engram.studies.settings import plain
 
 __all__ = ["Axis", "axes_of", "grid", "parse_over", "trial_folder", "trial_name"]
@@ -90,10 +92,7 @@ def not_both(name: str) -> ConfigError:
 
 
 def _known(method: str, name: str) -> Option:
-    from engram.methods.registry import entry
-
-    found = entry(method)
-    known = {o.name: o for o in options_of(found.config, skip=found.fixed)}
+    known = {o.name: o for o in about(method).options}
     if name not in known:
         raise ConfigError(
             f"parameters of a sweep must be options of {method}, got {name!r}{closest(name, known)}: "
@@ -111,7 +110,7 @@ def _axis(method: str, option: Option, given: Any) -> Axis:
         raise ConfigError(
             f"over must give {option.name} a list of values or a range, got {given!r}: {EXAMPLE}."
         )
-    values = [_typed(method, option.name, v) for v in given]
+    values = [typed(option, v, f"{method}.{option.name}") for v in given]
     if not values:
         raise ConfigError(f"over must give {option.name} at least one value, got none: {EXAMPLE}.")
     for i, value in enumerate(values):
@@ -140,14 +139,6 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _typed(method: str, name: str, value: Any) -> Any:
-    from engram.cli.parser import parse_values
-    from engram.methods.registry import entry
-
-    text = value if isinstance(value, str) else shown(value)
-    return parse_values(method, entry(method), {name: text})[name]
-
-
 def _range(method: str, option: Option, text: str) -> Axis:
     head, *marks = text.split(":")
     low_text, _, high_text = (part.strip() for part in head.partition(".."))
@@ -161,7 +152,7 @@ def _range(method: str, option: Option, text: str) -> Axis:
             raise ConfigError(
                 f"a range may end in :log or :int, got {text!r}{closest(mark, ['log', 'int'])}: {EXAMPLE}."
             )
-    low, high = (_typed(method, option.name, end) for end in (low_text, high_text))
+    low, high = (typed(option, end, f"{method}.{option.name}") for end in (low_text, high_text))
     whole = "int" in marks or float not in kinds
     for end in (low, high):
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.core.files import in_use
-from engram.core.options import from_json, split_variant
+from engram.core.options import split_variant
 from engram.errors import ConfigError
 from engram.recipes import DEFAULT_FOR_DATA, Recipe, recipe
 from engram.studies import folders, planning, sharing
@@ -88,13 +88,10 @@ def variant(text: str, options: Mapping[str, Any] | None = None) -> tuple[str, M
     Raises:
         ConfigError: unknown method or option, or a value that the option cannot take.
     """
-    from engram.cli.parser import parse_values
-    from engram.methods.registry import entry, method
+    from engram.methods.registry import method
 
     name, given = split_variant(text)
-    found = entry(name)
-    base = from_json(found.config, options or {})
-    return text, method(name, {**base, **parse_values(name, found, given)})
+    return text, method(name, {**(options or {}), **given})
 
 
 def compare(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engram.core.options import closest, from_json, options_of
+from engram.core.options import closest, options_of
+from engram.core.values import typed_all
 from engram.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Job:
 
         found = entry(self.method)
         options = {k: v for k, v in self.options.items() if k not in found.fixed}
-        return method(self.method, from_json(found.config, options))
+        return method(self.method, options)
 
 
 def plain(value: Any) -> Any:
@@ -242,32 +243,19 @@ def build_network(settings: NetworkSettings, name: str) -> Network:
     Raises:
         ConfigError: an unknown network or option, or a value out of range.
     """
-    from engram.networks import NETWORKS, by_name
+    from engram import networks
 
-    if name not in NETWORKS:
-        raise ConfigError(
-            f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}{closest(name, NETWORKS)}: "
-            "choose one of them."
-        )
-    cls = by_name(name)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for option in settings.options:
-        if option not in known:
-            raise ConfigError(
-                f"options of network {name} must be among {', '.join(known)}, got {option!r}"
-                f"{closest(option, known)}: see engram list."
-            )
-    return cls(**from_json(cls(), settings.options))
+    return networks.by_name(name)(**typed_all(name, networks.about(name).options, settings.options))
 
 
 def load_data(settings: DataSettings, name: str | None) -> tuple[list[ImageData], str]:
     """The data sets at the size that the network called ``name`` needs, and the network's name."""
-    from engram.networks import NETWORKS
+    from engram import networks
     from engram.streams import resize, to_channels
 
     sets = [_load(settings, one) for one in settings.sets]
     name = name or network_name(settings, sets[0].image_shape)
-    size = NETWORKS[name].image_size if name in NETWORKS else None
+    size = networks.about(name).image_size
     if settings.image_size is None and size is not None:
         sets = [resize(one, size) for one in sets]  # says so in the notes
     channels = max(one.image_shape[0] for one in sets)

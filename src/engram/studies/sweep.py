@@ -99,9 +99,9 @@ def sweep(
     Raises:
         EngramError: whatever can be known before training; nothing in ``out`` has been touched then.
     """
-    from engram.methods.registry import entry
+    from engram.methods.registry import check_name
 
-    entry(method)
+    check_name(method)
     name = data.data if isinstance(data, DataSettings) else data
     chosen = chosen_recipe(recipe, name or "digits") if name or not recipe else chosen_recipe(recipe, "")
     if not isinstance(data, DataSettings):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from engram.core.options import closest, from_json
+from engram.core.options import closest
 from engram.errors import ConfigError
 from engram.studies.axes import Axis, grid
 from engram.studies.settings import VALID_FRACTION, DataSettings, NetworkSettings
@@ -64,9 +64,9 @@ class Plan:
 
     def spec(self, values: Mapping[str, Any]) -> MethodSpec:
         """The method with the options of one trial; ``ConfigError`` for a value out of range."""
-        from engram.methods.registry import entry, method
+        from engram.methods.registry import method
 
-        return method(self.method, from_json(entry(self.method).config, {**self.options, **values}))
+        return method(self.method, {**self.options, **values})
 
     def check(self) -> None:
         """What can be said before data are read.

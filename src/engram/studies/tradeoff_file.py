@@ -181,10 +181,9 @@ def _measured(
 
 def _orders(entry: Entry) -> bool:
     """Whether the curve is over the method's trade-off option: only then larger values keep more of the source."""
-    from engram.methods.registry import entry as registered
+    from engram.methods.registry import about
 
-    known = getattr(registered(entry["method"]).make, "tradeoff", None)
-    return known is not None and entry["option"] == known.option
+    return about(entry["method"]).tradeoff == entry["option"] is not None
 
 
 def _other_networks(entries: Sequence[Entry], reference: Mapping[str, Any]) -> dict[str, float]:

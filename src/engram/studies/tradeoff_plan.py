@@ -205,17 +205,14 @@ def parse_grids(texts: Sequence[str]) -> dict[str, Axis]:
     Raises:
         ConfigError: no method, an unknown one or an unknown option, a method twice, no numbers, fewer than three.
     """
-    from engram.methods.registry import METHODS
+    from engram.methods.registry import check_name
 
     grids: dict[str, Axis] = {}
     for text in texts:
         name, dot, rest = text.partition(".")
         if not dot or "=" in name or not rest:
             raise ConfigError(f"over must be written METHOD.option=v1,v2,..., got {text!r}: {EXAMPLE}.")
-        if name not in METHODS:
-            raise ConfigError(
-                f"over must name a method, got {name!r}{closest(name, METHODS)}: see engram list."
-            )
+        check_name(name)
         if name in grids:
             raise ConfigError(
                 f"over must name every method once, got {name} twice: a curve varies one option."

@@ -4,6 +4,7 @@
 # make bench  speed, as ratios against hand-written loops
 # make kill   kills every method twenty times at random, compares final weights bit by bit
 # make golden REASON="..."   writes the golden figures anew
+# make index  writes what is said of methods and networks without torch anew
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -11,7 +12,7 @@ export ENGRAM_DATA ?= $(abspath ../shared/data)
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 DEMO   ?= demo
 
-.PHONY: setup demo test check format golden bench kill clean
+.PHONY: setup demo test check format golden index bench kill clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -48,6 +49,9 @@ bench: setup
 
 kill: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --kills 20
+
+index: setup
+	$(BIN)/python tests/core/test_index.py
 
 golden: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.golden.regenerate --reason "$(REASON)"

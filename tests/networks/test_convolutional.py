@@ -11,12 +11,8 @@ from torch.nn import functional as F
 
 from engram.core.network import Network, Norm, n_features
 from engram.errors import ConfigError
-<<<<<<< HEAD
-from engram.networks import NETWORKS, CifarCnn, PlainCnn, PreactResnet
+from engram.networks import CifarCnn, PlainCnn, PreactResnet, by_name
 from engram.networks.heads import Head
-=======
-from engram.networks import PlainCnn, PreactResnet, by_name
->>>>>>> 2ab3755 (Methods and networks by name without torch; a value is typed in one place; small settings in the methods' files)
 
 SMALL: dict[str, Network] = {
     "preact-resnet": PreactResnet((1, 2), (4, 6)),
@@ -178,8 +174,7 @@ def test_other_image_sizes() -> None:
 )
 def test_bad_options_give_one_line(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^[^\n]*{words}[^\n]*$"):
-<<<<<<< HEAD
-        NETWORKS[name](**options)
+        by_name(name)(**options)
 
 
 def test_cifar_network_has_the_authors_size():
@@ -190,6 +185,3 @@ def test_cifar_network_has_the_authors_size():
     assert all(not p.any() for n, p in trunk.named_parameters() if n.endswith("bias"))
     with pytest.raises(ConfigError, match="n_c must be"):
         CifarCnn(n_c=0)
-=======
-        by_name(name)(**options)
->>>>>>> 2ab3755 (Methods and networks by name without torch; a value is typed in one place; small settings in the methods' files)

@@ -1,0 +1,96 @@
+"""Text and JSON become values of an option's type, or one line says what the option takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from engram.core.options import Option
+from engram.core.values import check_types, typed, typed_all
+from engram.errors import ConfigError
+
+Order = Literal["random"] | tuple[int, ...] | None
+
+
+@pytest.mark.parametrize(
+    ("hint", "given", "value"),
+    [
+        (int, "3", 3),
+        (int, 3, 3),
+        (float, "1e-3", 0.001),
+        (float, 1, 1.0),
+        (bool, "True", True),
+        (bool, False, False),
+        (str, "none", "none"),
+        (int | None, "none", None),
+        (int | None, "null", None),
+        (int | None, None, None),
+        (str | None, "null", None),
+        (str | None, "none", "none"),
+        (Literal["adam", "sgd"], "sgd", "sgd"),
+        (Literal["none", "max"], "none", "none"),
+        (tuple[int, ...], "[1, 2]", (1, 2)),
+        (tuple[int, ...], [1, 2], (1, 2)),
+        (tuple[int, ...], "[]", ()),
+        (tuple[float, float], "(-0.5, 1)", (-0.5, 1.0)),
+        (Order, "random", "random"),
+        (Order, "[1, 0]", (1, 0)),
+        (Order, None, None),
+        (Any, "as it is", "as it is"),
+    ],
+)
+def test_values(hint: Any, given: Any, value: Any):
+    read = typed(Option("o", hint, None), given)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "given", "words"),
+    [
+        (int, "1.5", "o must be an integer, got '1.5'"),
+        (int, True, "o must be an integer, got True"),
+        (int, 1.0, "o must be an integer, got 1.0"),
+        (int, None, "o must be an integer, got None"),
+        (float, "nan", "o must be a number, got 'nan'"),
+        (float, math.inf, "o must be a number"),
+        (float | None, "x", "o must be a number or none, got 'x'"),
+        (bool, 1, "o must be true | false"),
+        (str, 3, "o must be text"),
+        (Literal["adam", "sgd"], "adm", r"adam | sgd, got 'adm' (did you mean adam?)"),
+        (tuple[int, ...], "1, 2", "o must be a list of integers"),
+        (tuple[int, ...], "[1, b]", "o must be a list of integers"),
+        (tuple[float, float], [1.0], "o must be a list of numbers"),
+        (Order, "last", "o must be random or a list of integers or none"),
+    ],
+)
+def test_what_is_refused(hint: Any, given: Any, words: str):
+    with pytest.raises(ConfigError) as caught:
+        typed(Option("o", hint, None), given)
+    assert words in str(caught.value)
+
+
+def test_an_unknown_option_is_named_with_its_owner():
+    with pytest.raises(ConfigError, match=r"options of si must be among c, got 'd'"):
+        typed_all("si", [Option("c", float, 1.0)], {"d": 3})
+    with pytest.raises(ConfigError, match=r"si.c must be a number, got 'x'"):
+        typed_all("si", [Option("c", float, 1.0)], {"c": "x"})
+
+
+@dataclass
+class Sizes:
+    """Options of this test."""
+
+    n: int | None = 3
+    widths: tuple[float, ...] = (1, 2.0)
+
+
+def test_types_of_a_configuration_are_checked_and_text_is_no_number():
+    check_types(Sizes())
+    check_types(Sizes(None))
+    for bad in (Sizes("3"), Sizes(True), Sizes(widths=(math.nan,)), Sizes(widths=[1.0])):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"(n|widths) must be"):
+            check_types(bad)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engram import seeds
 from engram.errors import ConfigError
 from engram.networks import Dcgan8, Mlp
-from engram.parts.fisher import diagonal_fisher, output_sensitivity
+from engram.parts.fisher import Paths, diagonal_fisher, output_sensitivity
 from engram.parts.measuring import measuring
 
 RULES = ("sampled", "exact", "empirical", "predicted")
@@ -56,7 +56,7 @@ def test_logistic_regression_against_a_double_loop_at_two_batch_sizes(labels: An
     layer, x, y = logistic()
     expected = double_loop(layer, x, labels, y)
     for chunk in (1, 5, 500):
-        for general in (False, True):
+        for paths in (None, Paths(vectorised=True), Paths()):
             found = diagonal_fisher(
                 layer,
                 named(layer),
@@ -65,7 +65,7 @@ def test_logistic_regression_against_a_double_loop_at_two_batch_sizes(labels: An
                 y=y,
                 generator=seeds.generator(0, "test"),
                 chunk=chunk,
-                general=general,
+                paths=paths,
             )
             torch.testing.assert_close(found["weight"], expected, rtol=1e-12, atol=1e-15)
 
@@ -176,7 +176,7 @@ def test_factorised_equals_torch_func_and_a_loop_over_samples(name: str, what: A
         )
 
     direct = both(chunk=4)
-    for other in (both(general=True, chunk=9), both(chunk=1), both()):
+    for other in (both(paths=Paths(vectorised=True), chunk=9), both(chunk=1), both()):
         for key in direct:
             torch.testing.assert_close(direct[key], other[key], rtol=1e-9, atol=1e-14)
     if what != "sampled":

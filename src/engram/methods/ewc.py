@@ -38,7 +38,7 @@ from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import penalty, small, training
-from engram.parts.fisher import Labels
+from engram.parts.fisher import Labels, prove
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
 from engram.parts.training import TrainOptions
@@ -87,6 +87,7 @@ class Ewc(Method):
         self.net = training.make_net(config, context)
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
+        self._paths = prove(self.net.trunk, torch.zeros(1, *context.image_shape))
         self.fishers, self.anchors = nn.ModuleList(), nn.ModuleList()
         self._scratch = Scratch()
 
@@ -139,7 +140,14 @@ class Ewc(Method):
         own = training.taking_part(self, self.net, task)
         fisher, anchor = Table(), Table()
         found = task_fisher(
-            self.net, own, task, data, self.context, labels=c.fisher_labels, n_samples=c.fisher_samples
+            self.net,
+            self._paths,
+            own,
+            task,
+            data,
+            self.context,
+            labels=c.fisher_labels,
+            n_samples=c.fisher_samples,
         )
         for name, value in found.items():
             fisher.put(name, value)

@@ -38,7 +38,7 @@ from engram.core.contract import (
 from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.methods.registry import Entry
 from engram.parts import penalty, small, training
-from engram.parts.fisher import Labels
+from engram.parts.fisher import Labels, prove
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
 from engram.parts.training import TrainOptions
@@ -84,6 +84,7 @@ class EwcOnline(Method):
         self.net = training.make_net(config, context)
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
+        self._paths = prove(self.net.trunk, torch.zeros(1, *context.image_shape))
         self.fisher, self.anchor = Table(), Table()
         self.n_learned = 0
         self._scratch = Scratch()
@@ -126,7 +127,14 @@ class EwcOnline(Method):
         c = self.config
         own = training.taking_part(self, self.net, task)
         found = task_fisher(
-            self.net, own, task, data, self.context, labels=c.fisher_labels, n_samples=c.fisher_samples
+            self.net,
+            self._paths,
+            own,
+            task,
+            data,
+            self.context,
+            labels=c.fisher_labels,
+            n_samples=c.fisher_samples,
         )
         top = 1.0
         if c.normalise == "max":

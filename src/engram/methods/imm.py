@@ -51,6 +51,7 @@ from engram.core.contract import (
 from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.methods.registry import Entry
 from engram.parts import small, training, transfer
+from engram.parts.fisher import Paths, prove
 from engram.parts.statistics import reestimated_statistics
 from engram.parts.tables import Scratch, Table
 from engram.parts.task_fisher import task_fisher
@@ -105,6 +106,8 @@ class Imm(Method):
         self.net = training.make_net(config, context)
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
+        images = torch.zeros(1, *context.image_shape)
+        self._paths = prove(self.net.trunk, images) if config.merge == "mode" else Paths()
         # While a later task is learned: the merged network before it, with its running statistics. P of the module.
         self.source, self.precision = Table(), Table()
         self.n_learned = 0
@@ -160,7 +163,8 @@ class Imm(Method):
     def _fisher(self, task: Task, data: Samples) -> dict[str, Tensor]:
         """F_k [*] by name, over the task's samples and its active labels, with the network not yet merged."""
         own = named_parameters(self, *self._merged_prefixes)
-        found = task_fisher(self.net, own, task, data, self.context, n_samples=self.config.fisher_samples)
+        n = self.config.fisher_samples
+        found = task_fisher(self.net, self._paths, own, task, data, self.context, n_samples=n)
         return {n: value.add_(LEAST_FISHER) for n, value in found.items()}
 
     def _merge(self, fisher: dict[str, Tensor]) -> None:

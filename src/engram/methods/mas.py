@@ -39,8 +39,9 @@ from engram.core.contract import (
 from engram.core.values import check_at_least, check_positive
 from engram.methods.registry import Entry
 from engram.parts import penalty, small, training
-from engram.parts.fisher import output_sensitivity
+from engram.parts.fisher import output_sensitivity, prove
 from engram.parts.tables import Scratch, Table
+from engram.parts.task_fisher import with_heads
 from engram.parts.training import TrainOptions
 
 
@@ -74,6 +75,7 @@ class Mas(Method):
         self.net = training.make_net(config, context)
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
+        self._paths = prove(self.net.trunk, torch.zeros(1, *context.image_shape))
         self.importance, self.anchor = Table(), Table()
         self.n_learned = 0
         self._scratch = Scratch()
@@ -120,6 +122,7 @@ class Mas(Method):
             seen.x,
             task.active,
             transform=self.context.network.normalise,
+            paths=with_heads(self.net, self._paths),
         )
         for name, value in found.items():
             self.importance[f"net.{name}"].add_(value)

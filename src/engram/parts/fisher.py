@@ -3,11 +3,14 @@
 Never the gradient of a batch: its square is about 1 / B of what is wanted near a minimum and depends on the
 batch size. The result here does not depend on how samples are batched, but for rounding.
 
-Two paths. For linear, convolution and normalisation layers the gradient of sample n is written with what the
-layer received (x_n) and the derivative of the score with respect to what it gave (delta_n): for a linear
-layer it is the outer product, so that the sum of squares is (delta^2)^T (x^2), one product of matrices for a
-whole batch; for a convolution the outer products are summed over positions before squaring. Every other layer
-takes the general path, ``torch.func``'s ``vmap`` of ``grad``, which is also what the tests compare with.
+Three paths, in this order. :func:`prove` finds out which of them are right for a network, before it is trained.
+
+1. *Factorised*: the gradient of sample n is written with what a linear, convolution or normalisation layer received
+   (x_n) and the derivative of the score with respect to what it gave (delta_n). For a linear layer it is the outer
+   product, so that the sum of squares is (delta^2)^T (x^2), one product of matrices for a whole batch; for a
+   convolution the outer products are summed over positions before squaring.
+2. *Vectorised*: ``torch.func``'s ``vmap`` of ``grad``.
+3. *One by one*: a backward pass for each sample. This is the definition, which the proof compares the others with.
 
 Evaluation mode throughout: no dropout, running statistics as they are and left alone. Scale and offset of
 normalisation are parameters like others; running statistics are not.
@@ -17,8 +20,11 @@ Shapes: N samples, B of them in a chunk, C labels, * a parameter's shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import copy
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,8 +32,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from engram import seeds
 from engram.errors import ConfigError
 from engram.parts.measuring import measuring
+from engram.parts.statistics import norms_of
 
 Labels = Literal["sampled", "exact", "empirical", "predicted"]
 Reduce = Literal["square", "abs"]
@@ -39,6 +47,16 @@ Choose = Callable[[Tensor, slice], list[tuple[Tensor, Tensor | None]]]
 CHUNK = 500
 #: Largest number of entries of per-sample gradients held at once.
 ENTRIES = 1 << 24
+#: Samples that the proof looks at.
+N_PROOF = 3
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The parameters of ``layers`` are factorised; others are ``vectorised``, or else go one by one."""
+
+    layers: tuple[str, ...] = ()
+    vectorised: bool = False
 
 
 def diagonal_fisher(
@@ -51,7 +69,7 @@ def diagonal_fisher(
     generator: torch.Generator | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
     chunk: int = CHUNK,
-    general: bool = False,
+    paths: Paths | None = None,
 ) -> dict[str, Tensor]:
     """Diagonal of the Fisher information, F of Eq. 3 in Kirkpatrick et al. (PNAS 2017), one value a
     parameter.
@@ -70,12 +88,12 @@ def diagonal_fisher(
         generator: draws N numbers for ``sampled``.
         transform: applied to each chunk of x before the module.
         chunk: samples at a time; does not matter for the result.
-        general: take the general path for every layer.
+        paths: those to take, for tests; None for the ones that are proved.
     Returns:
         By name, each [*], in nats^2 per squared unit of the parameter; 0 where the logits do not depend on
         it.
     Raises:
-        ConfigError: no samples, an unknown rule, or no labels for ``empirical``.
+        ConfigError: no samples, an unknown rule, no labels for ``empirical``, or a network that :func:`prove` refuses.
     """
     if labels not in get_args(Labels):
         raise ConfigError(
@@ -106,7 +124,7 @@ def diagonal_fisher(
     def score(logits: Tensor, y: Tensor) -> Tensor:
         return F.log_softmax(logits, 1).gather(1, y[:, None]).squeeze(1)
 
-    return importances(module, parameters, x, args, score, choose, "square", transform, chunk, general)
+    return importances(module, parameters, x, args, score, choose, "square", transform, chunk, paths)
 
 
 def output_sensitivity(
@@ -116,7 +134,7 @@ def output_sensitivity(
     *args: Any,
     transform: Callable[[Tensor], Tensor] | None = None,
     chunk: int = CHUNK,
-    general: bool = False,
+    paths: Paths | None = None,
 ) -> dict[str, Tensor]:
     """Omega of MAS (Aljundi et al., ECCV 2018, Sec. 4.1): 1/N sum_n | d ||f(x_n)||_2^2 / d theta_k |.
 
@@ -129,7 +147,7 @@ def output_sensitivity(
     def score(logits: Tensor, y: Tensor) -> Tensor:
         return logits.square().sum(1)
 
-    return importances(module, parameters, x, args, score, choose, "abs", transform, chunk, general)
+    return importances(module, parameters, x, args, score, choose, "abs", transform, chunk, paths)
 
 
 def importances(
@@ -142,7 +160,7 @@ def importances(
     reduce: Reduce,
     transform: Callable[[Tensor], Tensor] | None,
     chunk: int,
-    general: bool,
+    paths: Paths | None,
 ) -> dict[str, Tensor]:
     """Mean over samples of the reduced gradient of ``score``, by name; see :func:`diagonal_fisher`."""
     if len(x) == 0:
@@ -154,29 +172,167 @@ def importances(
     inputs = transform or (lambda part: part)
     total = {n: torch.zeros_like(p, requires_grad=False) for n, p in parameters.items()}
     with measuring(module):
-        tape = _Tape(module)
-        reached = tape.probe(parameters, inputs(x[:1]), args)
-        if general:
-            tape.layers = {}
-        direct = {n for prefix, m in tape.layers.items() for n in _owned(prefix, m)}
-        rest = {n: parameters[n].detach() for n in parameters if n in reached and n not in direct}
+        paths = paths or prove(module, inputs(x[:1]), args, parameters)
         for first in range(0, len(x), chunk):
             rows = slice(first, first + chunk)
             part = inputs(x[rows])
-            with tape.recording():
+            with _recorded(module, paths.layers) as calls:
                 logits = module(part, *args)
             for y, weight in choose(logits.detach(), rows):
-                tape.add(total, score(logits, y).sum(), weight, reduce)
-                if rest:
-                    _add_general(total, module, rest, part, args, score, y, weight, reduce)
+                done = _add_factorised(total, calls, score(logits, y), weight, reduce)
+                if rest := [n for n in parameters if n not in done]:
+                    add = _add_vectorised if paths.vectorised else _add_one_by_one
+                    add(total, module, rest, part, args, score, y, weight, reduce)
     return {n: t.div_(len(x)) for n, t in total.items()}
 
 
-# The general path -------------------------------------------------------------------------------------------
-def _add_general(
+# The proof --------------------------------------------------------------------------------------------------
+def prove(
+    module: nn.Module, x: Tensor, args: tuple[Any, ...] = (), names: Collection[str] | None = None
+) -> Paths:
+    """The paths whose gradients of single samples are those of autograd, sample by sample.
+
+    They are compared on a copy with random weights and inputs, since a head that starts at zero, or units that are
+    dead, would agree with anything. ``module`` and the generators stay as they are.
+
+    Args:
+        module: maps (x, *args) to outputs [B, ...].
+        x: at least one input [B, ...]; of floats only shape and type matter.
+        names: the parameters wanted, by their names in ``module``; None for all.
+    Raises:
+        ConfigError: the output for a sample depends on the rest of its batch, so that it has no gradient of its own.
+    """
+    with measuring(module), seeds.seeded(0, "proof"):
+        # Layers are compared in float64, where no error is small enough to pass for rounding.
+        wide = _trial(module, x, args, names, torch.float64)
+        layers = wide.agreeing_layers() if wide else ()
+        if wide and not wide.rest(layers):
+            return Paths(layers)
+        # What vmap can do depends on the type.
+        own = _trial(module, x, args, names, None)
+        return Paths(layers, own is not None and own.vectorises(own.rest(layers)))
+
+
+def _trial(module: nn.Module, *given: Any) -> _Trial | None:
+    try:
+        return _Trial(module, *given)
+    except ConfigError:
+        raise
+    except Exception:  # no copy can be made, or it insists on another type: nothing is proved, so one by one
+        return None
+
+
+class _Trial:
+    """A random copy of a network, some samples, and autograd's squared gradients of them one by one."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        args: tuple[Any, ...],
+        names: Collection[str] | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.module, self.args = _random_copy(module).to(dtype), args
+        if x.is_floating_point():
+            self.x = torch.randn(N_PROOF, *x.shape[1:], dtype=dtype or x.dtype, device=x.device)
+        else:
+            self.x = x[torch.arange(N_PROOF, device=x.device) % len(x)]
+        self.y = torch.arange(N_PROOF, device=x.device)
+        self.tolerance = torch.finfo(dtype or torch.float32).eps ** 0.5
+        self.probe = torch.randn_like(self._check_samples_apart())
+        own = dict(self.module.named_parameters())
+        self.truth = {n: torch.zeros_like(own[n], requires_grad=False) for n in names or own}
+        self._run(_add_one_by_one, self.truth, list(self.truth))
+        self.floor = self.tolerance**3 * max(float(t.max()) for t in self.truth.values())
+
+    def _check_samples_apart(self) -> Tensor:
+        """Outputs [B, ...]; ``ConfigError`` unless each is the same without the rest of its batch."""
+        with torch.no_grad():
+            outputs = self.module(self.x, *self.args)
+            try:
+                alone = torch.cat([self.module(one[None], *self.args) for one in self.x])
+                near = self.tolerance * float(outputs.nan_to_num(0.0, 0.0, 0.0).abs().max())
+                apart = torch.allclose(outputs, alone, rtol=self.tolerance, atol=near, equal_nan=True)
+            except (
+                RuntimeError,
+                ValueError,
+                IndexError,
+            ):  # as batch norm raises where there is but one value
+                apart = False
+        if not apart:
+            norms = [m for m in norms_of(self.module) if m.training or m.running_mean is None]
+            names = [f"{n} ({type(m).__name__})" for n, m in self.module.named_modules() if m in norms]
+            raise ConfigError(
+                "importances need outputs that depend neither on the rest of the batch nor on chance in evaluation "
+                f"mode, those of {', '.join(names) or type(self.module).__name__} do: give batch norm running statistics "
+                "(track_running_stats=True), or take a method without importances, such as si."
+            )
+        return outputs
+
+    def _score(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs * self.probe[y]).flatten(1).sum(1)
+
+    def _run(self, add: Any, total: dict[str, Tensor], names: list[str]) -> None:
+        add(total, self.module, names, self.x, self.args, self._score, self.y, None, "square")
+
+    def _agree(self, found: dict[str, Tensor], names: Collection[str]) -> bool:
+        """Equal but for rounding; never where anything is not finite."""
+        bounds = {n: self.tolerance * float(self.truth[n].max()) + self.floor for n in names}
+        return all(float((found[n] - self.truth[n]).abs().max()) <= bounds[n] for n in names)
+
+    def rest(self, layers: Collection[str]) -> list[str]:
+        """The parameters wanted that no layer of ``layers`` has."""
+        owned = {n for name in layers for n in _owned(name, self.module.get_submodule(name))}
+        return [n for n in self.truth if n not in owned]
+
+    def agreeing_layers(self) -> tuple[str, ...]:
+        """Names of the layers whose factorised gradients are those of autograd."""
+        found = {n: torch.zeros_like(t) for n, t in self.truth.items()}
+        kinds = [n for n, m in self.module.named_modules() if type(m) in _LAYERS]
+        with _recorded(self.module, kinds) as calls:
+            outputs = self.module(self.x, *self.args)
+        # Where rows are not samples there is nothing to compare.
+        calls = {n: c for n, c in calls.items() if len(c) == 1 and len(c[0].x) == len(c[0].output) == N_PROOF}
+        _add_factorised(found, calls, self._score(outputs, self.y), None, "square")
+        owned = {n: self.truth.keys() & _owned(n, c[0].layer) for n, c in calls.items()}
+        alive = {n for n, t in self.truth.items() if float(t.max()) > self.floor}
+        return tuple(layer for layer, names in owned.items() if names & alive and self._agree(found, names))
+
+    def vectorises(self, names: list[str]) -> bool:
+        """Whether ``vmap`` gives autograd's gradients of ``names``, without falling back to a loop of its own."""
+        found = {n: torch.zeros_like(t) for n, t in self.truth.items()}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                self._run(_add_vectorised, found, names)
+        except Exception:  # whatever a network does that vmap cannot
+            return False
+        return self._agree(found, names)
+
+
+def _random_copy(module: nn.Module) -> nn.Module:
+    """A copy with random weights and running statistics, no weight 0 and outputs about as large as inputs."""
+    # The old weight_norm keeps a computed weight as an attribute, which deepcopy refuses.
+    computed = [
+        t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf
+    ]
+    new = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
+    with torch.no_grad():
+        for p in new.parameters():
+            p.normal_(std=(2.0 / p[0].numel()) ** 0.5 if p.dim() > 1 else 1.0)
+        for norm in norms_of(new):
+            if norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2.0)
+    return new
+
+
+# One by one, and vectorised ---------------------------------------------------------------------------------
+def _add_one_by_one(
     total: dict[str, Tensor],
     module: nn.Module,
-    chosen: dict[str, Tensor],
+    names: list[str],
     x: Tensor,
     args: tuple[Any, ...],
     score: Score,
@@ -184,7 +340,32 @@ def _add_general(
     weight: Tensor | None,
     reduce: Reduce,
 ) -> None:
-    """Add the reduced gradients of each sample with respect to ``chosen``, by ``vmap`` of ``grad``."""
+    """Add the reduced gradients of each sample with respect to the parameters ``names``, by a pass for each."""
+    own = dict(module.named_parameters())
+    for n in range(len(x)):
+        row = slice(n, n + 1)
+        one = score(module(x[row], *args), y[row]).sum()
+        for name, g in zip(
+            names, torch.autograd.grad(one, [own[k] for k in names], allow_unused=True), strict=True
+        ):
+            if g is not None:
+                total[name] += _weighted_sum(g[None], None if weight is None else weight[row], reduce)
+
+
+def _add_vectorised(
+    total: dict[str, Tensor],
+    module: nn.Module,
+    names: list[str],
+    x: Tensor,
+    args: tuple[Any, ...],
+    score: Score,
+    y: Tensor,
+    weight: Tensor | None,
+    reduce: Reduce,
+) -> None:
+    """The same by ``vmap`` of ``grad``."""
+    own = dict(module.named_parameters())
+    chosen = {n: own[n].detach() for n in names}
 
     def of_one(values: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
         return score(functional_call(module, values, (one[None], *args)), label[None])[0]
@@ -203,103 +384,73 @@ def _weighted_sum(g: Tensor, weight: Tensor | None, reduce: Reduce) -> Tensor:
     return r.sum(0) if weight is None else torch.tensordot(weight, r, dims=1)
 
 
-# The factorised path ----------------------------------------------------------------------------------------
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
+# Factorised -------------------------------------------------------------------------------------------------
+#: Exact types: a subclass may compute something else.
+_LAYERS = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
 
 
-def _factorised(m: nn.Module) -> bool:
-    # Exact types: a subclass may compute something else.
-    if type(m) is nn.Conv2d:
-        return m.groups == 1 and m.padding_mode == "zeros" and not isinstance(m.padding, str)
-    if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d):
-        return m.running_mean is not None and m.weight is not None
-    return type(m) is nn.Linear or (type(m) is nn.GroupNorm and m.affine)
+@dataclass(frozen=True)
+class _Call:
+    """What a layer received, and what it gave."""
+
+    layer: nn.Module
+    x: Tensor
+    output: Tensor
 
 
 def _owned(prefix: str, m: nn.Module) -> list[str]:
     return [f"{prefix}.{n}" if prefix else n for n, _ in m.named_parameters(recurse=False)]
 
 
-@dataclass
-class _Tape:
-    """What each layer received and gave in the last recorded pass."""
+@contextmanager
+def _recorded(module: nn.Module, names: Collection[str]) -> Iterator[dict[str, list[_Call]]]:
+    """Calls of the layers ``names`` in the passes inside."""
+    calls: dict[str, list[_Call]] = {name: [] for name in names}
 
-    module: nn.Module
-    layers: dict[str, nn.Module] = field(default_factory=dict)
-    inputs: dict[str, Tensor] = field(default_factory=dict)
-    outputs: dict[str, Tensor] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
+    def hook(name: str) -> Callable[..., Tensor]:
+        def record(
+            m: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+        ) -> Tensor:
+            x = given[0] if given else named["input"]
+            calls[name].append(_Call(m, x.detach(), output))
+            return output.clone()  # an activation in place must not touch what was recorded
 
-    def probe(self, parameters: Mapping[str, Tensor], x: Tensor, args: tuple[Any, ...]) -> set[str]:
-        """Find the layers that one factorised pass covers, and the names that the logits depend on.
+        return record
 
-        A layer that runs more than once in a pass, or shares a parameter with another, is left to the general
-        path.
-        """
-        owners: dict[int, int] = {}
-        for m in self.module.modules():
-            for p in m.parameters(recurse=False):
-                owners[id(p)] = owners.get(id(p), 0) + 1
-        self.layers = {
-            name: m
-            for name, m in self.module.named_modules()
-            if _factorised(m) and all(owners[id(p)] == 1 for p in m.parameters(recurse=False))
-        }
-        with self.recording():
-            logits = self.module(x, *args)
-        own = dict(self.module.named_parameters())
-        found = torch.autograd.grad(logits.sum(), [own[n] for n in parameters], allow_unused=True)
-        reached = {n for n, g in zip(parameters, found, strict=True) if g is not None}
-        self.layers = {
-            name: m
-            for name, m in self.layers.items()
-            if self.calls.get(name) == 1 and all(n in reached for n in _owned(name, m))
-        }
-        return reached
-
-    def recording(self) -> _Recording:
-        """A context in which passes are recorded."""
-        return _Recording(self)
-
-    def add(self, total: dict[str, Tensor], score: Tensor, weight: Tensor | None, reduce: Reduce) -> None:
-        """Add each sample's reduced gradients of the recorded pass, whose scores sum up to ``score`` []."""
-        names = list(self.layers)
-        if not names:
-            return
-        deltas = torch.autograd.grad(score, [self.outputs[n] for n in names], retain_graph=True)
-        with torch.no_grad():
-            for name, delta in zip(names, deltas, strict=True):
-                m, x = self.layers[name], self.inputs[name]
-                w, b = (f"{name}.weight", f"{name}.bias") if name else ("weight", "bias")
-                if type(m) is nn.Linear:
-                    _add_linear(total, w, b, x, delta, weight, reduce)
-                elif isinstance(m, nn.Conv2d):
-                    _add_conv(total, w, b, m, x, delta, weight, reduce)
-                else:
-                    _add_norm(total, w, b, m, x, delta, weight, reduce)
-
-
-class _Recording:
-    def __init__(self, tape: _Tape) -> None:
-        self.tape = tape
-
-    def __enter__(self) -> None:
-        tape = self.tape
-        tape.calls = {}
-
-        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-            def record(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                tape.calls[name] = tape.calls.get(name, 0) + 1
-                tape.inputs[name], tape.outputs[name] = given[0].detach(), output
-                return output.clone()  # an activation in place must not touch what was recorded
-
-            return record
-
-        self.handles = [m.register_forward_hook(hook(name)) for name, m in tape.layers.items()]
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
+    handles = [module.get_submodule(n).register_forward_hook(hook(n), with_kwargs=True) for n in names]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
             handle.remove()
+
+
+def _add_factorised(
+    total: dict[str, Tensor],
+    calls: Mapping[str, list[_Call]],
+    scores: Tensor,
+    weight: Tensor | None,
+    reduce: Reduce,
+) -> set[str]:
+    """Add each sample's reduced gradients of ``scores`` [B] for layers called once; the names of their parameters."""
+    once = {name: c[0] for name, c in calls.items() if len(c) == 1}
+    if not once:
+        return set()
+    outputs = [c.output for c in once.values()]
+    deltas = torch.autograd.grad(scores.sum(), outputs, retain_graph=True, allow_unused=True)
+    with torch.no_grad():
+        for (name, call), delta in zip(once.items(), deltas, strict=True):
+            m, x = call.layer, call.x
+            w, b = (f"{name}.weight", f"{name}.bias") if name else ("weight", "bias")
+            if delta is None:
+                continue
+            if isinstance(m, nn.Linear):
+                _add_linear(total, w, b, x, delta, weight, reduce)
+            elif isinstance(m, nn.Conv2d):
+                _add_conv(total, w, b, m, x, delta, weight, reduce)
+            else:
+                _add_norm(total, w, b, m, x, delta, weight, reduce)
+    return {n for name, call in once.items() for n in _owned(name, call.layer)}
 
 
 def _add_vectors(

@@ -9,12 +9,20 @@ from torch import Tensor
 from engram import seeds
 from engram.core.contract import Context, Samples, Task
 from engram.parts.classifier import Classifier
-from engram.parts.fisher import Labels, diagonal_fisher
+from engram.parts.fisher import Labels, Paths, diagonal_fisher
 from engram.parts.training import some_of
+
+
+def with_heads(net: Classifier, trunk: Paths) -> Paths:
+    """Paths of the whole network from those proved for its trunk: a head is a linear layer, called once, on [B, F]."""
+    layers = [f"trunk.{name}" if name else "trunk" for name in trunk.layers]
+    heads = [f"head.parts.{i}" for i in range(len(net.head.parts))]
+    return Paths((*layers, *heads), trunk.vectorised)
 
 
 def task_fisher(
     net: Classifier,
+    trunk: Paths,
     parameters: Mapping[str, Tensor],
     task: Task,
     data: Samples,
@@ -27,6 +35,7 @@ def task_fisher(
 
     Args:
         net: the method's ``net``.
+        trunk: paths proved for ``net.trunk`` when the method was built.
         parameters: those wanted, by their names in the method (``net.``...), each [*].
         task: its active labels are the softmax.
         data: its training samples.
@@ -47,5 +56,6 @@ def task_fisher(
         y=seen.y - task.active[0],
         generator=g,
         transform=context.network.normalise,
+        paths=with_heads(net, trunk),
     )
     return {f"net.{name}": value for name, value in found.items()}

@@ -43,6 +43,8 @@ Reduce = Literal["square", "abs"]
 Score = Callable[[Tensor, Tensor], Tensor]
 #: (logits [B, C], first row, number of rows) to pairs of labels [B] and weights [B] (None: 1), summed over.
 Choose = Callable[[Tensor, slice], list[tuple[Tensor, Tensor | None]]]
+#: Rows of samples, and by name their gradients [b, *].
+Gradients = Iterator[tuple[slice, dict[str, Tensor]]]
 
 CHUNK = 500
 #: Largest number of entries of per-sample gradients held at once.
@@ -181,8 +183,8 @@ def importances(
             for y, weight in choose(logits.detach(), rows):
                 done = _add_factorised(total, calls, score(logits, y), weight, reduce)
                 if rest := [n for n in parameters if n not in done]:
-                    add = _add_vectorised if paths.vectorised else _add_one_by_one
-                    add(total, module, rest, part, args, score, y, weight, reduce)
+                    single = _vectorised if paths.vectorised else _one_by_one
+                    _add(total, single(module, rest, part, args, score, y), weight, reduce)
     return {n: t.div_(len(x)) for n, t in total.items()}
 
 
@@ -243,7 +245,7 @@ class _Trial:
         self.probe = torch.randn_like(self._check_samples_apart())
         own = dict(self.module.named_parameters())
         self.truth = {n: torch.zeros_like(own[n], requires_grad=False) for n in names or own}
-        self._run(_add_one_by_one, self.truth, list(self.truth))
+        _add(self.truth, self._gradients(_one_by_one, list(self.truth)), None, "square")
         self.floor = self.tolerance**3 * max(float(t.max()) for t in self.truth.values())
 
     def _check_samples_apart(self) -> Tensor:
@@ -265,16 +267,16 @@ class _Trial:
             names = [f"{n} ({type(m).__name__})" for n, m in self.module.named_modules() if m in norms]
             raise ConfigError(
                 "importances need outputs that depend neither on the rest of the batch nor on chance in evaluation "
-                f"mode, those of {', '.join(names) or type(self.module).__name__} do: give batch norm running statistics "
-                "(track_running_stats=True), or take a method without importances, such as si."
+                f"mode, those of {', '.join(names) or type(self.module).__name__} do: use batch norm with running "
+                "statistics (track_running_stats=True), or a method without importances, such as si."
             )
         return outputs
 
     def _score(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs * self.probe[y]).flatten(1).sum(1)
 
-    def _run(self, add: Any, total: dict[str, Tensor], names: list[str]) -> None:
-        add(total, self.module, names, self.x, self.args, self._score, self.y, None, "square")
+    def _gradients(self, path: Callable[..., Gradients], names: list[str]) -> Gradients:
+        return path(self.module, names, self.x, self.args, self._score, self.y)
 
     def _agree(self, found: dict[str, Tensor], names: Collection[str]) -> bool:
         """Equal but for rounding; never where anything is not finite."""
@@ -289,8 +291,8 @@ class _Trial:
     def agreeing_layers(self) -> tuple[str, ...]:
         """Names of the layers whose factorised gradients are those of autograd."""
         found = {n: torch.zeros_like(t) for n, t in self.truth.items()}
-        kinds = [n for n, m in self.module.named_modules() if type(m) in _LAYERS]
-        with _recorded(self.module, kinds) as calls:
+        candidates = [n for n, m in self.module.named_modules() if _factorises(m)]
+        with _recorded(self.module, candidates) as calls:
             outputs = self.module(self.x, *self.args)
         # Where rows are not samples there is nothing to compare.
         calls = {n: c for n, c in calls.items() if len(c) == 1 and len(c[0].x) == len(c[0].output) == N_PROOF}
@@ -300,12 +302,10 @@ class _Trial:
         return tuple(layer for layer, names in owned.items() if names & alive and self._agree(found, names))
 
     def vectorises(self, names: list[str]) -> bool:
-        """Whether ``vmap`` gives autograd's gradients of ``names``, without falling back to a loop of its own."""
+        """Whether ``vmap`` gives autograd's gradients of ``names``."""
         found = {n: torch.zeros_like(t) for n, t in self.truth.items()}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                self._run(_add_vectorised, found, names)
+            _add(found, self._gradients(_vectorised, names), None, "square")
         except Exception:  # whatever a network does that vmap cannot
             return False
         return self._agree(found, names)
@@ -328,42 +328,11 @@ def _random_copy(module: nn.Module) -> nn.Module:
     return new
 
 
-# One by one, and vectorised ---------------------------------------------------------------------------------
-def _add_one_by_one(
-    total: dict[str, Tensor],
-    module: nn.Module,
-    names: list[str],
-    x: Tensor,
-    args: tuple[Any, ...],
-    score: Score,
-    y: Tensor,
-    weight: Tensor | None,
-    reduce: Reduce,
-) -> None:
-    """Add the reduced gradients of each sample with respect to the parameters ``names``, by a pass for each."""
-    own = dict(module.named_parameters())
-    for n in range(len(x)):
-        row = slice(n, n + 1)
-        one = score(module(x[row], *args), y[row]).sum()
-        for name, g in zip(
-            names, torch.autograd.grad(one, [own[k] for k in names], allow_unused=True), strict=True
-        ):
-            if g is not None:
-                total[name] += _weighted_sum(g[None], None if weight is None else weight[row], reduce)
-
-
-def _add_vectorised(
-    total: dict[str, Tensor],
-    module: nn.Module,
-    names: list[str],
-    x: Tensor,
-    args: tuple[Any, ...],
-    score: Score,
-    y: Tensor,
-    weight: Tensor | None,
-    reduce: Reduce,
-) -> None:
-    """The same by ``vmap`` of ``grad``."""
+# Vectorised, and one by one ---------------------------------------------------------------------------------
+def _vectorised(
+    module: nn.Module, names: list[str], x: Tensor, args: tuple[Any, ...], score: Score, y: Tensor
+) -> Gradients:
+    """Gradients [b, *] of ``names`` for some rows after others, by ``vmap`` of ``grad``."""
     own = dict(module.named_parameters())
     chosen = {n: own[n].detach() for n in names}
 
@@ -374,8 +343,29 @@ def _add_vectorised(
     per_sample = vmap(grad(of_one), in_dims=(None, 0, 0))
     for first in range(0, len(x), size):
         rows = slice(first, first + size)
-        for name, g in per_sample(chosen, x[rows], y[rows]).items():
-            total[name] += _weighted_sum(g.detach(), None if weight is None else weight[rows], reduce)
+        with warnings.catch_warnings():
+            # Where an operation has no rule vmap loops over the samples: right, and no slower than one by one.
+            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+            found = per_sample(chosen, x[rows], y[rows])
+        yield rows, {name: g.detach() for name, g in found.items()}
+
+
+def _one_by_one(
+    module: nn.Module, names: list[str], x: Tensor, args: tuple[Any, ...], score: Score, y: Tensor
+) -> Gradients:
+    """The same, by a backward pass for each sample."""
+    own = dict(module.named_parameters())
+    for n in range(len(x)):
+        row = slice(n, n + 1)
+        one = score(module(x[row], *args), y[row]).sum()
+        found = torch.autograd.grad(one, [own[k] for k in names], allow_unused=True)
+        yield row, {k: g[None] for k, g in zip(names, found, strict=True) if g is not None}
+
+
+def _add(total: dict[str, Tensor], gradients: Gradients, weight: Tensor | None, reduce: Reduce) -> None:
+    for rows, found in gradients:
+        for name, g in found.items():
+            total[name] += _weighted_sum(g, None if weight is None else weight[rows], reduce)
 
 
 def _weighted_sum(g: Tensor, weight: Tensor | None, reduce: Reduce) -> Tensor:
@@ -385,8 +375,11 @@ def _weighted_sum(g: Tensor, weight: Tensor | None, reduce: Reduce) -> Tensor:
 
 
 # Factorised -------------------------------------------------------------------------------------------------
-#: Exact types: a subclass may compute something else.
-_LAYERS = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
+def _factorises(m: nn.Module) -> bool:
+    # Exact types: a subclass may compute something else.
+    if type(m) is nn.Conv2d:
+        return m.groups == 1 and m.padding_mode == "zeros" and not isinstance(m.padding, str)
+    return type(m) in (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm) and m.weight is not None
 
 
 @dataclass(frozen=True)
@@ -433,7 +426,7 @@ def _add_factorised(
     reduce: Reduce,
 ) -> set[str]:
     """Add each sample's reduced gradients of ``scores`` [B] for layers called once; the names of their parameters."""
-    once = {name: c[0] for name, c in calls.items() if len(c) == 1}
+    once = {name: c[0] for name, c in calls.items() if len(c) == 1 and c[0].output.requires_grad}
     if not once:
         return set()
     outputs = [c.output for c in once.values()]

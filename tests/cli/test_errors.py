@@ -83,7 +83,7 @@ def test_one_line(argv: list[str], words: list[str], refused: Refused, tmp_path:
     ],
 )
 def test_messages_use_the_names_of_the_command_line(given: str, shown: str):
-    from engram.cli.main import in_our_words
+    from engram.cli.ending import in_our_words
 
     assert in_our_words(given).endswith(shown)
 

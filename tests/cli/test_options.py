@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engram.cli.parser import build
+from engram.cli.command_line import KINDS, options_by_title
 from engram.core.options import split_variant, type_words
 from engram.methods.registry import METHODS, about
 
@@ -15,10 +15,11 @@ STORED = Path(__file__).with_name("options.txt")
 
 
 def listed() -> list[str]:
-    """Every option of every method with its type, sorted; those of sweeps and trade-offs included."""
-    parsers = [build("compare", sorted(METHODS), None)]
-    parsers += [build(command, ["si"], None) for command in ("sweep", "tradeoff")]
-    return sorted({f"{p.flags[key]}: {option.kind}" for p in parsers for key, option in p.known.items()})
+    """Every option of every command and method with its type, sorted."""
+    groups = [
+        group for kind in KINDS.values() for group in options_by_title(kind(), sorted(METHODS), None).values()
+    ]
+    return sorted({f"{flag}: {option.kind}" for group in groups for flag, option in group.items()})
 
 
 def test_no_option_comes_or_goes_unseen():

@@ -10,8 +10,7 @@ import yaml
 from calling import Call
 from engram.errors import ConfigError
 from engram.methods.registry import method
-from engram.recipes import DEFAULT_FOR_DATA, RECIPES, recipe
-from engram.studies.comparison import chosen_recipe
+from engram.recipes import DEFAULT_FOR_DATA, RECIPES, chosen_recipe, recipe
 from engram.studies.settings import DataSettings, NetworkSettings, build_network
 
 

@@ -108,7 +108,7 @@ def test_no_such_rule(text: str):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "takes one method, got none"),
+        ([], "a method must be named first"),
         (["si", "ewc"], "takes one method"),
         (["sii"], "did you mean si?"),
         (["si"], "over must name at least one parameter"),

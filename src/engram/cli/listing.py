@@ -9,6 +9,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from engram import networks
+from engram.core.data_names import SHORT_NAMES
+from engram.core.options import shown
+from engram.methods import registry
+from engram.recipes import DEFAULT_FOR_DATA, RECIPES
+
 READS = {"task": "the current task", "memory": "task + stored samples", "all": "all data so far"}
 
 
@@ -25,12 +31,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def everything() -> Iterator[Any]:
     """Tables of methods, data, networks and recipes."""
-    from engram.methods import registry
-    from engram.networks import NETWORKS
-    from engram.networks import about as about_network
-    from engram.recipes import DEFAULT_FOR_DATA, RECIPES
-    from engram.streams import SHORT_NAMES
-
     rows = []
     for name in registry.METHODS:
         found = registry.about(name)
@@ -45,16 +45,16 @@ def everything() -> Iterator[Any]:
     data += [("NAME:0-4", "only the classes 0 to 4 of a data set")]
     data += [("A+B:0-9+B:10-19", "one data set after another, a task each")]
     yield _table("Data", ("name", "what"), data)
-    networks = []
-    for name in NETWORKS:
-        known = about_network(name)
+    rows = []
+    for name in networks.NETWORKS:
+        known = networks.about(name)
         size = f"{known.image_size}x{known.image_size}" if known.image_size else "any"
-        options = ", ".join(f"--{name}.{o.name} {_shown(o.default)}" for o in known.options)
-        networks.append((name, size, known.summary, options))
+        options = ", ".join(f"--{name}.{o.name} {shown(o.default)}" for o in known.options)
+        rows.append((name, size, known.summary, options))
     yield _table(
         "Networks (images are resized to what a network needs)",
         ("name", "images", "what", "options"),
-        networks,
+        rows,
     )
     usual = {recipe: data for data, recipe in DEFAULT_FOR_DATA.items()}
     recipes = []
@@ -70,21 +70,9 @@ def one_method(name: str) -> Iterator[Any]:
     Raises:
         ConfigError: there is no such method.
     """
-    from engram.methods.registry import about
-
-    found = about(name)
+    found = registry.about(name)
     yield Text(f"{name}: {found.summary}", style="bold")
     yield Text(f"scenarios: {', '.join(found.scenarios)}")
     yield Text(f"reads: {READS[found.reads]}")
-    rows = [(f"--{name}.{o.name}", o.kind, _shown(o.default), o.help) for o in found.options]
+    rows = [(f"--{name}.{o.name}", o.kind, shown(o.default), o.help) for o in found.options]
     yield _table("Options", ("option", "type", "default", "what"), rows)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "[" + ",".join(map(str, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)

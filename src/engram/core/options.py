@@ -90,6 +90,17 @@ def type_words(hint: Any) -> str:
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
+def shown(value: Any) -> str:
+    """A value as a user would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return "[" + ",".join(map(shown, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def closest(given: str, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` where one of the known names is near, else nothing."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)

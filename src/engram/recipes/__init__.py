@@ -10,6 +10,6 @@ from __future__ import annotations
 from engram.recipes import dgm as dgm
 from engram.recipes import rescl as rescl
 from engram.recipes import si as si
-from engram.recipes.book import DEFAULT_FOR_DATA, RECIPES, Recipe, recipe
+from engram.recipes.book import DEFAULT_FOR_DATA, RECIPES, Recipe, chosen_recipe, recipe
 
-__all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "recipe"]
+__all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "chosen_recipe", "recipe"]

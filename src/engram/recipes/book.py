@@ -10,7 +10,7 @@ from typing import Any
 from engram.core.options import closest
 from engram.errors import ConfigError
 
-__all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "Values", "recipe", "register"]
+__all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "Values", "chosen_recipe", "recipe", "register"]
 
 Values = Mapping[str, Any]
 
@@ -65,6 +65,15 @@ def recipe(name: str) -> Recipe:
             "see engram list."
         )
     return RECIPES[name]()
+
+
+def chosen_recipe(name: str | None, data: str) -> Recipe | None:
+    """The recipe to use: the one named, none for ``"none"``, for None the data's default, if any."""
+    if name == "none":
+        return None
+    if name is None:
+        return recipe(DEFAULT_FOR_DATA[data]) if data in DEFAULT_FOR_DATA else None
+    return recipe(name)
 
 
 def register(make: Callable[[], Recipe]) -> Callable[[], Recipe]:

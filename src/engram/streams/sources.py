@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from engram.core.data_names import SHORT_NAMES
 from engram.errors import ConfigError, DataError
 from engram.streams import readers as _readers
 from engram.streams.cache import Arrays, cached, default_cache_dir
@@ -18,13 +19,6 @@ from engram.streams.images import ImageData, check_size, fingerprint, resize
 from engram.streams.splits import hold_out, named_generator, rounded_share
 from engram.streams.tables import Columns, Table
 
-SHORT_NAMES: dict[str, str] = {
-    "mnist": "ylecun/mnist",
-    "fashion_mnist": "zalando-datasets/fashion_mnist",
-    "cifar10": "uoft-cs/cifar10",
-    "cifar100": "uoft-cs/cifar100",
-    "svhn": "ufldl-stanford/svhn@cropped_digits",
-}
 TEST_SHARE = 0.25  # of each class, where a source has no test split
 
 _STAND_INS = {

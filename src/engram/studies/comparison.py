@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from engram.core.files import in_use
 from engram.core.options import split_variant
 from engram.errors import ConfigError
-from engram.recipes import DEFAULT_FOR_DATA, Recipe, recipe
+from engram.recipes import chosen_recipe
 from engram.studies import folders, planning, sharing
 from engram.studies.processes import Event, Listener, default_jobs
 from engram.studies.results import read_result, seed_result, write_result
@@ -30,7 +30,7 @@ from engram.studies.worker import SEED_RESULT
 if TYPE_CHECKING:
     from engram.methods.registry import MethodSpec
 
-__all__ = ["Outcome", "Problem", "chosen_recipe", "compare", "execute", "variant"]
+__all__ = ["Outcome", "Problem", "compare", "execute", "variant"]
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,6 @@ class Outcome:
         if not self.problems:
             return 0
         return 2 if all(p.expected for p in self.problems) else 1
-
-
-def chosen_recipe(name: str | None, data: str) -> Recipe | None:
-    """The recipe to use: the one named, none for ``"none"``, for None the data's default, if any."""
-    if name == "none":
-        return None
-    if name is None:
-        return recipe(DEFAULT_FOR_DATA[data]) if data in DEFAULT_FOR_DATA else None
-    return recipe(name)
 
 
 def variant(text: str, options: Mapping[str, Any] | None = None) -> tuple[str, MethodSpec]:

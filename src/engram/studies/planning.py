@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from engram.core.files import checksum
 from engram.errors import ConfigError
 from engram.studies import folders
-from engram.studies.settings import DataSettings, Job, NetworkSettings, network_options, plain, prepare
+from engram.studies.settings import (
+    DataSettings,
+    Job,
+    NetworkSettings,
+    network_options,
+    plain,
+    prepare,
+    section,
+)
 
 if TYPE_CHECKING:
     from engram.methods.registry import MethodSpec
@@ -229,7 +237,6 @@ def settings_as_config(
     recipe: str | None,
 ) -> dict[str, Any]:
     """The resolved settings under the names of the command line, so that ``--config`` takes them back."""
-    from engram.cli.parser import section
     from engram.methods.registry import entry
 
     fixed = entry(spec.name).fixed

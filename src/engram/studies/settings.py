@@ -22,6 +22,10 @@ __all__ = ["DataSettings", "Job", "NetworkSettings", "build_network", "build_str
 
 MOST_TASKS = 10  # by default
 VALID_FRACTION = 0.1  # of a sweep, by default
+# Of a trade-off:
+RECIPE = "tradeoff-small"  # where none is named
+FINETUNE = "finetune"  # its target accuracy is what others are required to come near
+POINTS, WIDEN = 9, 3
 SMALL_IMAGE = 12  # pixels; up to this size the small network is the default
 
 Selection = Literal["last", "val_real_all"]
@@ -211,6 +215,11 @@ class Job:
         found = entry(self.method)
         options = {k: v for k, v in self.options.items() if k not in found.fixed}
         return method(self.method, options)
+
+
+def section(name: str) -> str:
+    """The name of a method's or network's options in files, where no hyphen may be."""
+    return name.replace("-", "_")
 
 
 def plain(value: Any) -> Any:

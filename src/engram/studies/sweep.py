@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engram.recipes import chosen_recipe
 from engram.studies import planning, sweep_file
 from engram.studies.axes import axes_of, grid, not_both, trial_folder, trial_name
-from engram.studies.comparison import Book, Outcome, Problem, _folder, chosen_recipe
+from engram.studies.comparison import Book, Outcome, Problem, _folder
 from engram.studies.processes import Event, Listener, default_jobs, run_jobs
 from engram.studies.results import TRIALS, read_result
 from engram.studies.rules import Rule, rule

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import ConfigError
+from engram.recipes import chosen_recipe
 from engram.studies import tradeoff_file
 from engram.studies.axes import axes_of
-from engram.studies.comparison import Outcome, Problem, _folder, chosen_recipe, variant
+from engram.studies.comparison import Outcome, Problem, _folder, variant
 from engram.studies.processes import Event, Listener, default_jobs
 from engram.studies.settings import VALID_FRACTION, DataSettings, Job, NetworkSettings, prepare
 from engram.studies.sharing import run_shared

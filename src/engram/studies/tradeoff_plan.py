@@ -11,7 +11,15 @@ from engram.core.options import closest, split_variant
 from engram.errors import ConfigError
 from engram.studies.axes import Axis, parse_over
 from engram.studies.planning import check_labels, check_seeds
-from engram.studies.settings import VALID_FRACTION, DataSettings, NetworkSettings
+from engram.studies.settings import (
+    FINETUNE,
+    POINTS,
+    RECIPE,
+    VALID_FRACTION,
+    WIDEN,
+    DataSettings,
+    NetworkSettings,
+)
 
 if TYPE_CHECKING:
     from engram.core.contract import Tradeoff
@@ -19,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DECADES", "FINETUNE", "POINTS", "RECIPE", "WIDEN", "Member", "Plan", "log_value", "parse_grids"]
 
-RECIPE = "tradeoff-small"  # where none is named
-FINETUNE = "finetune"  # its target accuracy is what others are required to come near
-POINTS, WIDEN = 9, 3
 DECADES = 4  # of a logarithmic grid before it is widened
 LEAST = 3  # points of a curve
 LINEAR = tuple(round(0.1 * i, 1) for i in range(11))

@@ -1,0 +1,413 @@
+"""A command line becomes typed settings: defaults, then a recipe, then ``--config`` files, then the words given.
+
+Options are the fields of dataclasses: those below, those of :class:`engram.studies.settings.DataSettings`, and those of
+methods and networks, which are read without torch.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from engram import networks
+from engram.core.options import Option, closest, options_of, shown, split_variant
+from engram.core.values import typed, typed_all
+from engram.errors import ConfigError
+from engram.methods import registry
+from engram.recipes import Recipe, chosen_recipe
+from engram.studies.settings import (
+    FINETUNE,
+    POINTS,
+    RECIPE,
+    VALID_FRACTION,
+    WIDEN,
+    DataSettings,
+    NetworkSettings,
+    plain,
+    section,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Options of every command beside those of data, networks and methods.
+
+    Args:
+        config: YAML file with any of these options; the command line wins.
+        recipe: settings by name, see engram list; none for plain defaults.
+        network: see engram list; by default the one that fits the images.
+        seeds: such as 0 1 2.
+        out: folder for results; by default runs/ and the names of methods and data.
+        device: cpu or cuda; auto is cuda where there is an accelerator.
+        jobs: processes side by side, one a method and seed; by default one a core, 1 on cuda.
+        resume: continue what --out holds; finished seeds are not repeated.
+        overwrite: replace what --out holds of these methods.
+        tensorboard: write losses and accuracies for TensorBoard too.
+        quiet: print nothing but the table.
+        print_config: print the settings as a file for --config, and do nothing else.
+    """
+
+    config: tuple[str, ...] = ()
+    recipe: str | None = None
+    network: str | None = None
+    seeds: tuple[int, ...] = (0,)
+    out: str | None = None
+    device: str = "cpu"
+    jobs: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    tensorboard: bool = False
+    quiet: bool = False
+    print_config: bool = False
+
+
+@dataclass(frozen=True)
+class Compare(Run):
+    """Options of `engram compare`.
+
+    Args:
+        alone: leave out the variants that a recipe shows beside its methods.
+    """
+
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep(Run):
+    """Options of `engram sweep`.
+
+    Args:
+        over: NAME=v1,v2,... tries these values; NAME=low..high[:log|:int] is a range for optuna. Repeat for a product.
+        engine: grid; optuna (TPE, median pruning); ray: the grid on a Ray cluster.
+        trials: number of trials of optuna, those before --resume included.
+        sweep_seed: seed of optuna's sampler.
+        choose_on: validation data that choose: first_tasks:K, valid_current or valid_all; by default first_tasks:3.
+        address: HOST:PORT of a Ray cluster, or auto; by default one is started here.
+    """
+
+    device: str = "auto"
+    over: tuple[str, ...] = ()
+    engine: Literal["grid", "optuna", "ray"] = "grid"
+    trials: int | None = None
+    sweep_seed: int = 0
+    choose_on: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Tradeoff(Run):
+    """Options of `engram tradeoff`.
+
+    Args:
+        source: data of the first task, such as mnist:0-4; by default the recipe's.
+        target: data of the second task, such as mnist_m:5-9; by default the recipe's.
+        points: values of a logarithmic grid over four decades.
+        widen: most decades added to a grid at an end that is not saturated; 0 for none.
+        over: METHOD.option=v1,v2,... gives the values of a curve, at least three. Repeat for other methods.
+        required: further required target accuracies in percent, such as 97.5 98.
+    """
+
+    device: str = "auto"
+    recipe: str | None = RECIPE
+    seeds: tuple[int, ...] = (0, 1, 2)
+    source: str | None = None
+    target: str | None = None
+    points: int = POINTS
+    widen: int = WIDEN
+    over: tuple[str, ...] = ()
+    required: tuple[float, ...] = ()
+
+
+KINDS: dict[str, type[Run]] = {"run": Run, "compare": Compare, "sweep": Sweep, "tradeoff": Tradeoff}
+USAGES = {
+    "run": "METHOD [options]",
+    "compare": "METHOD METHOD ... [options]",
+    "sweep": "METHOD --over NAME=v1,v2,... [options]",
+    "tradeoff": "METHOD [METHOD ...] --source A --target B [options]",
+}
+ABOUT = {
+    "run": "Learn a stream of tasks with one method.",
+    "compare": "Learn a stream of tasks with several methods, side by side; NAME:option=value is a variant.",
+    "sweep": "Learn with several values of an option, and choose one on validation data.",
+    "tradeoff": "Trade-off curves between a source and a target task over each method's own option, compared by two "
+    "measures:\nthe maximum achievable average accuracy, and the source accuracy at a required target accuracy. "
+    f"The default\nrecipe is {RECIPE}.",
+}
+# Of the data options, what a trade-off decides: two data sets with task labels, measured after the last epoch.
+DECIDED = ("data", "scenario", "tasks", "groups", "class_order", "selection", "domain", "max_angle", "angles")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for.
+
+    Args:
+        names: the methods, variants as written.
+        added: those of them that were not named: a recipe's variants, or fine-tuning in a trade-off.
+        options: of the command.
+        data: fields of DataSettings.
+        network: its name and options.
+        methods: all options by method, variants left out.
+        given: flags that words give.
+        in_files: flags that files give.
+        recipe: where settings come from.
+    """
+
+    names: tuple[str, ...]
+    added: tuple[str, ...]
+    options: Run
+    data: Mapping[str, Any]
+    network: NetworkSettings
+    methods: Mapping[str, Mapping[str, Any]]
+    given: frozenset[str]
+    in_files: frozenset[str]
+    recipe: Recipe | None
+
+    @property
+    def recipe_words(self) -> str:
+        """The recipe in a line, for the start of a run; empty without one."""
+        if self.recipe is None:
+            return ""
+        default = "" if "--recipe" in self.given | self.in_files else " (default)"
+        return f"recipe {self.recipe.name}{default}: {self.recipe.summary}\n"
+
+    def as_file(self) -> str:
+        """Everything as a file for ``--config``."""
+        import yaml  # 0.05 s, for files only
+
+        options = {k: v for k, v in asdict(self.options).items() if k not in ("config", "print_config")}
+        options["recipe"] = self.recipe.name if self.recipe else "none"
+        sections = {section(name): values for name, values in self.methods.items()}
+        if self.network.name is not None:
+            sections[section(self.network.name)] = self.network.options
+        return yaml.safe_dump(
+            plain({**options, **self.data, **sections}), sort_keys=False, allow_unicode=True
+        )
+
+
+def read(command: str, words: Sequence[str]) -> Asked | None:
+    """What a command line asks for; None where it asked for help or its settings, which have been printed.
+
+    Raises:
+        ConfigError: an unknown method, option, recipe or network, a value of another type, an unreadable file.
+    """
+    usage = f"engram {command} {USAGES[command]}"
+    first = next((i for i, word in enumerate(words) if _is_flag(word)), len(words))
+    names, given = list(words[:first]), _by_flag(words[first:])
+    wants_help = bool({"-h", "--help"} & set(given))
+    if not names and wants_help:
+        print(
+            f"usage: {usage}\n\n{ABOUT[command]}\nName a method to see all options: engram {command} si --help"
+        )
+        print("Methods: see engram list.")
+        return None
+    if not names:
+        raise ConfigError(f"a method must be named first, got none: {usage}, see engram list.")
+    if command in ("run", "sweep") and len(names) > 1:
+        raise ConfigError(f"engram {command} takes one method, got {', '.join(names)}: use engram compare.")
+    in_files: dict[str, Any] = {}
+    for path in given.get("--config", ()):
+        in_files |= _flat(_yaml(path))
+    raw = {**in_files, **given}
+
+    def early(name: str, default: str | None) -> Any:
+        flag = _flag(name)
+        return _typed(Option(name, str | None, None), flag, raw[flag]) if flag in raw else default
+
+    kind = KINDS[command]()
+    data = "" if command == "tradeoff" else early("data", DataSettings.data)
+    recipe = chosen_recipe(early("recipe", kind.recipe), data)
+    network = early("network", recipe.network if recipe else None)
+    if network is not None:
+        networks.check_name(network)
+    added = _added(command, names, recipe, alone="--alone" in raw)
+    bases = list(dict.fromkeys(split_variant(name)[0] for name in [*names, *added]))
+    groups = options_by_title(kind, bases, recipe)
+    if wants_help:
+        print(_help(command, bases, groups, network))
+        return None
+    values = {
+        title: {
+            o.name: _typed(o, flag, raw.pop(flag)) if flag in raw else o.default
+            for flag, o in options.items()
+        }
+        for title, options in groups.items()
+    }
+    for flag in raw:
+        _refuse_unknown(flag, flag not in given, groups, f"engram {command} {' '.join(bases)}")
+    _refuse_other_networks([*given, *in_files], network)
+    for text in names:
+        base, changed = split_variant(text)
+        typed_all(base, registry.about(base).options, changed)  # said here, before torch is loaded
+    settings = values["data"]
+    if (settings.get("groups") or settings.get("angles")) and "--tasks" not in {*given, *in_files}:
+        settings["tasks"] = None  # they set the number of tasks, a recipe's gives way
+    asked = Asked(
+        names=(*names, *added),
+        added=tuple(added),
+        options=replace(kind, **values["what to run"]),
+        data=settings,
+        network=NetworkSettings(network, values[f"network {network}"] if network else {}),
+        methods={name: values[f"method {name}"] for name in bases},
+        given=frozenset(given),
+        in_files=frozenset(in_files),
+        recipe=recipe,
+    )
+    if asked.options.print_config:
+        print(asked.as_file(), end="")
+        return None
+    return asked
+
+
+def _added(command: str, names: Sequence[str], recipe: Recipe | None, *, alone: bool) -> list[str]:
+    """What is run beside the methods named: a recipe's variants, as in the paper; fine-tuning in a trade-off."""
+    if command == "tradeoff":
+        return [] if FINETUNE in names else [FINETUNE]
+    if command != "compare" or recipe is None or alone:
+        return []
+    beside = [recipe.beside[name] for name in names if name in recipe.beside]
+    return [name for name in beside if name not in names]
+
+
+def options_by_title(
+    kind: Run, methods: Sequence[str], recipe: Recipe | None
+) -> dict[str, dict[str, Option]]:
+    """Options by title and flag, with the recipe's values as defaults."""
+
+    def owned(name: str, options: Iterable[Option], defaults: Mapping[str, Any]) -> dict[str, Option]:
+        values = typed_all(name, options, defaults)
+        return {f"--{name}.{o.name}": replace(o, default=values.get(o.name, o.default)) for o in options}
+
+    plain = (
+        DataSettings(valid_fraction=VALID_FRACTION) if isinstance(kind, (Sweep, Tradeoff)) else DataSettings()
+    )
+    data = options_of(plain, skip=DECIDED if isinstance(kind, Tradeoff) else ())
+    given = recipe.data if recipe else {}
+    chosen = {"recipe": recipe.name, "network": recipe.network} if recipe else {}
+    groups = {
+        "what to run": {
+            _flag(o.name): replace(o, default=chosen.get(o.name, o.default)) for o in options_of(kind)
+        },
+        "data": {_flag(o.name): replace(o, default=given.get(o.name, o.default)) for o in data},
+    }
+    for name in networks.NETWORKS:
+        defaults = recipe.network_options if recipe and recipe.network == name else {}
+        groups[f"network {name}"] = owned(name, networks.about(name).options, defaults)
+    for name in methods:
+        defaults = recipe.methods.get(name, {}) if recipe else {}
+        groups[f"method {name}"] = owned(name, registry.about(name).options, defaults)
+    return groups
+
+
+# Words and files --------------------------------------------------------------------------------------------------
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"--?[A-Za-z]", word) is not None
+
+
+def _by_flag(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The words after each flag; those of ``--over`` and ``--config`` add up, of others the last ones count."""
+    found: dict[str, tuple[str, ...]] = {}
+    flag = ""
+    for word in words:
+        if _is_flag(word):
+            flag, equals, value = word.partition("=")
+            before = found.get(flag, ()) if flag in ("--over", "--config") else ()
+            found[flag] = (*before, value) if equals else before
+        else:
+            found[flag] = (*found[flag], word)
+    return found
+
+
+def _typed(option: Option, flag: str, given: Any) -> Any:
+    """The value of an option from the words after its flag, or from a file."""
+    if isinstance(given, tuple):
+        takes_many = typing.get_origin(option.type) is tuple
+        if not given and not takes_many:
+            if option.type is bool:
+                return True
+            raise ConfigError(f"{flag} must be given a value, got none: see --help.")
+        one = len(given) == 1 and (not takes_many or given[0].startswith(("[", "(")))
+        given = given[0] if one else list(given)
+    return typed(option, given, flag)
+
+
+def _yaml(path: str) -> dict[str, Any]:
+    """Options by name in a YAML file."""
+    import yaml  # 0.05 s, for files only
+
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"config must be a readable YAML file, got {path} ({' '.join(str(error).split())})."
+        ) from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ConfigError(
+            f"config must hold options by name, got {path} with a {type(loaded).__name__}: see config.yaml."
+        )
+    return loaded or {}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a file by flag: those of methods and networks stand in sections."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{_flag(str(key))}.{name}": one for name, one in value.items()}
+        else:
+            found[_flag(str(key))] = value
+    return found
+
+
+def _refuse_unknown(
+    flag: str, in_file: bool, groups: Mapping[str, Mapping[str, Option]], command: str
+) -> None:
+    if flag[2:].replace("-", "_") in DECIDED:
+        raise ConfigError(
+            f"{flag} must be left out, a trade-off is between two tasks with task labels: "
+            "give --source and --target."
+        )
+    dashes = 2 if in_file else 0  # files name options without them
+    known = [one[dashes:] for options in groups.values() for one in options]
+    raise ConfigError(
+        f"options must be among those of {command}, got {flag[dashes:]!r}{closest(flag[dashes:], known)}: "
+        f"see {command} --help."
+    )
+
+
+def _refuse_other_networks(flags: Iterable[str], network: str | None) -> None:
+    for flag in flags:
+        owner = flag[2:].partition(".")[0]
+        if owner in networks.NETWORKS and owner != network:
+            raise ConfigError(
+                f"options of a network need --network of that name, got {flag} with network "
+                f"{network or 'left open'}: give --network {owner}."
+            )
+
+
+def _help(
+    command: str, methods: Sequence[str], groups: Mapping[str, Mapping[str, Option]], network: str | None
+) -> str:
+    """All options but those of networks that are not in use."""
+    lines = [f"usage: engram {command} {' '.join(methods)} [options]", ""]
+    lines += [f"{name}: {registry.about(name).summary}" for name in methods]
+    for title, options in groups.items():
+        if title.startswith("network ") and title != f"network {network}":
+            continue
+        lines += ["", f"{title}:"]
+        for flag, option in options.items():
+            lines.append(f"  {flag} {'' if option.type is bool else option.kind}".rstrip())
+            text = f"{option.help} (default: {shown(option.default)})".replace("``", "")
+            lines += textwrap.wrap(text, 106, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(
+        [*lines, "", f"Networks: {', '.join(networks.NETWORKS)}; their options: see engram list."]
+    )

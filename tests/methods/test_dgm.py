@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from engram import seeds
 from engram.checks import SMALL, Bench, tiny_stream
-from engram.checks.bench import same
+from engram.checks.comparing import same
 from engram.core.contract import Batch, Samples, Step, Task
 from engram.errors import ConfigError, StrictnessError
 from engram.methods.dgm import Dgm, DgmConfig

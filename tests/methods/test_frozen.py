@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.checks import tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Context, Step
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task

@@ -10,7 +10,7 @@ from quadratics import THETA, Bare
 from torch import Tensor
 
 from engram.checks import tiny_domains, tiny_stream
-from engram.checks.bench import copied
+from engram.checks.comparing import copied
 from engram.core.contract import Context, Step
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.checks import tiny_domains, tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Step
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task

@@ -12,7 +12,7 @@ from quadratics import NOTHING, TASK, THETA, Bare
 from torch import Tensor, nn
 
 from engram.checks import tiny_domains, tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Context, Method, Step
 from engram.errors import ConfigError, DivergedError
 from engram.learning.loop import LoopState, train_task

@@ -12,7 +12,7 @@ from quadratics import THETA, Bare
 from torch import Tensor, nn
 
 from engram.checks import tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Step
 from engram.core.network import Network, Norm
 from engram.errors import ConfigError

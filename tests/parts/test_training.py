@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from engram.checks import tiny_domains, tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Method, Step
 from engram.core.options import argument_help
 from engram.errors import ConfigError

@@ -20,7 +20,7 @@ from sweeping import DATA, GIVEN, NETWORK
 from torch import Tensor
 
 import engram
-from engram.checks.bench import timeless
+from engram.checks.comparing import timeless
 from engram.core.contract import Batch, Phase, Step, Task, Terms, Tradeoff
 from engram.core.files import sealed
 from engram.errors import EngramError

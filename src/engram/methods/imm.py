@@ -13,11 +13,11 @@ as merging all networks at once with a_k = 1 / K. Real heads are kept as they ar
 merged with the trunk. ``averaging`` is mean-IMM without L2 transfer: a straight line between the two networks.
 
 Departures: the next task starts from the merged network and the L2 transfer pulls towards it, instead of the previous
-    task's own network, so the unmerged one is not kept. Drop-transfer is not here. The Fisher information is per sample
-    with sampled labels, of each network before it is merged; the released code squares means over batches of 1000. What
-    the paper does with batch normalisation is not known to us: scale and offset are merged like weights; running
-    statistics as in mean-IMM whichever the merge, or taken anew on the new task's data (``statistics``). Epoch by epoch
-    the network not yet merged is measured.
+    task's own network, so the unmerged one is not kept. ``ratio`` is 0.5 by default, which is 1 / K for two tasks only.
+    Drop-transfer is not here. The Fisher information is per sample with sampled labels, of each network before it is
+    merged; the released code squares means over batches of 1000. What the paper does with batch normalisation is not
+    known to us: scale and offset are merged like weights; running statistics as in mean-IMM whichever the merge, or
+    taken anew on the new task's data (``statistics``). Epoch by epoch the network not yet merged is measured.
 Cost: a copy of the network while a task is learned; mode-IMM also a tensor a parameter, and one pass over the task's
     data at its end.
 

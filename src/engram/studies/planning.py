@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import networks
 from engram.core.files import checksum
 from engram.errors import ConfigError
 from engram.studies import folders
@@ -118,8 +117,7 @@ def make(
     judged = replace(data.protocol(), record_valid=record_valid)
     if data.groups is None and data.angles is None:
         data = replace(data, tasks=stream.n_tasks)
-    source = networks.source_of(network.name or built.name)
-    network = NetworkSettings(network.name if source else built.name, network_options(built))
+    network = NetworkSettings(built.name, network_options(built))
     where = device_facts(device)
     works: list[Work] = []
     taken = {out / folder_name(label) if nested else out for label, _ in methods}
@@ -138,13 +136,9 @@ def make(
         )
         options = plain(asdict(spec.config))
         config = {
-            "method": plain(spec.describe()),
+            "method": {"name": spec.name, "options": options},
             "data": data.what(),
-            "network": {
-                "name": built.name,
-                "options": dict(network.options),
-                **({"source": source} if source else {}),
-            },
+            "network": {"name": network.name, "options": dict(network.options)},
             "seeds": numbers,
             "recipe": recipe,
             "device": device,
@@ -187,7 +181,6 @@ def make(
                 label,
                 record_valid,
                 checksum(identity),
-                method_file=spec.file,
             )
             for s in numbers
         )
@@ -251,12 +244,7 @@ def settings_as_config(
         "recipe": recipe or "none",
         **data.what(),
         "network": network.name,
-        **(
-            {}
-            if networks.is_place(str(network.name))
-            else {section(str(network.name)): dict(network.options)}
-        ),
-        **({"method_file": [spec.file]} if spec.file else {}),
+        section(str(network.name)): dict(network.options),
         section(spec.name): {k: v for k, v in options.items() if k not in fixed},
         "seeds": list(seeds),
         "device": device,

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 
 from engram.checks import SMALL, Bench, tiny_stream
-from engram.checks.bench import differing, first_difference, timeless
+from engram.checks.comparing import differing, first_difference, timeless
 from engram.core.contract import Scenario
 from engram.learning.loop import EpochEnd
 from engram.methods.registry import METHODS, method

@@ -6,9 +6,30 @@ without a traceback and leaves with exit code 2.
 
 from __future__ import annotations
 
+import re
+
+
+def printable(text: str) -> str:
+    """One line that is safe on a terminal: bytes that are not UTF-8 and control characters become escapes."""
+    text = re.sub(
+        "[\udc80-\udcff]+",  # what Python makes of bytes of file names that it cannot decode
+        lambda found: found[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+        text,
+    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(fault: BaseException) -> str:
+    """The first line of another library's message, without a full stop; the error's type where it has no text."""
+    lines = str(fault).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(fault).__name__
+
 
 class EngramError(ValueError):
-    """Base of every error that engram raises on purpose; also a ``ValueError``."""
+    """Base of every error that engram raises on purpose; also a ``ValueError``. Its text is one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(EngramError):

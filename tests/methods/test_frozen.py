@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.checks import tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Context, Step
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task
@@ -90,7 +90,7 @@ def test_new_rows_are_trained(setting: str) -> None:
 def still(self: Frozen, player: str, grads: dict[str, Tensor], step: Step) -> None:
     """No gradient after the first task."""
     for grad in grads.values():
-        grad.mul_(float(step.task.index == 0))
+        grad.mul_(float(step.task == 0))
 
 
 def test_decay_acts_on_new_rows_as_in_the_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from quadratics import THETA, Bare
 from torch import Tensor, nn
 
 from engram.checks import tiny_domains, tiny_stream
-from engram.checks.bench import copied, same
+from engram.checks.comparing import copied, same
 from engram.core.contract import Context
 from engram.core.network import Network
 from engram.errors import ConfigError

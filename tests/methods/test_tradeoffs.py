@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engram.checks import SMALL, tiny_stream
-from engram.checks.bench import copied, differing
+from engram.checks.comparing import copied, differing
 from engram.core.contract import Context
 from engram.learning.loop import EpochEnd, LoopState, train_task
 from engram.methods.registry import METHODS, about, entry, method

@@ -61,11 +61,85 @@ def test_floats_are_rounded_and_said():
     assert data.notes == ("float pixels in [0, 1] rounded to bytes",)
 
 
-@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
-def test_floats_out_of_range_are_refused(value):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1.5, r"must lie in \[0, 1\], got 1.5\.\.1.5: give value_range="),
+        (-0.1, r"must lie in \[0, 1\]"),
+        (float("nan"), "must hold finite numbers"),
+        (float("-inf"), "must hold finite numbers"),
+    ],
+)
+def test_floats_out_of_range_are_refused(value, message):
     x = np.full((2, 3, 3), value)
-    with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
+    with pytest.raises(DataError, match=message):
         from_arrays(x, [0, 1], x, [0, 1])
+
+
+def test_rounding_errors_are_clipped():
+    x = np.array([[[-1e-7, 1 + 1e-7]], [[0.5, np.nextafter(np.float32(1), np.float32(2))]]])
+    assert from_arrays(x, [0, 1], x, [0, 1]).train_x.flatten().tolist() == [0, 255, 128, 255]
+
+
+@pytest.mark.parametrize("kind", [">i2", "<u4", "f4", "f8", np.longdouble, np.uint8])
+def test_value_range_scales_numbers_of_any_type(kind):
+    x = np.array([[[10, 30]], [[20, 15]]]).astype(kind)
+    data = from_arrays(x, [0, 1], x, [0, 1], value_range=(10, 30))
+    assert data.train_x.flatten().tolist() == [0, 255, 128, 64]
+    assert data.notes == ("pixels in [10, 30] scaled to 0..255 and rounded",)
+    with pytest.raises(DataError, match=r"must lie in \[10, 20\], got 10\.\.30"):
+        from_arrays(x, [0, 1], x, [0, 1], value_range=(10, 20))
+    for wrong in ((1, 1), (3, 2), (0, float("inf")), 5, ("a", "b"), (0, 1, 2)):
+        with pytest.raises(ConfigError, match="value_range must be two finite numbers"):
+            from_arrays(x, [0, 1], x, [0, 1], value_range=wrong)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda a: a.astype(a.dtype.newbyteorder()),
+        lambda a: np.asfortranarray(a)[::1],
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: (a.setflags(write=False), a)[1],
+        lambda a: torch.from_numpy(a).requires_grad_(a.dtype.kind == "f"),
+        lambda a: a.tolist(),
+    ],
+)
+def test_the_layout_of_arrays_in_memory_does_not_matter(form):
+    x, y = X / 255, np.array(Y)
+    assert (
+        from_arrays(form(x.copy()), form(y.copy()), x, y).fingerprint == from_arrays(x, y, x, y).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["10", "9", "2", "10"], ("2", "9", "10")),
+        (np.array(["no", "yes", "no", "7"], object), ("7", "no", "yes")),
+        (np.array([b"b", b"a", b"b", b"a"]), ("a", "b")),
+        (np.array([2**63 + 5, 3, 2**64 - 1, 3], np.uint64), ("3", str(2**63 + 5), str(2**64 - 1))),
+        ([True, False, True, False], ("False", "True")),
+        ([2.0, 10.0, 2.0, 10.0], ("2", "10")),
+        (torch.tensor([5, 1, 5, 1], dtype=torch.int8), ("1", "5")),
+    ],
+)
+def test_labels_of_any_kind_are_named_and_ordered(labels, names):
+    data = from_arrays(X, labels, X, labels)
+    assert data.class_names == names
+    plain = [
+        str(int(v)) if isinstance(v, float) else v.decode() if isinstance(v, bytes) else str(v)
+        for v in np.asarray(labels).tolist()
+    ]
+    assert [names[k] for k in data.train_y.tolist()] == plain
+
+
+def test_class_names_are_unlike_and_printable():
+    with pytest.raises(DataError, match='class names must differ, got "a" twice'):
+        from_arrays(X, Y, X, Y, class_names=["a", "a"])
+    data = from_arrays(X, Y, X, Y, class_names=["\x1b[31mred\n", "caf\udce9"], name="x\ry")
+    assert data.class_names == ("\\x1b[31mred\\n", "caf\\xe9")
+    assert data.name == "x\\ry"
 
 
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12))
@@ -85,7 +159,17 @@ def test_labels_of_any_value_are_mapped_in_sorted_order(labels):
         ({"train_x": "pixels"}, "array or tensor of numbers"),
         ({"train_x": X[:0], "train_y": np.zeros(0, int)}, "at least one image"),
         ({"train_x": X[:3]}, "one an image"),
-        ({"train_y": [0.0, 1.0, 0.0, 1.0]}, "must be integers"),
+        ({"train_y": [0.5, 1.0, 0.0, 1.0]}, "row 0: every image needs a label"),
+        ({"train_y": [0.0, float("nan"), 0.0, 1.0]}, "row 1: every image needs a label .* got nan"),
+        ({"train_y": np.array(["a", None, "b", "a"], object)}, "row 1: .* got None"),
+        ({"train_y": [1j, 0, 0, 1]}, "row 0: every image needs a label"),
+        ({"train_y": np.eye(4)}, r"one label an image, \[N\], got \[4, 4\]"),
+        ({"train_x": [X[0], X[1][:2]]}, "all images of one size"),
+        ({"train_x": torch.from_numpy(X).to_sparse()}, "make a plain NumPy array"),
+        ({"train_x": torch.empty(4, 5, 6, device="meta")}, "make a plain NumPy array"),
+        ({"train_x": np.ma.masked_equal(X, 3)}, "masked values"),
+        ({"train_x": X.astype("M8[s]")}, "array or tensor of numbers"),
+        ({"train_x": X.astype(complex)}, "array or tensor of numbers"),
         ({"train_y": [0, 0, 0, 0]}, r'1 of 2 have no train sample \("1"\)'),
         ({"test_y": [1, 1, 1, 1]}, r'1 of 2 have no test sample \("0"\)'),
         ({"test_x": X[:, :4]}, "must have one shape"),

@@ -1,20 +1,20 @@
-"""One method on one tiny stream and one network: what the checks need to train, stop, resume and compare."""
+"""One method on one tiny stream and one network: what the checks train, and the one run at which many of them look."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from engram.checks.failure import require
-from engram.core.contract import Context, Method, Scenario
+from engram.checks.comparing import State, copied, differing, first_difference, shown, timeless
+from engram.checks.failure import CheckFailure, require
+from engram.core.contract import Batch, Context, Method, Scenario, Step, Task, Terms, Update
 from engram.core.network import Network
 from engram.errors import ConfigError
 from engram.learning.loop import EpochEnd
@@ -24,7 +24,6 @@ from engram.protocols.session import Session, TaskEnd
 from engram.streams import Stream
 
 Event = EpochEnd | TaskEnd
-State = dict[str, Tensor]
 
 
 class Trained(NamedTuple):
@@ -33,70 +32,6 @@ class Trained(NamedTuple):
     state: State
     result: dict[str, Any]
     n_events: int
-
-
-def copied(state: Mapping[str, Tensor]) -> State:
-    """A state dict's tensors, copied."""
-    return {k: v.detach().clone() for k, v in state.items()}
-
-
-def differing(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
-    """Names that are in one only, or whose tensors are not bitwise equal (NaN equals NaN)."""
-    return [k for k in {**a, **b} if k not in a or k not in b or not same(a[k], b[k])]
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    """Bitwise equality of two tensors, shape and type included."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return bool(torch.equal(_bits(a), _bits(b)))
-
-
-def _bits(x: Tensor) -> Tensor:
-    return x.detach().contiguous().reshape(-1).view(torch.uint8) if x.numel() else x.reshape(-1)
-
-
-def shown(names: Collection[str]) -> str:
-    """A list of names, at most three of them spelled out."""
-    few = sorted(names)[:3]
-    return ", ".join(few) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A seed's result without what no run can repeat: times, peak memory, and where samples were written."""
-    dropped = ("seconds", "seconds_per_task", "peak_memory_bytes", "samples")
-    kept = {k: v for k, v in entry.items() if k not in dropped}
-    if kept.get("tasks") is not None:
-        kept["tasks"] = [{k: v for k, v in t.items() if k != "seconds"} for t in kept["tasks"]]
-    return json.loads(json.dumps(kept))
-
-
-def first_difference(a: Any, b: Any, where: str = "") -> str:
-    """Where two JSON values differ, in words; empty when they do not."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in {**a, **b}:
-            found = first_difference(a.get(key), b.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return ""
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            found = first_difference(x, y, f"{where}[{i}]")
-            if found:
-                return found
-        return ""
-    # NaN cannot be told from itself by ==.
-    return "" if a == b or repr(a) == repr(b) else f"{where}: {a!r} and {b!r}"
-
-
-def running_statistics(module: nn.Module) -> State:
-    """The buffers that a pure loss may move: running statistics of normalisation layers, by name."""
-    return {
-        f"{name}.{key}" if name else key: value
-        for name, m in module.named_modules()
-        if isinstance(m, _BatchNorm)
-        for key, value in m.named_buffers(recurse=False)
-    }
 
 
 @dataclass
@@ -223,3 +158,136 @@ class Bench:
     def inputs(self, task: int = 0, n: int = 6) -> Tensor:
         """Test images of a task in the network's range."""
         return self.network.normalise(self.stream.test(task).x[:n])
+
+    @cached_property
+    def watched(self) -> tuple[dict[str, Look], Exception | None]:
+        """What each check saw that only looks, and what ended the run before its end."""
+        looks: dict[str, Look] = {}
+
+        def told(_: Session, event: Event) -> None:
+            for one in looks.values():
+                one.tell(one.at_event, event)
+
+        session = self.session(on_event=told)
+        for name, function in LOOKS.items():
+            looks[name] = Look(self, session)
+            function(looks[name])
+        try:
+            self.train(session)
+        except Exception as error:
+            return looks, error
+        for one in looks.values():
+            one.tell(one.at_end)
+        return looks, None
+
+
+class Look:
+    """What one check sees of the watched run. Given before the run starts, to say at which moments it looks.
+
+    A look leaves the run as it is. It raises where something is wrong; that is kept in ``fault``, and it looks no more.
+    """
+
+    def __init__(self, bench: Bench, session: Session) -> None:
+        self.bench, self.session, self.method = bench, session, session.method
+        self.fault: Exception | None = None
+        self.at_event: list[Callable[[Event], None]] = []
+        self.at_end: list[Callable[[], None]] = []
+
+    def each_event(self, do: Callable[[Event], None]) -> None:
+        """After each epoch and each task."""
+        self.at_event.append(do)
+
+    def each_task(self, do: Callable[[int], None]) -> None:
+        """After each task, whose index is given."""
+
+        def at_event(event: Event) -> None:
+            if isinstance(event, TaskEnd):
+                do(event.task)
+
+        self.at_event.append(at_event)
+
+    def end(self, do: Callable[[], None]) -> None:
+        """After the run."""
+        self.at_end.append(do)
+
+    def around(self, name: str, look: Callable[..., Any]) -> None:
+        """In place of a method's function ``name``: ``look`` is given it and its arguments, and returns its value."""
+        setattr(self.method, name, functools.partial(self._instead, look, getattr(self.method, name)))
+
+    def around_losses(self, look: Callable[[Callable[..., Terms], Update, Batch, Step], Terms]) -> None:
+        """In place of every loss: ``look`` is given it, its update, batch and step, and returns its terms."""
+        phases = self.method.phases
+
+        def watched(update: Update) -> Update:
+            def loss(batch: Batch, step: Step) -> Terms:
+                return self._instead(lambda inner, *at: look(inner, update, *at), update.loss, batch, step)
+
+            return dataclasses.replace(update, loss=loss)
+
+        def asked(*arguments: Any) -> Any:
+            return tuple(
+                dataclasses.replace(phase, updates=tuple(map(watched, phase.updates)))
+                for phase in phases(*arguments)
+            )
+
+        self.method.phases = asked  # type: ignore[method-assign, assignment]
+
+    def _instead(self, look: Callable[..., Any], inner: Callable[..., Any], *arguments: Any) -> Any:
+        if self.fault is not None:
+            return inner(*arguments)
+        done: list[Any] = []
+
+        def once(*given: Any) -> Any:
+            done.append(inner(*given))
+            return done[-1]
+
+        try:
+            return look(once, *arguments)
+        except CheckFailure as fault:
+            self.fault = fault
+            return done[-1] if done else inner(*arguments)
+
+    def tell(self, looks: list[Callable[..., None]], *arguments: Any) -> None:
+        """Let these look, unless a fault was found."""
+        for look in looks:
+            try:
+                if self.fault is None:
+                    look(*arguments)
+            except Exception as fault:
+                self.fault = fault
+
+    def given(self, index: int) -> Task:
+        """What the method was told of task ``index``."""
+        return self.session.protocol.task(self.session.stream, index)
+
+    def asked(self, index: int) -> Task | None:
+        """What ``predict`` is told for samples of task ``index``."""
+        return self.given(index) if self.bench.scenario == "task" else None
+
+
+Check = Callable[[Bench], None]
+
+#: The checks by name, in the order in which they run.
+CHECKS: dict[str, Check] = {}
+#: Those of them that only look: one run is watched by all.
+LOOKS: dict[str, Callable[[Look], None]] = {}
+
+
+def check(function: Check) -> Check:
+    """Enter a check under its function's name."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def look(function: Callable[[Look], None]) -> Check:
+    """Enter a check that only looks."""
+    LOOKS[function.__name__] = function
+
+    @functools.wraps(function)
+    def found(bench: Bench) -> None:
+        looks, broken = bench.watched
+        fault = looks[function.__name__].fault or broken
+        if fault is not None:
+            raise fault
+
+    return check(found)

@@ -40,7 +40,8 @@ class Run:
     Args:
         config: YAML file with any of these options; the command line wins.
         recipe: settings by name, see engram list; none for plain defaults.
-        network: see engram list; by default the one that fits the images.
+        network: see engram list, or FILE.py:NAME for one of your own; by default the one that fits the images.
+        method_file: Python file with methods of your own, which may then be named. Repeat for more.
         seeds: such as 0 1 2.
         out: folder for results; by default runs/ and the names of methods and data.
         device: cpu or cuda; auto is cuda where there is an accelerator.
@@ -55,6 +56,7 @@ class Run:
     config: tuple[str, ...] = ()
     recipe: str | None = None
     network: str | None = None
+    method_file: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     out: str | None = None
     device: str = "cpu"
@@ -183,8 +185,8 @@ class Asked:
         options = {k: v for k, v in asdict(self.options).items() if k not in ("config", "print_config")}
         options["recipe"] = self.recipe.name if self.recipe else "none"
         sections = {section(name): values for name, values in self.methods.items()}
-        if self.network.name is not None:
-            sections[section(self.network.name)] = self.network.options
+        if self.network.options:
+            sections[section(str(self.network.name))] = self.network.options
         return yaml.safe_dump(
             plain({**options, **self.data, **sections}), sort_keys=False, allow_unicode=True
         )
@@ -219,6 +221,10 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         flag = _flag(name)
         return _typed(Option(name, str | None, None), flag, raw[flag]) if flag in raw else default
 
+    for path in _typed(
+        Option("method_file", tuple[str, ...], ()), "--method-file", raw.get("--method-file", ())
+    ):
+        registry.add_file(path)
     kind = KINDS[command]()
     data = "" if command == "tradeoff" else early("data", DataSettings.data)
     recipe = chosen_recipe(early("recipe", kind.recipe), data)
@@ -252,7 +258,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         added=tuple(added),
         options=replace(kind, **values["what to run"]),
         data=settings,
-        network=NetworkSettings(network, values[f"network {network}"] if network else {}),
+        network=NetworkSettings(network, values.get(f"network {network}", {})),
         methods={name: values[f"method {name}"] for name in bases},
         given=frozenset(given),
         in_files=frozenset(in_files),
@@ -314,13 +320,13 @@ def _is_flag(word: str) -> bool:
 
 
 def _by_flag(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The words after each flag; those of ``--over`` and ``--config`` add up, of others the last ones count."""
+    """The words after each flag; those of options that may be repeated add up, of others the last ones count."""
     found: dict[str, tuple[str, ...]] = {}
     flag = ""
     for word in words:
         if _is_flag(word):
             flag, equals, value = word.partition("=")
-            before = found.get(flag, ()) if flag in ("--over", "--config") else ()
+            before = found.get(flag, ()) if flag in ("--over", "--config", "--method-file") else ()
             found[flag] = (*before, value) if equals else before
         else:
             found[flag] = (*found[flag], word)

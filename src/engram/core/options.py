@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 from engram.errors import ConfigError
@@ -45,6 +45,15 @@ def options_of(config: Any, skip: Iterable[str] = ()) -> tuple[Option, ...]:
         for f in fields(cls)
         if f.name not in skip
     )
+
+
+def made_of_defaults(cls: Any, what: str) -> Any:
+    """An instance of a dataclass with its default options; ``ConfigError`` where that cannot be made."""
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError(f"{what} must be a dataclass, its fields are options, got {cls!r}.")
+    if any(f.init and f.default is MISSING and f.default_factory is MISSING for f in fields(cls)):
+        raise ConfigError(f"{what} must have a default for every field, got one without: add it.")
+    return cls()
 
 
 def argument_help(cls: type) -> dict[str, str]:

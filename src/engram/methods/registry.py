@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from engram.core import sources
 from engram.core.index import About, index
-from engram.core.options import closest, options_of
+from engram.core.options import closest, made_of_defaults, options_of
 from engram.core.values import typed_all
 from engram.errors import ConfigError
 
@@ -28,6 +29,7 @@ class Entry:
         small: by variant, options with which a run takes a blink and which leave no default that decides what is
             computed, written as in ``NAME:option=value``; later ones win. The contract suite runs them all.
         skipped: by variant ("" is all) and check of the contract suite, why the method need not pass it.
+        file: of a method of one's own, where it was loaded from.
     """
 
     make: Callable[[Any, Context], Method]
@@ -36,6 +38,7 @@ class Entry:
     fixed: tuple[str, ...] = ()
     small: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    file: str = ""
 
     def about(self) -> About:
         """The entry in words."""
@@ -74,15 +77,59 @@ METHODS: dict[str, str | Entry] = {
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method to run: its name, how to make it from (config, context), and its options."""
+    """A method to run: name, how to make it from (config, context), options, and its file if it is one's own."""
 
     name: str
     make: Callable[[Any, Context], Method]
     config: Any
+    file: str = ""
 
     def describe(self) -> dict[str, Any]:
-        """Name and options as JSON."""
-        return {"name": self.name, "options": asdict(self.config)}
+        """Name and options as JSON, with the file's checksum for a method of one's own."""
+        own = {"source": sources.load(self.file).describe()} if self.file else {}
+        return {"name": self.name, "options": asdict(self.config), **own}
+
+
+def add_file(path: str) -> list[str]:
+    """Register the methods that a Python file defines, and return their names.
+
+    A file says what it offers with ``ENTRIES``, as our own modules do. Without them each `Method` it defines is called
+    by its class name in lower case and has its default options, and each `MethodSpec` counts under its own name.
+
+    Raises:
+        ConfigError: the file cannot be loaded, holds no method, or a name is taken.
+    """
+    from engram.core.contract import Method  # torch: the file needs it anyway
+
+    source = sources.load(path)
+    offered = vars(source.module)
+    found: dict[str, Entry] = dict(offered.get("ENTRIES", {}))
+    for value in offered.values() if not found else ():
+        if isinstance(value, MethodSpec):
+            found[value.name] = Entry(value.make, value.config, _first_line(value.make))
+        elif (
+            isinstance(value, type)
+            and issubclass(value, Method)
+            and value.__module__ == source.module.__name__
+        ):
+            config = made_of_defaults(getattr(value, "Config", None), f"Config of {value.__name__} in {path}")
+            found[value.__name__.lower()] = Entry(value, config, _first_line(value))
+    if not found:
+        raise ConfigError(
+            f"a file of methods must define one, a subclass of engram's Method, {path} does not."
+        )
+    for name, entry in found.items():
+        taken = METHODS.get(name)
+        if taken is not None and (isinstance(taken, str) or taken.file != str(source.path)):
+            raise ConfigError(
+                f"a method of one's own must have a name of its own, got {name} in {path}: rename it."
+            )
+        METHODS[name] = replace(entry, file=str(source.path))
+    return list(found)
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "a method of one's own").strip().splitlines()[0]
 
 
 def check_name(name: str) -> None:
@@ -123,4 +170,4 @@ def method(name: str, options: Mapping[str, Any] | None = None, **more: Any) -> 
     """
     found = entry(name)
     values = typed_all(name, options_of(found.config, skip=found.fixed), {**(options or {}), **more})
-    return MethodSpec(name, found.make, replace(found.config, **values))
+    return MethodSpec(name, found.make, replace(found.config, **values), found.file)

@@ -1,16 +1,14 @@
-"""A plain multi-layer perceptron on flattened pixels in [0, 1], or on feature vectors."""
+"""A plain multi-layer perceptron on flattened pixels in [0, 1]."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm
-from engram.core.samples import Shape
 from engram.errors import ConfigError
 
 Init = Literal["pytorch", "glorot"]
@@ -61,6 +59,7 @@ class Mlp(Network):
                 f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}: give one of them."
             )
 
-    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""
-        return MlpTrunk(math.prod(image_shape), tuple(self.hidden), self.init)
+        c, h, w = image_shape
+        return MlpTrunk(c * h * w, tuple(self.hidden), self.init)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage(nn.Module):
-    """Exponential average of named parameters, bias-corrected from the first step on.
+    """Exponential average of named parameters; its decay warms up, so that it soon forgets the values at the start.
 
     Each parameter's average is a buffer; between phases there is none.
     """

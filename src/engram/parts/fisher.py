@@ -256,11 +256,8 @@ class _Trial:
                 alone = torch.cat([self.module(one[None], *self.args) for one in self.x])
                 near = self.tolerance * float(outputs.nan_to_num(0.0, 0.0, 0.0).abs().max())
                 apart = torch.allclose(outputs, alone, rtol=self.tolerance, atol=near, equal_nan=True)
-            except (
-                RuntimeError,
-                ValueError,
-                IndexError,
-            ):  # as batch norm raises where there is but one value
+            except (RuntimeError, ValueError, IndexError):
+                # As batch norm raises in training mode where there is but one value.
                 apart = False
         if not apart:
             norms = [m for m in norms_of(self.module) if m.training or m.running_mean is None]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.core.contract import Method, Scenario, TaskInfo, evaluating
+from engram.core.contract import Method, Scenario, Task, evaluating
 from engram.core.network import Network, n_features
 from engram.errors import ConfigError
 from engram.streams import Samples, Stream
@@ -66,14 +66,14 @@ class Protocol:
                 f"give --scenario {want.split()[0]}."
             )
 
-    def task(self, stream: Stream, index: int) -> TaskInfo:
+    def task(self, stream: Stream, index: int) -> Task:
         """The numbers of a task, as methods see them."""
         classes = stream.tasks[index].classes
         start, stop = min(classes), max(classes) + 1
         if stream.label_space == "shared":
-            return TaskInfo(index, 0, stream.n_classes, stream.n_classes, (0, stream.n_classes))
+            return Task(index, 0, stream.n_classes, stream.n_classes, (0, stream.n_classes))
         active = (start, stop) if self.scenario == "task" else (0, stop)
-        return TaskInfo(index, start, stop, stop, active)
+        return Task(index, start, stop, stop, active)
 
 
 def evaluate(
@@ -102,7 +102,7 @@ def evaluate(
     return row, confusion
 
 
-def predict_labels(method: Method, x: Tensor, task: TaskInfo | None = None) -> Tensor:
+def predict_labels(method: Method, x: Tensor, task: Task | None = None) -> Tensor:
     """Predicted labels [N] for stored images ``x`` [N, C, H, W], in batches."""
     normalise = method.context.network.normalise
     with evaluating(method):
@@ -148,7 +148,7 @@ class Oracle(nn.Module):
         return self.head(self.trunk(x))
 
     @torch.no_grad()
-    def accuracy(self, method: Method, task: TaskInfo, per_class: int, seed: int) -> float:
+    def accuracy(self, method: Method, task: Task, per_class: int, seed: int) -> float:
         """Share of samples generated for classes 0 .. n_seen - 1 that the oracle labels with their class."""
         device = self.head.weight.device
         g = seeds.generator(seed, "oracle-samples", task.index, device=device)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engram.streams.images import fingerprint
 
-_FORMAT = 1  # part of every key: raise it when decoding changes, and old files are left alone
+_FORMAT = 2  # part of every key: raise it when decoding changes, and old files are left alone
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""A labelled data set, of images held as bytes or of feature vectors, and the operations that keep it one.
+"""A labelled image data set held as bytes, and the operations that keep it one.
 
 Shape legend: ``N`` samples, ``C`` channels (1 grey, 3 colour), ``H`` and ``W`` pixels, ``K`` classes.
 """
@@ -13,11 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engram.core.samples import Shape
-from engram.errors import ConfigError, DataError
+from engram.errors import ConfigError, DataError, printable, reason
+from engram.streams.labels import number
+
+_FLOATS = 1 << 24  # pixels that are held as floats at a time
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 
@@ -28,9 +31,9 @@ class ImageData:
 
     Args:
         name: as given to `load`.
-        train_x, test_x: uint8 [N, C, H, W], or feature vectors float32 [N, D]; one shape in both.
+        train_x, test_x: uint8 [N, C, H, W], the same C, H, W in both.
         train_y, test_y: int64 [N], labels 0..K-1; every class occurs in both splits.
-        class_names: K names, by label.
+        class_names: K names, by label, no two alike; what is not printable in them becomes escapes.
         fingerprint: `fingerprint` of the four tensors.
         notes: what a reader of results should know (how the test split was made, lossy pixels, ...).
     Raises:
@@ -47,6 +50,12 @@ class ImageData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+        for texts in ("class_names", "notes"):
+            object.__setattr__(self, texts, tuple(map(printable, getattr(self, texts))))
+        twice = next((n for k, n in enumerate(self.class_names) if n in self.class_names[:k]), None)
+        if twice is not None:
+            raise DataError(f'{self.name}: class names must differ, got "{twice}" twice: rename one.')
         for split, x, y in (("train", self.train_x, self.train_y), ("test", self.test_x, self.test_y)):
             _check_split(self.name, split, x, y, self.class_names)
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
@@ -61,16 +70,10 @@ class ImageData:
         return len(self.class_names)
 
     @property
-    def image_shape(self) -> Shape:
-        """(C, H, W) of every image, or (D,) of every vector."""
-        return tuple(self.train_x.shape[1:])
-
-    def check_images(self, what: str) -> None:
-        """Raise ``ConfigError`` where samples are feature vectors, which ``what`` cannot work on."""
-        if len(self.image_shape) != 3:
-            raise ConfigError(
-                f"{what} needs images [C, H, W], {self.name} holds feature vectors: leave it out."
-            )
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.train_x.shape[1:]
+        return channels, height, width
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -91,46 +94,60 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     layout: Layout | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> ImageData:
     """An `ImageData` from NumPy arrays or tensors, which are copied.
 
     Args:
-        train_x, test_x: uint8, or float in [0, 1] (rounded to 0..255, said in the notes);
-            [N, H, W], [N, H, W, C] or [N, C, H, W]; or feature vectors, finite floats [N, D], kept as float32.
-        train_y, test_y: [N] integers of any value; mapped in sorted order to 0..K-1.
+        train_x, test_x: uint8, or float in [0, 1] (rounded to 0..255, said in the notes), or any numbers in
+            value_range; [N, H, W], [N, H, W, C] or [N, C, H, W].
+        train_y, test_y: [N] whole numbers of any value, truth values, or text; mapped to 0..K-1, whole numbers
+            by value and then all others as text.
         class_names: K names in sorted order of the labels; by default the labels themselves.
         name: used in messages and results.
         layout: where the channels are. None finds out: three axes are "NHW"; of four axes, the one among the
             second and the last that has length 1 or 3 is the channels, and both or neither is an error.
+        value_range: the values of black and white, such as (0, 65535), scaled to 0..255. Values that lie outside
+            by less than half a step of 1/255 are rounding errors, and are clipped.
     Raises:
         DataError: a shape, type or value other than above, an empty split, or a class missing from a split.
+        ConfigError: layout or value_range is not usable.
     """
     if layout not in (None, "NHW", "NHWC", "NCHW"):
         raise ConfigError(f'layout must be "NHW", "NHWC" or "NCHW", got {layout!r}.')
+    if value_range is not None:
+        check_range(value_range)
     notes: list[str] = []
-    pixels = [
-        _pixels(f"{name}: {split}_x", _tensor(f"{name}: {split}_x", x), layout, notes)
-        for split, x in (("train", train_x), ("test", test_x))
-    ]
-    labels = [
-        _labels(f"{name}: {split}_y", _tensor(f"{name}: {split}_y", y))
-        for split, y in (("train", train_y), ("test", test_y))
-    ]
-    values = torch.cat(labels).unique()  # sorted
-    if class_names is not None and len(class_names) != len(values):
+    arrays = {
+        f"{name}: {split}": _array(f"{name}: {split}", values)
+        for split, values in (
+            ("train_x", train_x),
+            ("test_x", test_x),
+            ("train_y", train_y),
+            ("test_y", test_y),
+        )
+    }
+    columns = dict(list(arrays.items())[2:])
+    for what, y in columns.items():
+        if y.ndim != 1:
+            raise DataError(
+                f"{what} must hold one label an image, [N], got {list(y.shape)}: reshape it first."
+            )
+    labels, names = number({what: y.tolist() for what, y in columns.items()})
+    if class_names is not None and len(class_names) != len(names):
         raise DataError(
-            f"{name}: class_names must hold one name for each of the {len(values)} labels, "
+            f"{name}: class_names must hold one name for each of the {len(names)} labels, "
             f"got {len(class_names)}: give them in sorted order of the labels."
         )
-    names = [str(v) for v in values.tolist()] if class_names is None else [str(n) for n in class_names]
-    ours = [torch.searchsorted(values, y) for y in labels]
+    pixels = [_pixels(what, x, layout, value_range, notes) for what, x in list(arrays.items())[:2]]
+    ours = [torch.tensor(column, dtype=torch.int64) for column in labels]
     return ImageData(
         name=name,
         train_x=pixels[0],
         train_y=ours[0],
         test_x=pixels[1],
         test_y=ours[1],
-        class_names=tuple(names),
+        class_names=names if class_names is None else tuple(map(str, class_names)),
         fingerprint=fingerprint(pixels[0], ours[0], pixels[1], ours[1]),
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -142,7 +159,6 @@ def resize(data: ImageData, size: int) -> ImageData:
     The aspect ratio is not kept. Raises ConfigError when size is not an integer >= 1.
     """
     check_size(size)
-    data.check_images("resize")
     height, width = data.image_shape[1:]
     if (height, width) == (size, size):
         return data
@@ -156,7 +172,6 @@ def to_channels(data: ImageData, n_channels: int = 3) -> ImageData:
 
     Raises ConfigError when the images are colour and n_channels differs: colour is never thrown away unsaid.
     """
-    data.check_images("to_channels")
     have = data.image_shape[0]
     if have == n_channels:
         return data
@@ -172,11 +187,12 @@ def to_channels(data: ImageData, n_channels: int = 3) -> ImageData:
 
 def resize_pixels(x: Tensor, size: int) -> Tensor:
     """The pixels of `resize`: uint8 [N, C, H, W] to uint8 [N, C, size, size]."""
+    planes = x.reshape(-1, 1, *x.shape[2:])
     parts = []
-    for part in x.split(4096):  # in parts, since the arithmetic needs four bytes a pixel
+    for part in planes.split(max(1, _FLOATS // x.shape[2:].numel())):
         scaled = functional.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
         parts.append(scaled.round_().clamp_(0, 255).to(torch.uint8))
-    return torch.cat(parts)
+    return torch.cat(parts).reshape(*x.shape[:2], size, size)
 
 
 def check_size(size: object) -> None:
@@ -196,11 +212,10 @@ def _with_pixels(data: ImageData, train_x: Tensor, test_x: Tensor, note: str) ->
 
 
 def _check_split(name: str, split: str, x: Tensor, y: Tensor, class_names: tuple[str, ...]) -> None:
-    wanted = {2: torch.float32, 4: torch.uint8}.get(x.ndim)
-    if x.dtype != wanted or min(x.shape[1:]) < 1:
+    if x.ndim != 4 or x.dtype != torch.uint8 or min(x.shape[1:]) < 1:
         raise DataError(
-            f"{name}: {split} images must be uint8 [N, C, H, W] or vectors float32 [N, D], got "
-            f"{x.dtype} {list(x.shape)}: use from_arrays, which converts."
+            f"{name}: {split} images must be uint8 [N, C, H, W], got {x.dtype} {list(x.shape)}: "
+            "use from_arrays, which converts."
         )
     if y.ndim != 1 or y.dtype != torch.int64 or len(y) != len(x):
         raise DataError(
@@ -225,50 +240,53 @@ def _check_split(name: str, split: str, x: Tensor, y: Tensor, class_names: tuple
         )
 
 
-def _tensor(what: str, values: Any) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{what} must be an array or tensor of numbers, got {type(values).__name__} {array.dtype}."
+def check_range(value_range: Any) -> None:
+    """Raise ConfigError unless value_range is two finite numbers, the smaller first."""
+    try:
+        low, high = map(float, value_range)
+        usable = -np.inf < low < high < np.inf
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ConfigError(
+            f"value_range must be two finite numbers, black and white, the smaller first, got {value_range!r}: "
+            "give such as (0, 255)."
         )
-    if array.dtype.kind == "u" and array.dtype != np.uint8:
-        array = array.astype(np.int64)  # torch knows the wider unsigned types only in part
-    return torch.from_numpy(np.array(array, order="C"))
 
 
-def _labels(what: str, y: Tensor) -> Tensor:
-    if y.ndim != 1 or y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
+def _array(what: str, values: Any) -> NDArray[Any]:
+    """Values of any array library, on the CPU and in this machine's byte order."""
+    try:
+        if np.ma.is_masked(values):
+            raise ValueError("masked values")
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy does not know
+            values = values.numpy(force=True)
+        array = np.asarray(values)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    except Exception as fault:  # each array library has its own
         raise DataError(
-            f"{what} must be integers [N], got {y.dtype} {list(y.shape)}: one whole number an image."
-        )
-    return y.to(torch.int64)
+            f"{what} must be an array or a tensor, got {type(values).__name__} ({reason(fault)}): make a plain NumPy "
+            "array of it, all images of one size."
+        ) from fault
 
 
-def _pixels(what: str, x: Tensor, layout: Layout | None, notes: list[str]) -> Tensor:
-    """uint8 [N, C, H, W], or float32 [N, D], a contiguous copy."""
-    if layout is None and x.ndim == 2 and x.is_floating_point():
-        if not bool(x.isfinite().all()):
-            raise DataError(f"{what} must be finite, got nan or infinity: leave such samples out.")
-        return x.to(torch.float32).clone(memory_format=torch.contiguous_format)
+def _pixels(
+    what: str,
+    x: NDArray[Any],
+    layout: Layout | None,
+    value_range: tuple[float, float] | None,
+    notes: list[str],
+) -> Tensor:
+    """uint8 [N, C, H, W], a contiguous copy."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{what} must be an array or tensor of numbers, got {x.dtype}: convert it first.")
     if x.ndim not in (3, 4) or (layout is not None and x.ndim != len(layout)):
-        wanted = layout or "[N, H, W], [N, H, W, C], [N, C, H, W] or float vectors [N, D]"
+        wanted = layout or "[N, H, W], [N, H, W, C] or [N, C, H, W]"
         raise DataError(f"{what} must be {wanted}, got {list(x.shape)}: reshape it first.")
-    if x.is_floating_point():
-        if x.numel() and not bool(((x >= 0) & (x <= 1)).all()):  # also false for nan
-            raise DataError(
-                f"{what} of a float type must lie in [0, 1], got {float(x.min()):g}..{float(x.max()):g}: "
-                "divide by its range, or give uint8."
-            )
-        notes.append("float pixels in [0, 1] rounded to bytes")
-        x = (x.double() * 255).round()
-    elif x.dtype != torch.uint8:
-        raise DataError(
-            f"{what} must be uint8 in 0..255 or float in [0, 1], got {x.dtype}: convert it first."
-        )
     if x.ndim == 3:
-        x = x.unsqueeze(1)
+        x = x[:, None]
     else:
         first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
         if layout is None and first == last:
@@ -277,5 +295,37 @@ def _pixels(what: str, x: Tensor, layout: Layout | None, notes: list[str]) -> Te
                 'say layout="NCHW" or layout="NHWC".'
             )
         if layout == "NHWC" or (layout is None and last):
-            x = x.permute(0, 3, 1, 2)
-    return x.to(torch.uint8).clone(memory_format=torch.contiguous_format)
+            x = x.transpose(0, 3, 1, 2)
+    if x.dtype != np.uint8 or value_range is not None:
+        x = _scaled(what, x, value_range, notes)
+    return torch.from_numpy(np.array(x, order="C"))
+
+
+def _scaled(
+    what: str, x: NDArray[Any], value_range: tuple[float, float] | None, notes: list[str]
+) -> NDArray[np.uint8]:
+    """Numbers in value_range, floats in [0, 1] where there is none, rounded to 0..255."""
+    if value_range is None and x.dtype.kind != "f":
+        raise DataError(
+            f"{what} must be uint8 in 0..255 or float in [0, 1], got {x.dtype}: convert it first, or give "
+            "value_range=(low, high), the values of black and white."
+        )
+    low, high = map(float, value_range or (0, 1))
+    half_a_step = (high - low) / 510
+    out = np.empty(x.shape, np.uint8)
+    for start in range(0, len(x), 1024):  # in parts, since the arithmetic needs eight bytes a pixel
+        part = x[start : start + 1024].astype(np.float64)
+        if part.size and not bool(((part > low - half_a_step) & (part < high + half_a_step)).all()):
+            if not np.isfinite(part).all():
+                raise DataError(f"{what} must hold finite numbers, got nan or inf: replace these values.")
+            raise DataError(
+                f"{what} must lie in [{low:g}, {high:g}], got {part.min():g}..{part.max():g}: give "
+                "value_range=(low, high), the values of black and white, or uint8."
+            )
+        out[start : start + 1024] = ((part - low) * 255 / (high - low)).round().clip(0, 255)
+    notes.append(
+        "float pixels in [0, 1] rounded to bytes"
+        if value_range is None
+        else f"pixels in [{low:g}, {high:g}] scaled to 0..255 and rounded"
+    )
+    return out

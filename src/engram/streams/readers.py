@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from engram.errors import DataError
-from engram.streams.tables import TEST_NAMES, Columns, Table, from_datasets, from_image_folder
+from engram.errors import DataError, reason
+from engram.streams.folders import Folder, from_image_folder, parquet_files
+from engram.streams.tables import ArrowSplit, Columns, Table, from_arrow
 
 HUB_TIMEOUT_S = 10.0
+_ROWS = 1000  # that are read at a time
 
 
-def identity(root: Path) -> str:
-    """A hash of folders' names and files' names, sizes and times: changes when the content does."""
-    digest = hashlib.sha256(str(root.resolve()).encode())
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        digest.update(f"\n{os.path.relpath(folder, root)}/".encode())  # an empty folder is an empty class
-        for name in sorted(files):
-            path = os.path.join(folder, name)
-            facts = os.stat(path)
-            digest.update(f"\n{os.path.relpath(path, root)} {facts.st_size} {facts.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def read_folder(root: Path, columns: Columns) -> Table:
+def read_folder(folder: Folder, config: str | None, columns: Columns) -> Table:
     """Parquet files where there are any, else images in class folders."""
-    files = _parquet_files(root)
-    return _read_parquet(root, files, columns) if files else from_image_folder(root)
+    files, notes = parquet_files(folder, config)
+    if not files:
+        for option, given in (("image_column", columns.image), ("label_column", columns.label)):
+            if given is not None:
+                raise DataError(f"{option} must be left out where images lie in class folders, got {given}.")
+        return from_image_folder(folder)
+    known = frozenset(folder.files)
+    splits = {split: _parquet(folder.root, split, paths, known) for split, paths in files.items()}
+    table = from_arrow(str(folder.root), splits, columns)
+    return Table(table.train, table.test, table.class_names, (*table.notes, *notes))
 
 
 def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
@@ -51,83 +47,59 @@ def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
     except Exception as fault:  # network, permission, name, format: many types, and they change with versions
         raise DataError(
             f"{repository} must be reachable on the Hugging Face hub, or lie in data_dir, got "
-            f"{type(fault).__name__}: {_first_line(fault)}: put it in a folder and give --data-dir "
+            f"{type(fault).__name__}: {reason(fault)}: put it in a folder and give --data-dir "
             "(data_dir=), or check the network and the name."
         ) from fault
-    table = from_datasets(repository, splits, columns)
+    arrow = {name: _hub_split(f'{repository}, split "{name}"', split) for name, split in splits.items()}
+    table = from_arrow(repository, arrow, columns)
     note = f"from the Hugging Face hub, {repository}" + (f", revision {revision}" if revision else "")
     return Table(table.train, table.test, table.class_names, (note, *table.notes))
 
 
-def _parquet_files(root: Path) -> dict[str, list[Path]]:
-    for folder in (root, root / "data"):
-        found = sorted(folder.glob("*.parquet"))
-        if not found:
-            continue
-        splits: dict[str, list[Path]] = {}
-        for split in ("train", *TEST_NAMES):
-            paths = [p for p in found if p.name.lower().startswith(split)]
-            # one test split is enough, and "val" would claim the files of "validation" again
-            if paths and len(splits) < 2:
-                splits[split] = paths
-        if "train" not in splits:
-            raise DataError(
-                f"{folder} must hold train*.parquet and test*.parquet, got {found[0].name}: rename the files."
-            )
-        return splits
-    return {}
+def _hub_split(where: str, split: Any) -> ArrowSplit:
+    def column(name: str) -> Iterator[Any]:
+        with _one_line(where):
+            for part in split.select_columns([name]).with_format("arrow").iter(_ROWS):
+                yield from part.column(0).to_pylist()
 
-
-def _read_parquet(root: Path, files: dict[str, list[Path]], columns: Columns) -> Table:
-    import datasets  # here, since it is slow to import
-    from pyarrow import parquet
-
-    splits = {}
-    # `datasets` writes a copy of what it reads: into a folder of ours that goes away, never beside the data
-    with tempfile.TemporaryDirectory(prefix="engram-") as scratch, _quiet():
-        for split, paths in files.items():
-            names = [str(p) for p in paths]
-            try:
-                n_rows = sum(parquet.read_metadata(name).num_rows for name in names)
-            except Exception as fault:  # pyarrow's own types, by version
-                raise _unreadable(paths[0].parent, split, fault) from fault
-            if n_rows == 0:  # which `datasets` cannot read
-                raise DataError(
-                    f"{root}: the {split} split must hold at least one image, got none: check {names[0]}."
-                )
-            try:
-                # not load_dataset("parquet", ...): it reports its use to the hub and waits for a dead network
-                splits[split] = datasets.Dataset.from_parquet(names, cache_dir=scratch, keep_in_memory=True)
-            except Exception as fault:  # datasets wraps pyarrow's errors in its own
-                raise _unreadable(paths[0].parent, split, fault.__cause__ or fault) from fault
-    return from_datasets(str(root), splits, columns)
-
-
-def _unreadable(folder: Path, split: str, fault: BaseException) -> DataError:
-    return DataError(
-        f"{folder}: {split}*.parquet must be readable Parquet tables, got {_first_line(fault)}: copy or "
-        "download them again."
+    return ArrowSplit(
+        where, split.features.arrow_schema, column, lambda path: Path(path) if os.path.isfile(path) else None
     )
 
 
-def _first_line(fault: BaseException) -> str:
-    """The first line of an exception's text, without a full stop; its type where it has no text."""
-    lines = str(fault).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(fault).__name__
+def _parquet(root: Path, split: str, paths: list[Path], known: frozenset[str]) -> ArrowSplit:
+    """The split that lies in these files; ``known`` are the names, relative to root, that its cells may mean."""
+    from pyarrow import parquet  # here, since it is slow to import
+
+    def column(name: str) -> Iterator[Any]:
+        for path in paths:
+            with _one_line(path), parquet.ParquetFile(path) as file:
+                if name not in file.schema_arrow.names:
+                    have = ", ".join(file.schema_arrow.names)
+                    raise DataError(f'{path} must have a column "{name}", got columns {have}: name another.')
+                for batch in file.iter_batches(_ROWS, columns=[name]):
+                    yield from batch.column(name).to_pylist()
+
+    def find(path: str) -> Path | None:
+        inner = os.path.relpath(os.path.join(root, path), root)
+        return root / inner if inner in known else None
+
+    for path in paths:
+        if not path.is_file():  # a pipe would keep us waiting
+            raise DataError(f"{path} must be a file that can be read, got none: replace or remove it.")
+    with _one_line(paths[0]):
+        schema = parquet.read_schema(paths[0])
+    return ArrowSplit(f'{root}, split "{split}"', schema, column, find)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and log lines from `datasets` while it reads local files."""
-    import datasets
-
-    bars = datasets.is_progress_bar_enabled() if hasattr(datasets, "is_progress_bar_enabled") else True
-    level = datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+def _one_line(where: object) -> Iterator[None]:
+    """Turn whatever is raised while Arrow data are read into one line."""
     try:
         yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        if bars:
-            datasets.enable_progress_bars()
+    except DataError:
+        raise
+    except Exception as fault:  # pyarrow's and other libraries' own types, by version
+        raise DataError(
+            f"{where} must be a readable Parquet table, got {reason(fault)}: copy or download it again."
+        ) from fault

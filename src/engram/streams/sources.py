@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engram.core.data_names import SHORT_NAMES
@@ -15,6 +18,7 @@ from engram.errors import ConfigError, DataError
 from engram.streams import readers as _readers
 from engram.streams.cache import Arrays, cached, default_cache_dir
 from engram.streams.decode import Decoder
+from engram.streams.folders import walk
 from engram.streams.images import ImageData, check_size, fingerprint, resize
 from engram.streams.splits import hold_out, named_generator, rounded_share
 from engram.streams.tables import Columns, Table
@@ -54,17 +58,23 @@ def load(
     4. the path of a folder on this machine.
     5. a hub name ``user/name`` or ``user/name@config``.
 
-    A folder holds ``train*.parquet`` and ``test*.parquet`` (or ``validation*.parquet``), itself or in
-    ``data/``; or images as ``train/<class>/*.png`` and ``test/<class>/*.png``, or as ``<class>/*.png`` only.
-    Where there is no test split, a quarter of each class, the same on every machine, is set aside and the
-    notes say so.
+    A folder holds ``train*.parquet`` and ``test*.parquet`` (or ``validation*.parquet``), itself, in ``data/``,
+    or in the folder of a configuration, as on the hub; or images as ``train/<class>/*.png`` and
+    ``test/<class>/*.png``, or as ``<class>/*.png`` only. Links are followed; names that begin with a dot are
+    left out. Where there is no test split, a quarter of each class, the same on every machine, is set aside and
+    the notes say so.
 
-    A suffix ``:FIRST-LAST`` keeps the classes of these labels, renumbered from 0: ``mnist:0-4``.
+    Classes come in the order of their names, whole numbers by value (0, 1, 2, 10), unless the table has an order of
+    its own. A suffix ``:FIRST-LAST`` keeps the classes of these labels, renumbered from 0: ``mnist:0-4``.
 
-    Grey and colour images mixed become colour. The first load decodes and stores the pixels under
-    ``cache_dir``; later ones read that. Local folders are recognised by path, sizes and times of their
-    files; a hub name by the name alone, so that a second load asks no network (the notes give the revision;
-    delete the cached file to renew it).
+    Pictures are PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, JPEG 2000, AVIF or QOI with 8 bits a channel, of at most 40
+    million pixels as decoded (``$ENGRAM_MAX_PIXELS``); see `engram.streams.decode` for what is done to them. With
+    image_size, a JPEG of more than 4 million pixels is decoded at half, a quarter or an eighth of its size while that
+    is at least twice image_size. Grey and colour images mixed become colour.
+
+    The first load decodes and stores the pixels under ``cache_dir``; later ones read that. Local folders are
+    recognised by path, sizes and times of all files and by where links lead; a hub name by the name alone, so
+    that a second load asks no network (the notes give the revision; delete the cached file to renew it).
 
     Args:
         name_or_path: see above.
@@ -83,6 +93,8 @@ def load(
     given = os.fspath(name_or_path)
     name, classes = _split_range(given)
     if name == "digits":
+        if image_column or label_column:
+            raise ConfigError(f"image_column and label_column must be left out, {name} is no table.")
         arrays = _digits()
     else:
         columns = Columns(image_column, label_column)
@@ -122,7 +134,8 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None, columns: Columns) 
             )
         local = Path(root).expanduser() / name
         if name not in ("", ".", "..") and local.is_dir():
-            return _folder(local, columns)
+            config = SHORT_NAMES.get(name, "").partition("@")[2]
+            return _folder(local, columns, config)
     if name in SHORT_NAMES:
         return _hub(SHORT_NAMES[name], name, columns)
     path = Path(name).expanduser()
@@ -138,8 +151,9 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None, columns: Columns) 
     )
 
 
-def _folder(root: Path, columns: Columns) -> _Source:
-    return _Source(root.name, _readers.identity(root), lambda: _readers.read_folder(root, columns))
+def _folder(root: Path, columns: Columns, config: str | None = None) -> _Source:
+    folder = walk(root)
+    return _Source(root.name, folder.identity, lambda: _readers.read_folder(folder, config, columns))
 
 
 def _hub(hub_name: str, name: str, columns: Columns) -> _Source:
@@ -149,20 +163,19 @@ def _hub(hub_name: str, name: str, columns: Columns) -> _Source:
 
 def _decode(source: _Source, image_size: int | None) -> Arrays:
     table = source.read()
-    decoder = Decoder(image_size=image_size)
-    train = decoder.read(table.train.images)
-    test = None if table.test is None else decoder.read(table.test.images)
-    for split, images in (("train", train), ("test", test)):
-        if images is not None and not images:
+    splits = {"train": table.train} | ({"test": table.test} if table.test else {})
+    for split, rows in splits.items():
+        if not rows.labels:
             raise DataError(f"{source.name}: the {split} split must hold at least one image, got none.")
+    decoder = Decoder(image_size=image_size)
+    images = decoder.decode(rows.images for rows in splits.values())
+    labels = [torch.tensor(rows.labels, dtype=torch.int64) for rows in splits.values()]
     notes = [*table.notes, *decoder.notes()]
     if source.name in _STAND_INS:
         notes.insert(0, _STAND_INS[source.name])
-    train_x, train_y = decoder.stack(train), torch.tensor(table.train.labels, dtype=torch.int64)
-    if test is None or table.test is None:
-        return _with_test_split(train_x, train_y, table.class_names, notes)
-    test_x, test_y = decoder.stack(test), torch.tensor(table.test.labels, dtype=torch.int64)
-    return Arrays(train_x, train_y, test_x, test_y, table.class_names, tuple(notes))
+    if table.test is None:
+        return _with_test_split(images[0], labels[0], table.class_names, notes)
+    return Arrays(images[0], labels[0], images[1], labels[1], table.class_names, tuple(notes))
 
 
 def _with_test_split(x: torch.Tensor, y: torch.Tensor, names: tuple[str, ...], notes: list[str]) -> Arrays:
@@ -190,10 +203,14 @@ def _restrict(given: str, arrays: Arrays, first: int, last: int) -> Arrays:
 
 
 def _digits() -> Arrays:
-    from sklearn.datasets import load_digits  # here, since it is slow to import
-
-    bunch = load_digits()
+    found = importlib.util.find_spec("sklearn")  # by its file: importing the library takes a second
+    try:
+        with gzip.open(Path(found.origin or "").parent / "datasets" / "data" / "digits.csv.gz") as file:  # type: ignore[union-attr]
+            rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float64))
+    except (AttributeError, OSError) as fault:
+        raise DataError(
+            "digits come with scikit-learn, which must be installed: pip install scikit-learn."
+        ) from fault
     # values are whole numbers 0..16, so every product is exact; the one half, 8 * 255 / 16, becomes 128
-    x = (torch.from_numpy(bunch.images) * 255 / 16).round().to(torch.uint8).unsqueeze(1)
-    y = torch.from_numpy(bunch.target).to(torch.int64)
-    return _with_test_split(x, y, tuple(str(k) for k in range(10)), [])
+    x = (rows[:, :-1].reshape(-1, 1, 8, 8) * 255 / 16).round().to(torch.uint8)
+    return _with_test_split(x, rows[:, -1].to(torch.int64), tuple(str(k) for k in range(10)), [])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram import networks
 from engram.core.files import checksum
 from engram.errors import ConfigError
 from engram.studies import folders
@@ -117,7 +118,8 @@ def make(
     judged = replace(data.protocol(), record_valid=record_valid)
     if data.groups is None and data.angles is None:
         data = replace(data, tasks=stream.n_tasks)
-    network = NetworkSettings(built.name, network_options(built))
+    source = networks.source_of(network.name or built.name)
+    network = NetworkSettings(network.name if source else built.name, network_options(built))
     where = device_facts(device)
     works: list[Work] = []
     taken = {out / folder_name(label) if nested else out for label, _ in methods}
@@ -136,9 +138,13 @@ def make(
         )
         options = plain(asdict(spec.config))
         config = {
-            "method": {"name": spec.name, "options": options},
+            "method": plain(spec.describe()),
             "data": data.what(),
-            "network": {"name": network.name, "options": dict(network.options)},
+            "network": {
+                "name": built.name,
+                "options": dict(network.options),
+                **({"source": source} if source else {}),
+            },
             "seeds": numbers,
             "recipe": recipe,
             "device": device,
@@ -181,6 +187,7 @@ def make(
                 label,
                 record_valid,
                 checksum(identity),
+                method_file=spec.file,
             )
             for s in numbers
         )
@@ -244,7 +251,12 @@ def settings_as_config(
         "recipe": recipe or "none",
         **data.what(),
         "network": network.name,
-        section(str(network.name)): dict(network.options),
+        **(
+            {}
+            if networks.is_place(str(network.name))
+            else {section(str(network.name)): dict(network.options)}
+        ),
+        **({"method_file": [spec.file]} if spec.file else {}),
         section(spec.name): {k: v for k, v in options.items() if k not in fixed},
         "seeds": list(seeds),
         "device": device,

@@ -172,6 +172,7 @@ class Job:
         folder: of this seed; gets checkpoints, samples and the result.
         resume: continue from the checkpoints in the folder.
         label: what the method is called in tables and messages.
+        method_file: of a method of one's own, where it is loaded from.
         record_valid: measure validation samples too, see :class:`engram.protocols.evaluation.Protocol`.
         identity: checksum of what makes the run this run; the seed's entry carries it.
         start: folder of a common start, from which a job without checkpoints of its own begins.
@@ -191,6 +192,7 @@ class Job:
     identity: str = ""
     start: str = ""
     common: bool = False
+    method_file: str = ""
 
     def to_json(self) -> str:
         """The job as JSON text."""
@@ -210,8 +212,10 @@ class Job:
 
     def spec(self) -> MethodSpec:
         """The method with its options; ``ConfigError`` for unknown ones."""
-        from engram.methods.registry import entry, method
+        from engram.methods.registry import add_file, entry, method
 
+        if self.method_file:
+            add_file(self.method_file)
         found = entry(self.method)
         options = {k: v for k, v in self.options.items() if k not in found.fixed}
         return method(self.method, options)
@@ -231,7 +235,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def network_name(settings: DataSettings, image_shape: tuple[int, ...]) -> str:
+def network_name(settings: DataSettings, image_shape: tuple[int, int, int]) -> str:
     """The network for data when none is named.
 
     Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what

@@ -209,15 +209,15 @@ class Context:
     Args:
         network: makes trunks and, where it can, generators.
         image_shape: (C, H, W) of the stream.
-        n_classes: classes of the whole stream; used for sizes only (the label part of a noise vector).
+        n_classes: classes that will ever come, None where that is not known; see :meth:`Method.beforehand`.
         scenario: how it will be judged.
         seed: of the run; growth draws from generators named by it.
-        n_tasks: tasks of the whole stream, None where that is not known; for joint training only.
+        n_tasks: tasks that will ever come, None where that is not known.
     """
 
     network: Network
     image_shape: tuple[int, int, int]
-    n_classes: int
+    n_classes: int | None
     scenario: Scenario
     seed: int
     n_tasks: int | None = None
@@ -242,11 +242,26 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.context = context
+        self.capacity: dict[str, int] = {}  # what it must know beforehand
         if context.scenario not in self.scenarios:
             raise ConfigError(
                 f"scenario must be one of {', '.join(sorted(self.scenarios))} for {type(self).__name__}, got "
                 f"{context.scenario!r}: choose another scenario or method."
             )
+
+    def beforehand(self, name: Literal["n_classes", "n_tasks"]) -> int:
+        """A number of the context that speaks of the future, for a method that cannot do without.
+
+        It becomes part of what the learner is. ``ConfigError`` where it is not known.
+        """
+        value = getattr(self.context, name)
+        if value is None:
+            raise ConfigError(
+                f"{name} must be known beforehand by {type(self).__name__} with these options, it is not: give "
+                f"{name}=, or other options."
+            )
+        self.capacity[name] = value
+        return value
 
     # What is trained -------------------------------------------------------------------------------------------
     @abstractmethod

@@ -1,5 +1,7 @@
 """Checkpoints: tensors as safetensors, the rest as JSON; written atomically, checksummed, never pickled.
 
+They keep a learner, alone or in a run: method, cursor, optimisers, and a record beside them.
+
 A checkpoint is a pair ``N.safetensors`` and ``N.json``. The JSON is moved into place last and holds the checksum of
 the tensors and of itself, so a pair is either whole or not there. The newest two are kept; when the newest is damaged
 the one before it is used, and that is said.
@@ -28,18 +30,18 @@ from engram.core.files import digest, drop_leftovers, sealed, unsealed, write_at
 from engram.errors import CheckpointError
 from engram.learning.loop import Cursor, LoopState
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
 SYNC_SECONDS = 10.0
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one learner or run.
 
     Args:
         folder: made when the first one is written; temporary files of dead processes are removed before it is.
-        identity: what makes this run this run (stream, method, configuration, seed), as JSON; a checkpoint with
-            another identity is refused.
+        identity: what makes it this one (method, network, seed and so on; for a run also its stream), as JSON; a
+            checkpoint with another identity is refused.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -141,15 +143,22 @@ class Checkpoints:
             raise CheckpointError(f"{problems[0]} No other one is left: delete the folder and start again.")
         return None
 
-    def check(self) -> None:
-        """Raise ``CheckpointError`` when the newest readable checkpoint belongs to another run; loads no tensors."""
+    def newest(self) -> dict[str, Any] | None:
+        """The JSON of the newest checkpoint whose JSON is whole, whoever's it is; loads no tensors."""
         for number in reversed(self._numbers()):
             try:
-                identity = json.loads(self._paths(number)[1].read_bytes())["identity"]
-            except (OSError, ValueError, KeyError, TypeError):
+                meta = unsealed(self._paths(number)[1].read_bytes())
+            except (OSError, ValueError):
                 continue  # damaged: restore() deals with it
-            self._check_identity(identity)
-            return
+            if meta is not None:
+                return _this_format(meta)
+        return None
+
+    def check(self) -> None:
+        """Raise ``CheckpointError`` when the newest readable checkpoint belongs to another run; loads no tensors."""
+        meta = self.newest()
+        if meta is not None:
+            self._check_identity(meta["identity"])
 
     def _drop_after(self, number: int) -> None:
         for later in self._numbers():
@@ -171,10 +180,7 @@ class Checkpoints:
             raise CheckpointError(f"{damaged} (its JSON).")
         if meta["tensors_sha256"] != digest(content):
             raise CheckpointError(f"{damaged} (its tensors).")
-        if meta["format"] != FORMAT:
-            raise CheckpointError(
-                f"a checkpoint must have format {FORMAT}, got {meta['format']}: use the engram version that wrote it."
-            )
+        _this_format(meta)
         if "tasks" in meta:
             meta["record"]["tasks"] = meta.pop("tasks")
         return meta, load_tensors(content)
@@ -187,7 +193,7 @@ class Checkpoints:
             key = differing[0]
             raise CheckpointError(
                 f"a checkpoint can be resumed only by the run that wrote it, its {', '.join(differing)} differ "
-                f"({_difference(identity.get(key), self.identity.get(key))}): "
+                f"({difference(identity.get(key), self.identity.get(key))}): "
                 "give the same options, or another --out."
             )
 
@@ -197,8 +203,14 @@ class Checkpoints:
         device = next((t.device for t in method.state_dict().values()), torch.device("cpu"))
         method.rebuild(meta["structure"])
         method.to(device)
-        prefix = "method/"
-        method.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+        own = {k.removeprefix("method/"): v for k, v in tensors.items() if k.startswith("method/")}
+        sizes = [{k: list(v.shape) for k, v in state.items()} for state in (own, method.state_dict())]
+        if sizes[0] != sizes[1]:
+            raise CheckpointError(
+                f"a checkpoint must hold the tensors of {type(method).__name__}, it does not "
+                f"({difference(*sizes)}): use the engram version that wrote it."
+            )
+        method.load_state_dict(own)
         optimisers: dict[str, dict[str, dict[str, Tensor]]] = {}
         for key, value in tensors.items():
             if key.startswith("optimiser/"):
@@ -208,16 +220,24 @@ class Checkpoints:
         state.optimisers = optimisers
 
 
-def _difference(stored: Any, given: Any) -> str:
+def _this_format(meta: dict[str, Any]) -> dict[str, Any]:
+    if meta["format"] != FORMAT:
+        raise CheckpointError(
+            f"a checkpoint must have format {FORMAT}, got {meta['format']}: use the engram version that wrote it."
+        )
+    return meta
+
+
+def difference(stored: Any, given: Any) -> str:
     """The first place where two JSON values differ, in words."""
     if isinstance(stored, Mapping) and isinstance(given, Mapping):
         for key in sorted({*stored, *given}):
             if stored.get(key) != given.get(key):
-                return f"{key}: {_difference(stored.get(key), given.get(key))}"
+                return f"{key}: {difference(stored.get(key), given.get(key))}"
     if isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
         for a, b in zip(stored, given, strict=True):
             if a != b:
-                return _difference(a, b)
+                return difference(a, b)
 
     def short(value: Any) -> str:
         text = json.dumps(value)

@@ -93,8 +93,8 @@ class Dgm(Method):
         super().__init__(config, context)
         shape = context.network.generator(context.image_shape, mask=config.mask)
         known = config.label == "within_stream"
-        least, usual = (context.n_classes, context.n_classes) if known else (1, N_LABEL)
-        self.n_label = usual if config.n_label is None else config.n_label
+        least = self.beforehand("n_classes") if known else 1
+        self.n_label = (least if known else N_LABEL) if config.n_label is None else config.n_label
         if not least <= self.n_label <= shape.n_z:
             raise ConfigError(
                 f"n_label must lie between the number of classes, {least}, and that of noise entries, {shape.n_z}, "

@@ -87,6 +87,7 @@ class Joint(Method):
         super().__init__(config, context)
         self.net = Classifier(context)
         self.active = (0, 0)
+        self.last = None if config.at is None else self.beforehand("n_tasks")
         # First label of each label's task: with a task label a sample competes within its own task only.
         self.register_buffer("task_of", torch.zeros(0, dtype=torch.int64))
 
@@ -103,7 +104,7 @@ class Joint(Method):
 
     def _trains(self, task: Task) -> bool:
         number = task.index + 1
-        return self.config.at is None or number in self.config.at or number == self.context.n_tasks
+        return self.config.at is None or number in self.config.at or number == self.last
 
     def _know(self, task: Task) -> None:
         """Remember which task the new labels belong to."""
@@ -131,10 +132,9 @@ class Joint(Method):
         return {"ce": F.cross_entropy(logits, batch.y)}
 
     def facts(self) -> dict[str, str]:
-        if self.config.at is None:
+        if self.config.at is None or self.last is None:
             return {}
-        last = self.context.n_tasks
-        at = sorted({t for t in self.config.at if last is None or t < last} | ({last} if last else set()))
+        at = sorted({t for t in self.config.at if t < self.last} | {self.last})
         return {"trained": f"after tasks {', '.join(map(str, at))} only; else an earlier network answers"}
 
     def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:

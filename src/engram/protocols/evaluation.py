@@ -16,9 +16,9 @@ from engram import seeds
 from engram.core.contract import Method, Scenario, Task, evaluating
 from engram.core.network import Network, n_features
 from engram.errors import ConfigError
+from engram.learning.learner import BATCH, Learner, task_info
 from engram.streams import Samples, Stream
 
-BATCH = 500
 Selection = Literal["last", "val_real_all"]
 
 
@@ -69,15 +69,11 @@ class Protocol:
     def task(self, stream: Stream, index: int) -> Task:
         """The numbers of a task, as methods see them."""
         classes = stream.tasks[index].classes
-        start, stop = min(classes), max(classes) + 1
-        if stream.label_space == "shared":
-            return Task(index, 0, stream.n_classes, stream.n_classes, (0, stream.n_classes))
-        active = (start, stop) if self.scenario == "task" else (0, stop)
-        return Task(index, start, stop, stop, active)
+        return task_info(index, min(classes), max(classes) + 1, self.scenario)
 
 
 def evaluate(
-    method: Method,
+    learner: Learner,
     stream: Stream,
     protocol: Protocol,
     learned: int,
@@ -94,19 +90,11 @@ def evaluate(
     row = []
     for j in range(learned + 1):
         samples = stream.test(j) if split == "test" else stream.valid(j)
-        task = protocol.task(stream, j) if protocol.scenario == "task" else None
-        predicted = predict_labels(method, samples.x, task)
+        predicted = learner.predict(samples.x, task=j if protocol.scenario == "task" else None).argmax(1)
         row.append(float((predicted == samples.y).double().mean()))
         pairs = (samples.y * n + predicted).cpu()
         confusion += torch.bincount(pairs, minlength=n * n).view(n, n)
     return row, confusion
-
-
-def predict_labels(method: Method, x: Tensor, task: Task | None = None) -> Tensor:
-    """Predicted labels [N] for stored images ``x`` [N, C, H, W], in batches."""
-    normalise = method.context.network.normalise
-    with evaluating(method):
-        return torch.cat([method.predict(normalise(part), task=task).argmax(1) for part in x.split(BATCH)])
 
 
 class Oracle(nn.Module):

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_tensors
 
-from engram.core.contract import Context, Method
+from engram.core.contract import Method
 from engram.core.files import write_atomically
 from engram.core.network import Network
 from engram.errors import ConfigError
 from engram.learning.checkpoint import Checkpoints
-from engram.learning.loop import EpochEnd, LoopState, train_task
-from engram.methods.registry import MethodSpec, method
-from engram.networks import by_name, default_for
+from engram.learning.learner import Learner, as_network, as_spec, check_device, checkpoint_folder
+from engram.learning.loop import EpochEnd
+from engram.methods.registry import MethodSpec
 from engram.parts.memory import SampleMemory
 from engram.protocols.entry import seed_result
 from engram.protocols.evaluation import Oracle, Protocol, evaluate, sample_grid
@@ -46,27 +46,6 @@ class TaskEnd:
 Observer = Callable[[EpochEnd | TaskEnd], None]
 
 
-def describe_network(network: Network) -> dict[str, Any]:
-    """Name and options of a network as JSON."""
-    options: dict[str, Any] = dataclasses.asdict(network) if dataclasses.is_dataclass(network) else {}
-    return {"name": network.name, "options": options}
-
-
-def check_device(name: str) -> torch.device:
-    """The device called ``name``; ``ConfigError`` where there is none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device cuda needs an accelerator that PyTorch can use, there is none: give --device cpu."
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.")
-    return device
-
-
 def resolve(
     stream: Stream,
     network: Network | str | None,
@@ -74,23 +53,14 @@ def resolve(
     protocol: Protocol | str,
 ) -> tuple[Network, MethodSpec, Protocol]:
     """Names to objects, checked against the stream."""
-    if network is None:
-        network = default_for(stream.image_shape)
-    elif isinstance(network, str):
-        network = by_name(network)()
-    if isinstance(spec, str):
-        spec = method(spec)
-    elif isinstance(spec, type) and issubclass(spec, Method):
-        spec = MethodSpec(spec.__name__.lower(), spec, spec.Config())
     if isinstance(protocol, str):
         if protocol not in ("class", "task", "domain"):
             raise ConfigError(
                 f"scenario must be one of class, domain, task, got {protocol!r}: give one of them."
             )
         protocol = Protocol(protocol)  # type: ignore[arg-type]
-    network.check(stream.image_shape)
     protocol.check(stream)
-    return network, spec, protocol
+    return as_network(network, stream.image_shape), as_spec(spec), protocol
 
 
 def run(
@@ -139,7 +109,10 @@ class _Stop(Exception):
 
 
 class Session:
-    """One run in progress: owns the guard, the loop's state, the record so far and the checkpoints."""
+    """One run in progress: a stream handed to a learner, task by task, and judged from outside.
+
+    It owns the learner, the guard before the stream, the record so far and the checkpoints.
+    """
 
     def __init__(
         self,
@@ -154,14 +127,20 @@ class Session:
         resume: bool,
         observer: Observer | None,
     ) -> None:
-        target = check_device(device)
-        self.stream, self.protocol, self.seed, self.observer = stream.to(target), protocol, seed, observer
-        context = Context(
-            network, stream.image_shape, stream.n_classes, protocol.scenario, seed, stream.n_tasks
+        self.learner = Learner(
+            spec,
+            network,
+            image_shape=stream.image_shape,
+            scenario=protocol.scenario,
+            seed=seed,
+            n_classes=stream.n_classes,
+            n_tasks=stream.n_tasks,
+            device=device,
         )
-        self.method: Method = spec.make(spec.config, context).to(target)
+        self.method, self.state = self.learner.method, self.learner.state
+        self.stream, self.protocol = stream.to(self.learner.device), protocol
+        self.seed, self.observer = seed, observer
         self.guard = Guard(self.stream, self.method.reads)
-        self.state = LoopState()
         self.record: dict[str, Any] = {"rows": [], "tasks": [], "seconds": [], "acc_gen": [], "peak": 0}
         if protocol.record_valid:
             self.record["valid"] = []
@@ -170,25 +149,23 @@ class Session:
         self.checkpoints: Checkpoints | None = None
         self.confusion: list[list[int]] | None = None
         if self.folder is not None:
-            self.checkpoints = Checkpoints(self.folder / "checkpoints", self.identity(network, spec))
+            self.checkpoints = Checkpoints(checkpoint_folder(self.folder), self.identity())
             if resume:
                 self.restore(self.checkpoints)
         self.oracle: Oracle | None = None
         self.started = time.perf_counter()
 
-    def identity(self, network: Network, spec: MethodSpec) -> dict[str, Any]:
-        """What makes a checkpoint belong to this run."""
+    def identity(self) -> dict[str, Any]:
+        """What makes a checkpoint belong to this run: its learner, and what it is judged by."""
         return {
+            **self.learner.identity(),
             "stream": self.stream.describe(),
-            "network": describe_network(network),
-            "method": spec.describe(),
             "protocol": _protocol_identity(self.protocol),
-            "seed": self.seed,
         }
 
     def restore(self, checkpoints: Checkpoints, *, shared: bool = False) -> bool:
         """Continue from the newest of these checkpoints; False where there is none. ``shared``: change no file."""
-        record = checkpoints.restore(self.method, self.state, shared=shared)
+        record = self.learner.restore(checkpoints, shared=shared)
         if record is None:
             return False
         self.phases = record.pop("phases")
@@ -198,18 +175,19 @@ class Session:
 
     def go(self, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> dict[str, Any]:
         """Learn the tasks that are left."""
-        status = "done"
-        with contextlib.suppress(_Stop), _restored_modes(self.method):
-            status = "unfinished"
+        status = "unfinished"
+        with contextlib.suppress(_Stop):
             for index in range(self.state.cursor.task, self.stream.n_tasks):
                 self._learn(index, stop_after)
             status = "done"
+        self.method.eval()
         return self._entry(status)
 
     def _learn(self, index: int, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> None:
         task = self.protocol.task(self.stream, index)
         self.guard.begin(index)
         data = training_data(self.guard, index)
+        classes = self.stream.class_names[0 if self.method.reads == "all" else task.start : task.stop]
         began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
 
         def on_epoch(event: EpochEnd) -> None:
@@ -224,10 +202,10 @@ class Session:
             self.save(elapsed=time.perf_counter() - began)
             self._tell(event, stop_after)
 
-        train_task(self.method, task, data, self.state, self.seed, on_epoch=on_epoch)
+        self.learner.learn(data, classes, on_epoch=on_epoch)
         self.guard.end(index)
         seconds = time.perf_counter() - began
-        row, counts = evaluate(self.method, self.stream, self.protocol, index)
+        row, counts = evaluate(self.learner, self.stream, self.protocol, index)
         self.confusion = counts.tolist()
         valid = self._valid_row(index) if self.protocol.record_valid else None
         best = self.record.pop("best", None)
@@ -260,12 +238,12 @@ class Session:
         valid = sum(valid_row) / len(valid_row)
         best = self.record.get("best")
         if best is None or valid > best["valid"]:
-            row, counts = evaluate(self.method, self.stream, self.protocol, index)
+            row, counts = evaluate(self.learner, self.stream, self.protocol, index)
             best = {"valid": valid, "row": row, "confusion": counts.tolist(), "epoch": event.epoch}
             self.record["best"] = best | ({"valid_row": valid_row} if self.protocol.record_valid else {})
 
     def _valid_row(self, index: int) -> list[float]:
-        return evaluate(self.method, self.stream, self.protocol, index, "valid")[0]
+        return evaluate(self.learner, self.stream, self.protocol, index, "valid")[0]
 
     def _validation(self, index: int) -> float:
         row = self._valid_row(index)
@@ -286,7 +264,7 @@ class Session:
         self.record["peak"] = max(int(self.record["peak"]), peak_memory_bytes(self.stream.device))
         if self.checkpoints is not None:
             record = {**self.record, **more, "phases": self.phases, "confusion": self.confusion}
-            self.checkpoints.save(self.method, self.state, record)
+            self.learner.store(self.checkpoints, record)
 
     def _tell(
         self, event: EpochEnd | TaskEnd, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None
@@ -337,15 +315,6 @@ def _protocol_identity(protocol: Protocol) -> dict[str, Any]:
 def _square(rows: list[list[float]], n: int) -> list[list[float | None]]:
     """Rows filled up to ``n`` entries: what was not measured is None."""
     return [[*row, *[None] * (n - len(row))] for row in rows]
-
-
-@contextlib.contextmanager
-def _restored_modes(method: Method) -> Any:
-    """Leave the method in evaluation mode, whatever happens."""
-    try:
-        yield
-    finally:
-        method.eval()
 
 
 def stored_real_samples(method: Method) -> int:

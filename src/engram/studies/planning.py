@@ -192,19 +192,19 @@ def make(
             for s in numbers
         )
         if state == "unfinished":
-            _check_checkpoints(session, built, spec, jobs)
+            _check_checkpoints(session, jobs)
         settings = settings_as_config(spec, options, data, network, numbers, device, recipe)
         weight = 2 if session.method.generative else int(session.method.reads == "all")
         works.append(Work(label, folder, state, jobs, skeleton, settings, weight))
     return works
 
 
-def _check_checkpoints(session: Any, network: Any, spec: MethodSpec, jobs: Sequence[Job]) -> None:
+def _check_checkpoints(session: Any, jobs: Sequence[Job]) -> None:
     """Refuse checkpoints of another run before anything is touched."""
     from engram.learning.checkpoint import Checkpoints
 
     for job in jobs:
-        identity = {**session.identity(network, spec), "seed": job.seed}
+        identity = {**session.identity(), "seed": job.seed}
         Checkpoints(Path(job.folder) / "checkpoints", identity).check()
 
 

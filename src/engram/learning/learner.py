@@ -1,0 +1,405 @@
+"""A learner: given one task after another, it knows nothing of those to come and answers for all classes so far.
+
+It knows classes by name, in order of arrival, and hands methods their places in that order as labels. What makes it
+this learner is its method, network, scenario and seed, and a record of each task learned: the names of its classes,
+the number of its samples and their fingerprint. It keeps no samples (a method may, see `engram.parts.memory`).
+
+Everything random is a function of the seed and of where training stands, so a learner that was saved and loaded goes
+on as if it had never stopped, bit for bit, between tasks and between epochs of a task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engram.core.contract import Context, Method, Scenario, Task, evaluating
+from engram.core.network import Network
+from engram.core.options import options_of
+from engram.core.samples import Samples
+from engram.core.values import typed_all
+from engram.errors import CheckpointError, ConfigError
+from engram.learning.checkpoint import Checkpoints, difference
+from engram.learning.loop import EpochEnd, LoopState, train_task
+from engram.methods.registry import MethodSpec, entry, method
+from engram.networks import by_name, default_for
+
+BATCH = 500
+
+
+def as_network(network: Network | str | None, image_shape: tuple[int, int, int]) -> Network:
+    """A network by name, or the one that fits the images where it is None; ``ConfigError`` if it cannot take them."""
+    if network is None:
+        network = default_for(image_shape)
+    elif isinstance(network, str):
+        network = by_name(network)()
+    network.check(image_shape)
+    return network
+
+
+def as_spec(given: MethodSpec | type[Method] | str) -> MethodSpec:
+    """A method by name, or a class with its default options."""
+    if isinstance(given, str):
+        return method(given)
+    if isinstance(given, MethodSpec):
+        return given
+    return MethodSpec(given.__name__.lower(), given, given.Config())
+
+
+def describe_network(network: Network) -> dict[str, Any]:
+    """Name and options of a network as JSON."""
+    options: dict[str, Any] = dataclasses.asdict(network) if dataclasses.is_dataclass(network) else {}
+    return {"name": network.name, "options": options}
+
+
+def check_device(name: str) -> torch.device:
+    """The device called ``name``; ``ConfigError`` where there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device cuda needs an accelerator that PyTorch can use, there is none: give --device cpu."
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.")
+    return device
+
+
+def fingerprint(samples: Samples) -> str:
+    """sha256, as hex, of samples: their kind, shape, values, labels and order."""
+    found = hashlib.sha256()
+    for tensor in (samples.x, samples.y):
+        found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.cpu().contiguous().numpy().data)
+    return found.hexdigest()
+
+
+def task_info(index: int, start: int, stop: int, scenario: Scenario) -> Task:
+    """The numbers of a task whose classes are ``start .. stop - 1``, as methods see them."""
+    return Task(index, start, stop, stop, (start, stop) if scenario == "task" else (0, stop))
+
+
+class Learner:
+    """A method that learns tasks as they come, predicts, and can be kept in a folder.
+
+    Args:
+        method: a name, ``engram.method(name, option=...)``, or a class of your own with its default options.
+        network: a name, an object, or None for the one that fits the images.
+        image_shape: (C, H, W) of every image.
+        scenario: class (no task label, all classes known compete), task (label given, a task's own classes compete),
+            or domain (no label, every task has the same classes).
+        seed: of everything random.
+        n_classes, n_tasks: how many will ever come, for methods that must know (DGM with ``label=within_stream``,
+            joint training with ``at``); others are not told apart by them.
+        device: cpu or cuda.
+
+    Attributes:
+        learned: a record of each task, the one in progress included: classes, n_samples, fingerprint.
+        method, state: the method, and where its training stands.
+
+    Raises:
+        ConfigError: a combination that cannot work.
+    """
+
+    def __init__(
+        self,
+        method: MethodSpec | type[Method] | str,
+        network: Network | str | None = None,
+        *,
+        image_shape: tuple[int, int, int],
+        scenario: Scenario = "class",
+        seed: int = 0,
+        n_classes: int | None = None,
+        n_tasks: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.device = check_device(device)
+        self.spec, self.network = as_spec(method), as_network(network, image_shape)
+        context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
+        self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
+        self.state = LoopState()
+        self.learned: list[dict[str, Any]] = []
+        self._between_epochs = True
+
+    # What it is --------------------------------------------------------------------------------------------------
+    @property
+    def scenario(self) -> Scenario:
+        """How it will be asked."""
+        return self.method.context.scenario
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes known, in order of arrival, those of a task in progress included."""
+        return self._arrived(len(self.learned))
+
+    def _arrived(self, n_tasks: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for task in self.learned[:n_tasks] for name in task["classes"]))
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this learner beside the tasks it learned, as JSON."""
+        context = self.method.context
+        return {
+            "method": self.spec.describe(),
+            "network": describe_network(self.network),
+            "image_shape": list(context.image_shape),
+            "scenario": context.scenario,
+            "seed": context.seed,
+            "capacity": self.method.capacity,
+        }
+
+    def task(self, index: int) -> Task:
+        """The numbers of a task that is learned or in progress, counted from 0."""
+        if index not in range(len(self.learned)):
+            raise ConfigError(
+                f"a task must be among the {len(self.learned)} learned, got {index}: learn it first."
+            )
+        own, stop = self.learned[index]["classes"], len(self._arrived(index + 1))
+        return task_info(index, stop - len(own), stop, self.scenario)
+
+    # Learning ----------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        samples: Mapping[str, Tensor] | Samples,
+        classes: Iterable[str] = (),
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        on_epoch: Callable[[EpochEnd], None] | None = None,
+    ) -> None:
+        """Learn one task, or what is left of it where it was interrupted between epochs.
+
+        Args:
+            samples: images uint8 [N, C, H, W] by class name; or Samples whose labels are places in the order of
+                arrival, new classes following those known, with the names of their classes. Classes must be new; in
+                scenario domain, those of the first task; for a method that reads all, those known and new ones, with
+                all samples so far.
+            classes: names of the classes of Samples, in order of arrival.
+            folder: a checkpoint is written there after every epoch and at the end; None writes nothing.
+            on_epoch: told after each epoch. What it raises leaves the learner at the end of that epoch.
+
+        Raises:
+            ConfigError: classes or samples that cannot be learned now.
+            CheckpointError: a task is in progress and these are other samples, or ``folder`` holds another learner.
+            DivergedError: a loss or a parameter is not finite; checkpoints stay as they were.
+        """
+        self._check_whole()
+        index = self.state.cursor.task
+        names = tuple(samples) if isinstance(samples, Mapping) else tuple(classes)
+        before = self._arrived(index)
+        own = self._own(names, before)
+        known = tuple(dict.fromkeys((*before, *own)))
+        data = _labelled(samples, known) if isinstance(samples, Mapping) else samples
+        self._check_samples(data, len(known), 0 if set(before) & set(names) else len(before))
+        data = Samples(data.x.to(self.device), data.y.to(self.device))
+        record = {"classes": list(own), "n_samples": len(data), "fingerprint": fingerprint(data)}
+        if index < len(self.learned) and record != self.learned[index]:
+            raise CheckpointError(
+                f"a task in progress must be learned to its end with its own samples, these are others "
+                f"({difference(self.learned[index], record)}): give the samples of "
+                f"{', '.join(self.learned[index]['classes'])} that it began with."
+            )
+        kept = None if folder is None else self._checkpoints(folder)
+        self.learned[index:] = [record]
+
+        def told(event: EpochEnd) -> None:
+            self._between_epochs = True
+            if kept is not None:
+                self.store(kept)
+            if on_epoch is not None:
+                on_epoch(event)
+            self._between_epochs = False
+
+        self._between_epochs = False
+        train_task(self.method, self.task(index), data, self.state, self.method.context.seed, on_epoch=told)
+        self._between_epochs = True
+        if kept is not None:
+            self.store(kept)
+
+    def _own(self, names: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
+        """The classes of a task whose samples are of the classes ``names``, after those of ``before``."""
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"classes must have names of their own, at least one, got {list(names)}.")
+        old, new = [n for n in names if n in before], tuple(n for n in names if n not in before)
+        if self.scenario == "domain" and before:
+            if set(names) != set(before):
+                raise ConfigError(
+                    f"every task of scenario domain must have the classes {', '.join(before)}, got "
+                    f"{', '.join(names)}: give the same classes, or use scenario class or task."
+                )
+            return tuple(before)
+        if self.method.reads == "all" and len(old) < len(before):
+            missing = next(name for name in before if name not in old)
+            raise ConfigError(
+                f"{self.spec.name} reads all samples so far, those of class {missing} are not there: give them too."
+            )
+        if self.method.reads != "all" and old:
+            raise ConfigError(
+                f"classes must be new, {old[0]} is known already: give samples of new classes only."
+            )
+        if not new:
+            raise ConfigError(
+                "a task must bring a class that is not known yet, this one brings none: give new ones."
+            )
+        return new
+
+    def _check_images(self, x: Tensor) -> None:
+        shape = list(self.method.context.image_shape)
+        if list(x.shape[1:]) != shape or x.dtype != torch.uint8:
+            raise ConfigError(
+                f"images must be uint8 [N, {', '.join(map(str, shape))}], got {str(x.dtype)[6:]} {list(x.shape)}: "
+                "bring them to this shape."
+            )
+
+    def _check_samples(self, data: Samples, n_known: int, first: int) -> None:
+        self._check_images(data.x)
+        if not len(data):
+            raise ConfigError("a task must have samples, got none: give at least one.")
+        low, high = int(data.y.min()), int(data.y.max())
+        if low < first or high >= n_known:
+            raise ConfigError(
+                f"labels must be places {first}..{n_known - 1} in the order of arrival, got {low}..{high}: count new "
+                "classes on from those known."
+            )
+
+    def _check_whole(self) -> None:
+        if not self._between_epochs:
+            raise CheckpointError(
+                "a learner must stand between epochs to go on, this one was stopped within one: load it from its folder."
+            )
+
+    # Answering ---------------------------------------------------------------------------------------------------
+    def predict(self, images: Tensor, *, task: int | None = None) -> Tensor:
+        """Logits [N, n] over ``classes`` for images uint8 [N, C, H, W]; minus infinity where a class cannot be.
+
+        Args:
+            images: any number of them, answered in batches.
+            task: the task that the images are of, counted from 0; in scenario task only.
+
+        Raises:
+            ConfigError: nothing is learned yet, or the task label is missing or must not be given.
+        """
+        if not self.learned:
+            raise ConfigError(
+                "a learner must have learned a task to predict, this one has not: learn one first."
+            )
+        if (task is None) == (self.scenario == "task"):
+            given = "needs the task of the images" if task is None else "gives no task label"
+            raise ConfigError(f"scenario {self.scenario} {given}, got task={task}: see predict.")
+        info = None if task is None else self.task(task)
+        images = torch.as_tensor(images)
+        self._check_images(images)
+        normalise = self.network.normalise
+        with evaluating(self.method):
+            parts = images.to(self.device).split(BATCH)
+            return torch.cat([self.method.predict(normalise(part), task=info) for part in parts])
+
+    # Keeping -----------------------------------------------------------------------------------------------------
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write a checkpoint into ``folder``, made where it is missing; the newest two there are kept.
+
+        Raises:
+            CheckpointError: the folder holds another learner, or this one was stopped within an epoch.
+        """
+        self._check_whole()
+        self.store(self._checkpoints(folder))
+
+    def _checkpoints(self, folder: str | os.PathLike[str]) -> Checkpoints:
+        """Those in ``folder``, which must be of this learner, now or before."""
+        found = Checkpoints(checkpoint_folder(folder), self.identity())
+        found.check()
+        newest = found.newest()
+        learned = [] if newest is None else newest["record"]["learned"]
+        if learned != self.learned[: len(learned)]:
+            raise CheckpointError(
+                f"{folder} must hold this learner or none, its learner has learned {len(learned)} tasks that are not "
+                f"the first of this one's {len(self.learned)}: give another folder."
+            )
+        return found
+
+    def store(self, checkpoints: Checkpoints, record: Mapping[str, Any] | None = None) -> None:
+        """Write the next checkpoint of a run that this learner is in; ``record`` stands in it beside ``learned``."""
+        checkpoints.save(self.method, self.state, {"learned": self.learned, **(record or {})})
+
+    def restore(self, checkpoints: Checkpoints, *, shared: bool = False) -> dict[str, Any] | None:
+        """Stand where the newest of these checkpoints stands; its record, or None where there is none."""
+        record = checkpoints.restore(self.method, self.state, shared=shared)
+        if record is not None:
+            self.learned = record.pop("learned")
+        return record
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        method: type[Method] | None = None,
+        network: Network | None = None,
+        device: str = "cpu",
+    ) -> Learner:
+        """The learner kept in ``folder``, or that of a run whose folder it is.
+
+        Args:
+            folder: what `save` or `learn` was given, or the ``out`` of a run.
+            method: its class, where that is your own; options are read from the folder.
+            network: where that is your own.
+            device: cpu or cuda.
+
+        Raises:
+            CheckpointError: no learner is there, it is damaged or of another version, or it needs another method or
+                network than was given.
+        """
+        path = checkpoint_folder(folder)
+        newest = Checkpoints(path, {}).newest()
+        if newest is None:
+            raise CheckpointError(
+                f"{folder} must hold a learner, it holds no checkpoint that can be read: give another folder."
+            )
+        stored = newest["identity"]
+        try:
+            name, options = stored["method"]["name"], stored["method"]["options"]
+            make, config = (method, method.Config()) if method else (entry(name).make, entry(name).config)
+            config = dataclasses.replace(config, **typed_all(name, options_of(config), options))
+            if network is None:
+                kind, given = by_name(stored["network"]["name"]), stored["network"]["options"]
+                network = kind(**typed_all(kind.name, options_of(kind()), given))
+            learner = cls(
+                MethodSpec(name, make, config),
+                network,
+                image_shape=tuple(stored["image_shape"]),
+                scenario=stored["scenario"],
+                seed=stored["seed"],
+                device=device,
+                **stored["capacity"],
+            )
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{folder} must hold a learner that this version and these arguments can make, it does not ({error}): "
+                "give its method and network, or another folder."
+            ) from error
+        own = learner.identity()
+        Checkpoints(path, {**stored, **own}).check()
+        learner.restore(Checkpoints(path, stored))
+        return learner
+
+
+def checkpoint_folder(folder: str | os.PathLike[str]) -> Path:
+    """Where the checkpoints of a learner or run in ``folder`` lie."""
+    return Path(folder) / "checkpoints"
+
+
+def _labelled(samples: Mapping[str, Tensor], known: Sequence[str]) -> Samples:
+    """Images by class name, one after another, with the places of their classes in ``known`` as labels."""
+    images = {name: torch.as_tensor(x) for name, x in samples.items()}
+    for name, x in images.items():
+        if not len(x):
+            raise ConfigError(f"every class must have images, {name} has none: leave it out.")
+    labels = [torch.full((len(x),), known.index(name)) for name, x in images.items()]
+    return Samples(torch.cat(list(images.values())), torch.cat(labels))

@@ -42,10 +42,10 @@ def test_the_table_says_when_it_was_trained():
     from engram.core.contract import Context
 
     spec = method("joint", {"at": [1, 5]})
-    made = [spec.make(spec.config, Context(Mlp((4,)), (1, 2, 2), 2, "domain", 0, n)) for n in (3, 10, None)]
+    made = [spec.make(spec.config, Context(Mlp((4,)), (1, 2, 2), 2, "domain", 0, n)) for n in (3, 10)]
     told = [m.facts()["trained"] for m in made]
-    assert told == [
-        f"after tasks {t} only; else an earlier network answers" for t in ("1, 3", "1, 5, 10", "1, 5")
-    ]
+    assert told == [f"after tasks {t} only; else an earlier network answers" for t in ("1, 3", "1, 5, 10")]
+    with pytest.raises(ConfigError, match="n_tasks must be known beforehand by Joint"):
+        spec.make(spec.config, Context(Mlp((4,)), (1, 2, 2), 2, "domain", 0))
     assert method("joint").make(method("joint").config, made[0].context).facts() == {}
     assert torch.is_tensor(next(made[0].parameters()))

@@ -124,7 +124,7 @@ class Learner:
     ) -> None:
         self.device = check_device(device)
         self.spec, self.network = as_spec(method), as_network(network, image_shape)
-        context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
+        context = Context(self.network, image_shape, n_classes, scenario, seed, n_tasks)
         self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
         self.state = LoopState()
         self.learned: list[dict[str, Any]] = []
@@ -272,7 +272,7 @@ class Learner:
     def _check_whole(self) -> None:
         if not self._between_epochs:
             raise CheckpointError(
-                "a learner must stand between epochs to go on, this one was stopped within one: load it from its folder."
+                "a learner must stand between epochs to go on, this one was stopped within one: load it from a folder."
             )
 
     # Answering ---------------------------------------------------------------------------------------------------

@@ -279,9 +279,7 @@ def make_memory(config: TrainOptions, context: Context) -> SampleMemory | None:
             "memory_weight=classes needs classes that arrive with tasks, in scenario domain each task has all: leave "
             "it out, or use scenario class or task."
         )
-    # Tasks that share their classes are not counted beforehand, so their store has no bound but its growth.
-    bound = config.memory_per_class * context.n_classes if context.scenario != "domain" else None
-    return SampleMemory(context.image_shape, bound)
+    return SampleMemory(context.image_shape)
 
 
 def remember(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engram.errors import DivergedError as DivergedError
     from engram.errors import EngramError as EngramError
     from engram.errors import StrictnessError as StrictnessError
+    from engram.learning.learner import Learner as Learner
     from engram.methods.registry import method as method
     from engram.protocols.session import run as run
     from engram.report import write_report as write_report
@@ -44,6 +45,7 @@ _HOMES = {
     "permuted": "engram.streams",
     "rotated": "engram.streams",
     "sequence": "engram.streams",
+    "Learner": "engram.learning.learner",
     "run": "engram.protocols.session",
     "compare": "engram.studies.comparison",
     "sweep": "engram.studies.sweep",

@@ -79,7 +79,7 @@ def past_data_are_not_read_unless_declared(bench: Bench) -> None:
 
     reads = bench.build().reads
     poisoned = None
-    # Random labels of classes still to come may well make a method that reads them fail.
+    # Random samples may well make a method that reads them fail.
     with contextlib.suppress(RuntimeError, ValueError, IndexError):
         poisoned = bench.train(bench.session(on_task=poison))
     if reads == "all":

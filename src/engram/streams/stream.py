@@ -160,8 +160,8 @@ class Stream:
         return Stream(**facts, _overwritten=copies)
 
     def overwrite_train(self, task_index: int, generator: torch.Generator) -> None:
-        """Fill a task's train and validation images and labels with random values. For the strictness test
-        only.
+        """Fill a task's train and validation images with random values, and its labels with those of classes that
+        have come by then. For the strictness test only.
 
         Later reads return the random samples, and tensors handed out by the latest read of these splits are
         overwritten in place, so that a method which kept them, or reads them again, is found out. No other
@@ -174,7 +174,8 @@ class Stream:
         for split in _LEARNT:
             samples = self._samples(split, task_index)
             noise = torch.randint(0, 256, samples.x.shape, dtype=torch.uint8, generator=generator)
-            labels = torch.randint(0, self.n_classes, samples.y.shape, generator=generator)
+            n_seen = max(self.tasks[task_index].classes) + 1
+            labels = torch.randint(0, n_seen, samples.y.shape, generator=generator)
             samples.x.copy_(noise)
             samples.y.copy_(labels)
             self._overwritten[split, task_index] = samples

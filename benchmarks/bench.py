@@ -38,7 +38,7 @@ from limit import finetune as limit_finetune
 from limit import si as limit_si
 
 from engram import seeds
-from engram.core.contract import Context, Method, Phase, Scenario, Task
+from engram.core.contract import Context, Method, Phase, Scenario, TaskInfo
 from engram.core.network import Network
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.loop import EpochEnd, LoopState, run_phase, train_task
@@ -81,7 +81,7 @@ class Subject:
     """A method that stands at the start of a phase, as the loop leaves it there."""
 
     method: Method
-    task: Task
+    task: TaskInfo
     phase: Phase
     data: Samples
     state: LoopState

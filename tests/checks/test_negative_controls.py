@@ -28,7 +28,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Tradeoff,
     Update,
@@ -67,22 +67,21 @@ class Sound(Method):
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
         self.net = Classifier(context)
-        self.active = (0, 0)
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         self.net.head.grow(task.n_seen, self.context.seed, task.index)
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self.active = task.active
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         return (Phase("fit", self.config.epochs, (Update("net", "net", self.loss),), 5),)
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         return {"net": Player(named_parameters(self, "net."), Optimiser("adam", self.config.lr))}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        return {"ce": F.cross_entropy(self.net(batch.x, self.active), batch.y - self.active[0])}
+        active = step.task.active
+        return {"ce": F.cross_entropy(self.net(batch.x, active), batch.y - active[0])}
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, task)
 
     def structure(self) -> dict[str, Any]:
@@ -109,14 +108,14 @@ class Unchecked:
 
 
 class UnnamedDraw(Sound):
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         super().begin_task(task, data)
         with torch.no_grad():
             self.net.head.parts[0].bias.copy_(torch.randn(task.n_seen))  # type: ignore[operator, union-attr]
 
 
 class Constant(Sound):
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         with torch.no_grad():
             for tensor in self.state_dict().values():
                 tensor.zero_()
@@ -161,7 +160,7 @@ class WritesBatch(Sound):
 
 
 class Meddler(Sound):
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         return {"net": Player(named_parameters(self, "net.trunk."), Optimiser("adam", self.config.lr))}
 
     def after_step(self, player: str, step: Step) -> None:
@@ -172,25 +171,25 @@ class Meddler(Sound):
 class Trainee(Sound):
     """Predicts in whatever mode it is in, and so moves running statistics."""
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net(x, (0, self.net.head.n_outputs))
 
 
 class Dozy(Sound):
     """Leaves its modules in evaluation mode."""
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         self.eval()
         return super().predict(x, task=task)
 
 
 class Dice(Sound):
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return super().predict(x, task=task) + 1e-3 * torch.rand(1)
 
 
 class Narrow(Sound):
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return super().predict(x, task=task)[:, -1:]
 
 
@@ -215,19 +214,19 @@ class Painter(Sound):
 
 
 class Vandal(Sound):
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         super().begin_task(task, data)
         data.x[0] = 0
 
 
 class OneClass(Sound):
     def loss(self, batch: Batch, step: Step) -> Terms:
-        first = step.task  # as if every task had one class
+        first = step.task.index  # as if every task had one class
         return {"ce": F.cross_entropy(self.net(batch.x, (first, first + 1)), batch.y - first)}
 
 
 class Amnesiac(Sound):
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         self.net.head.parts = nn.ModuleList()
         super().begin_task(task, data)
 
@@ -242,32 +241,32 @@ class Hidden(Sound):
         super().__init__(config, context)
         self.kept: list[Tensor] = []
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.kept.append(torch.ones(3))
 
 
 class Rigid(Sound):
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return super().predict(x, task=task).float()
 
 
 class Peeker(Sound):
     _first: Samples | None = None
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         super().begin_task(task, data)
         self._first = self._first or data
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         assert self._first is not None
         return {"past": self._first}
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self.active = task.active
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         return (Phase("fit", 2, (Update("net", "net", self.loss, ("task", "past")),), 5),)
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        return {"ce": F.cross_entropy(self.net(batch.x, self.active), batch.y.clamp(max=self.active[1] - 1))}
+        active = step.task.active
+        return {"ce": F.cross_entropy(self.net(batch.x, active), batch.y.clamp(max=active[1] - 1))}
 
 
 class Boaster(Sound):
@@ -275,12 +274,12 @@ class Boaster(Sound):
 
     reads = "all"
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return {"task": Samples(data.x[-12:], data.y[-12:])}
 
 
 class Hoarder(Sound):
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         first = self.context.network.normalise(data.x[:2]).flatten(1)
         # Not even rows of their own: an entry is put in front.
         self.register_buffer("hoard", torch.cat([torch.zeros(3), first.flatten()]))
@@ -296,7 +295,7 @@ class Glutton(Sound):
         super().__init__(config, context)
         self.memory = SampleMemory(context.image_shape, 1)
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.memory.images, self.memory.labels = data.x[:5].clone(), data.y[:5].clone()
 
     def structure(self) -> dict[str, Any]:
@@ -316,7 +315,7 @@ class Secretive(Glutton):
 
 
 class Vote(Sound):
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         logits = self.net.predict(x, task)
         return logits + logits.mean(0)
 
@@ -324,11 +323,11 @@ class Vote(Sound):
 class Spy(Sound):
     seen = 0.0
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         self.seen = float(x.mean())  # in no state dict
         return super().predict(x, task=task)
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         super().begin_task(task, data)
         with torch.no_grad():
             self.net.head.parts[0].bias.add_(self.seen)  # type: ignore[operator, union-attr]
@@ -353,7 +352,7 @@ class Hasty(Sound):
     Config = Weighted  # type: ignore[assignment]
     tradeoff = Tradeoff("weight")
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         with torch.no_grad():
             self.net.head.parts[0].bias.mul_(self.config.weight)  # type: ignore[operator, union-attr]
 
@@ -369,7 +368,7 @@ class Early(Sound):
         return {"ce": super().loss(batch, step)["ce"] * weight}
 
     def free(self, step: Step) -> bool:
-        return step.task == 0
+        return step.task.index == 0
 
 
 class Patient(Early):
@@ -378,7 +377,7 @@ class Patient(Early):
     def free(self, step: Step) -> bool:
         return step.phase == "fit"
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         (fit,) = super().phases(task, n_samples)
         return (fit,) if task.index == 0 else (fit, dataclasses.replace(fit, name="more"))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engram.core.contract import Batch, Optimiser, Player, Step, Update
+from engram.core.contract import Batch, Optimiser, Player, Step, TaskInfo, Update
 from engram.learning.loop import gradients, make_optimiser
 
 
@@ -21,7 +21,7 @@ def penalty_step(kind: str, fused: bool) -> torch.Tensor:
 
     player = Player({"weight": conv.weight}, Optimiser(kind, 0.01))
     batch = Batch(torch.randn(8, 4, 16, 16), torch.zeros(8, dtype=torch.int64), {})
-    step = Step(0, "p", 0, 1, 0, 1)
+    step = Step(TaskInfo(0, 0, 2, 2, (0, 2)), "p", 0, 1, 0, 1)
     _, grads = gradients(Update("u", "p", loss), player, batch, step)
     assert grads["weight"].stride() == conv.weight.stride()
     optimiser = make_optimiser(player)

@@ -22,14 +22,14 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Update,
 )
 from engram.errors import ConfigError, DivergedError
+from engram.learning.feeder import Feeder
 from engram.learning.loop import (
     Cursor,
-    Feeder,
     LoopState,
     clip,
     gradients,
@@ -40,7 +40,7 @@ from engram.learning.loop import (
 )
 from engram.networks import Mlp
 
-TASK = Task(0, 0, 2, 2, (0, 2))
+TASK = TaskInfo(0, 0, 2, 2, (0, 2))
 
 
 def numbered(n: int, first: int = 0) -> Samples:
@@ -165,7 +165,7 @@ def two() -> dict[str, nn.Parameter]:
 
 
 BATCH = Batch(torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.int64), {})
-STEP = Step(0, "fit", 0, 1, 0, 1)
+STEP = Step(TASK, "fit", 0, 1, 0, 1)
 
 
 def test_gradients_of_the_sum_of_terms_by_name() -> None:
@@ -291,7 +291,7 @@ class Duel(Method):
         self.calls: list[str] = []
         self.seen: list[dict[str, float]] = []
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         updates = (
             Update("look", "b", self.loss_b, step=False),
             Update("a", "a", self.loss_a),
@@ -299,7 +299,7 @@ class Duel(Method):
         )
         return (Phase("duel", self.config.epochs, updates, 2),)
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         sgd = Optimiser("sgd", 0.1)
         return {"a": Player({"a": self.a}, sgd), "b": Player({"b": self.b}, sgd)}
 
@@ -310,13 +310,13 @@ class Duel(Method):
     def loss_b(self, batch: Batch, step: Step) -> Terms:
         return {"follow": (self.b - self.a) ** 2}
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return torch.zeros(len(x), 2)
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         self.calls.append("begin_task")
 
-    def begin_phase(self, task: Task, phase: str) -> None:
+    def begin_phase(self, task: TaskInfo, phase: str) -> None:
         self.calls.append("begin_phase")
 
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
@@ -326,10 +326,10 @@ class Duel(Method):
     def after_step(self, player: str, step: Step) -> None:
         self.calls.append(f"step {player}")
 
-    def end_phase(self, task: Task, phase: str) -> None:
+    def end_phase(self, task: TaskInfo, phase: str) -> None:
         self.calls.append("end_phase")
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.calls.append("end_task")
 
 

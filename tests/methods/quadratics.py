@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engram.core.contract import Context, Method, Samples, Step, Task
+from engram.core.contract import Context, Method, Samples, Step, TaskInfo
 from engram.core.network import Network, Norm
+from engram.core.samples import Shape
 from engram.learning.loop import make_optimiser
 from engram.methods.registry import method
 
 THETA = "net.trunk.theta"
-TASK = Task(0, 0, 2, 2, (0, 2))
 NOTHING = Samples(torch.zeros((0, 1, 1, 1), dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
 
 
@@ -36,7 +36,7 @@ class VectorNetwork(Network):
     name: ClassVar[str] = "vector"
     shape: tuple[int, ...] = (1,)
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         return Vector(self.shape)
 
 
@@ -58,17 +58,21 @@ class Bare:
         """The parameter's values, not its graph; written to, they are the parameter's."""
         return self.method.get_parameter(THETA).detach()
 
+    @property
+    def task_info(self) -> TaskInfo:
+        """The task being learned, or the next one; all have the same two classes."""
+        return TaskInfo(self.index, 0, 2, 2, (0, 2))
+
     def begin(self) -> None:
-        self.method.begin_task(TASK, NOTHING)
+        self.method.begin_task(self.task_info, NOTHING)
         self.method.double()
-        self.method.phases(TASK, 1)
-        self.optimiser = make_optimiser(self.method.players("fit")["net"])
+        self.optimiser = make_optimiser(self.method.players(self.task_info, "fit")["net"])
 
     def run(self, gradient: Callable[[Tensor], Tensor], n_steps: int) -> list[Tensor]:
         """Steps with gradient(theta); the path of theta, its start included."""
         path = [self.theta.clone()]
         for i in range(n_steps):
-            step = Step(self.index, "fit", 0, 1, i, n_steps)
+            step = Step(self.task_info, "fit", 0, 1, i, n_steps)
             grads = {THETA: gradient(self.theta).clone()}
             self.method.after_backward("net", grads, step)
             self.method.get_parameter(THETA).grad = grads[THETA]
@@ -78,7 +82,7 @@ class Bare:
         return path
 
     def end(self) -> None:
-        self.method.end_task(TASK, NOTHING)
+        self.method.end_task(self.task_info, NOTHING)
         self.index += 1
 
     def task(self, gradient: Callable[[Tensor], Tensor], n_steps: int) -> list[Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from engram import seeds
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.comparing import same
-from engram.core.contract import Batch, Samples, Step, Task
+from engram.core.contract import Batch, Samples, Step, TaskInfo
 from engram.errors import ConfigError, StrictnessError
 from engram.methods.dgm import Dgm, DgmConfig
 from engram.methods.registry import method
@@ -93,7 +93,7 @@ def watch(b: Bench) -> Watch:
         w.method = m
         begin, backward, after, pools = m.begin_task, m.after_backward, m.after_step, m.pools
 
-        def begun(task: Task, data: Samples) -> None:
+        def begun(task: TaskInfo, data: Samples) -> None:
             begin(task, data)
             held["blocked"] = [
                 x.expand_as(p).clone() for x, p in zip(m.blocked, m.generator.weights, strict=True)
@@ -107,20 +107,20 @@ def watch(b: Bench) -> Watch:
             if player == "generator":
                 for i, blocked in enumerate(held["blocked"]):
                     if grads[f"generator.weights.{i}"][blocked].abs().sum() != 0:
-                        w.leaking.append(f"task {step.task} layer {i}")
+                        w.leaking.append(f"task {step.task.index} layer {i}")
 
         def stepped(player: str, step: Step) -> None:
             after(player, step)
-            w.steps.append((step.task, player))
+            w.steps.append((step.task.index, player))
             if player == "generator":
                 for i, (blocked, start) in enumerate(zip(held["blocked"], held["start"], strict=True)):
                     now = m.generator.weights[i].detach()
                     if not torch.equal(now[blocked], start[blocked]):
-                        w.moved.append(f"task {step.task} layer {i}")
-                    if step.task > 0:
+                        w.moved.append(f"task {step.task.index} layer {i}")
+                    if step.task.index > 0:
                         w.trained += int((now[~blocked] != start[~blocked]).sum())
 
-        def drawn(task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        def drawn(task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
             found = pools(task, phase, epoch, data)
             w.pools.append((task.index, phase, epoch, found))
             return found
@@ -230,7 +230,7 @@ def test_a_gradient_that_is_not_a_number_is_blocked_too() -> None:
     }
     grads |= {f"generator.embeddings.{i}": torch.zeros_like(e) for i, e in enumerate(m.generator.embeddings)}
     m._blocked = None
-    Dgm.after_backward(m, "generator", grads, Step(4, "gan", 0, 1, 0, 1))
+    Dgm.after_backward(m, "generator", grads, Step(TaskInfo(4, 4, 5, 5, (0, 5)), "gan", 0, 1, 0, 1))
     for i in range(2):
         reserved = m.generator.reserved(i)
         assert (grads[f"generator.weights.{i}"][reserved] == 0).all()
@@ -250,7 +250,7 @@ def test_side_modules_and_masks_of_old_tasks_do_not_change(name: str) -> None:
 def test_moments_of_frozen_entries_are_zero_and_there_is_no_decay(name: str) -> None:
     w = watched(name)
     assert w.moments == []
-    for player in w.method.players("gan").values():
+    for player in w.method.players(TaskInfo(3, 3, 4, 4, (0, 4)), "gan").values():
         assert player.optimiser.weight_decay == 0
         assert not player.keep_state
 
@@ -263,7 +263,7 @@ def test_masks_are_the_sign_of_the_embeddings(name: str, threshold: str) -> None
     def prepare(m: Any) -> None:
         end = m.end_phase
 
-        def ended(task: Task, phase: str) -> None:
+        def ended(task: TaskInfo, phase: str) -> None:
             embeddings = [e.detach().clone() for e in m.generator.embeddings]
             end(task, phase)
             found.append((embeddings, m.generator.binary_gates(task.index)))
@@ -369,7 +369,7 @@ def test_first_sparsity_is_half_of_its_weight(name: str) -> None:
         def looked(batch: Batch, step: Step) -> Any:
             terms = loss(batch, step)
             if step.epoch == step.step == 0:
-                found.append((step.task, terms["sparsity"].item(), m.alpha))
+                found.append((step.task.index, terms["sparsity"].item(), m.alpha))
             return terms
 
         m.generator_loss = looked
@@ -394,7 +394,7 @@ def test_alpha_is_the_growth_of_the_generator(name: str, ratio: str) -> None:
 
 def test_units_keep_one_slope_in_an_epoch_and_weights_do_not() -> None:
     unit, weight = watched("dgma").method, watched("dgmw").method
-    steps = [Step(0, "gan", 1, 4, i, 5) for i in range(5)]
+    steps = [Step(TaskInfo(0, 0, 1, 1, (0, 1)), "gan", 1, 4, i, 5) for i in range(5)]
     assert len({unit.slopes(s) for s in steps}) == 1
     values = [weight.slopes(s)[0] for s in steps]
     assert values == sorted(set(values))
@@ -406,11 +406,10 @@ def test_the_generators_embedding_gradient_is_compensated() -> None:
         m = bench("dgmw", compensate=compensate).build()
         assert isinstance(m, Dgm)
         m.begin_task(
-            Task(0, 0, 1, 1, (0, 1)),
+            TaskInfo(0, 0, 1, 1, (0, 1)),
             Samples(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long()),
         )
-        m.phases(Task(0, 0, 1, 1, (0, 1)), 4)
-        step = Step(0, "gan", 1, 4, 2, 5)
+        step = Step(TaskInfo(0, 0, 1, 1, (0, 1)), "gan", 1, 4, 2, 5)
         s, s_e = m.slopes(step)
         grads = {
             f"generator.embeddings.{i}": torch.ones_like(e) for i, e in enumerate(m.generator.embeddings)
@@ -473,12 +472,13 @@ def test_refreshing_every_step_shows_new_images_for_old_labels_only() -> None:
         classify = m.critic.classify
 
         def begun_loss(batch: Batch, step: Step) -> Any:
-            m.critic.classify = lambda x: (shown.append((step.task, x.detach(), batch.y)), classify_of(m)(x))[
-                1
-            ]
+            m.critic.classify = lambda x: (
+                shown.append((step.task.index, x.detach(), batch.y)),
+                classify_of(m)(x),
+            )[1]
             out = loss(batch, step)
             del m.critic.classify
-            if step.task == 1:
+            if step.task.index == 1:
                 new = batch.y >= 1
                 assert same(shown[-1][1][new], batch.x[new])
                 if (~new).any():
@@ -588,7 +588,7 @@ def test_24_a_task_with_more_classes_than_label_entries_is_refused_before_it_mov
     assert isinstance(m, Dgm)
     before = {k: v.clone() for k, v in m.state_dict().items()}
     with pytest.raises(ConfigError, match=r"n_label must be at least the 3 classes .* task 1 .*, got 2"):
-        m.begin_task(Task(0, 0, 3, 3, (0, 3)), Samples(torch.zeros(3, 1, 8, 8).byte(), torch.arange(3)))
+        m.begin_task(TaskInfo(0, 0, 3, 3, (0, 3)), Samples(torch.zeros(3, 1, 8, 8).byte(), torch.arange(3)))
     assert m.state_dict().keys() == before.keys()
     assert m.stops == []
 
@@ -659,15 +659,14 @@ def test_a_shrinking_memory_keeps_a_part_of_what_it_had() -> None:
 
 
 # The critic ---------------------------------------------------------------------------------------
-def begin(m: Dgm, index: int, n: int = 12) -> Task:
-    task = Task(index, index, index + 1, index + 1, (0, index + 1))
+def begin(m: Dgm, index: int, n: int = 12) -> TaskInfo:
+    task = TaskInfo(index, index, index + 1, index + 1, (0, index + 1))
     data = Samples(torch.zeros(n, 1, 8, 8, dtype=torch.uint8), torch.full((n,), index))
     m.begin_task(task, data)
-    m.phases(task, n)
     return task
 
 
-def batch_for(m: Dgm, task: Task, n: int = 6) -> Batch:
+def batch_for(m: Dgm, task: TaskInfo, n: int = 6) -> Batch:
     g = torch.Generator().manual_seed(3)
     noise = {"z": torch.randn(n, 16, generator=g), "u": torch.rand(n, 1, 1, 1, generator=g)}
     return Batch(torch.rand(n, 1, 8, 8, generator=g) * 2 - 1, torch.full((n,), task.start), noise)
@@ -679,7 +678,7 @@ def test_adversarial_passes_move_the_critics_statistics_only_where_asked(which: 
     assert isinstance(m, Dgm)
     task = begin(m, 0)
     before = {k: v.clone() for k, v in m.critic.state_dict().items()}
-    step = Step(0, "gan", 0, 1, 0, 1)
+    step = Step(TaskInfo(0, 0, 1, 1, (0, 1)), "gan", 0, 1, 0, 1)
     m.critic_loss(batch_for(m, task), step)
     m.generator_loss(batch_for(m, task), step)
     moved = any(not same(v, m.critic.state_dict()[k]) for k, v in before.items() if "running" in k)
@@ -694,7 +693,7 @@ def test_the_critic_starts_afresh_as_asked(reinit: bool, reset: bool) -> None:
     m = bench("dgmw", reinit_d=reinit, reset_statistics=reset).build()
     assert isinstance(m, Dgm)
     task = begin(m, 0)
-    m.critic_loss(batch_for(m, task), Step(0, "gan", 0, 1, 0, 1))
+    m.critic_loss(batch_for(m, task), Step(TaskInfo(0, 0, 1, 1, (0, 1)), "gan", 0, 1, 0, 1))
     before = {k: v.clone() for k, v in m.critic.state_dict().items()}
     m.generator.freeze([e.detach() >= 0 for e in m.generator.embeddings])
     begin(m, 1)
@@ -752,10 +751,10 @@ def test_losses_against_their_formula() -> None:
     ).build()
     assert isinstance(m, Dgm)
     task = begin(m, 0)
-    begin_second = Task(1, 1, 2, 2, (0, 2))
+    begin_second = TaskInfo(1, 1, 2, 2, (0, 2))
     m.generator.freeze([torch.arange(e.numel()).view_as(e) % 3 == 0 for e in m.generator.embeddings])
     begin(m, 1)
-    step, batch = Step(1, "gan", 2, 4, 1, 3), batch_for(m, begin_second)
+    step, batch = Step(TaskInfo(1, 1, 2, 2, (0, 2)), "gan", 2, 4, 1, 3), batch_for(m, begin_second)
     assert task.index == 0
     assert sum(int(m.generator.reserved(i).sum()) for i in range(2)) > 0
     m.generator.eval()
@@ -783,10 +782,8 @@ def test_losses_against_their_formula() -> None:
 def test_the_class_term_of_the_generator_follows_the_number_of_classes() -> None:
     m = bench("dgmw").build()
     assert isinstance(m, Dgm)
-    m.task = Task(0, 0, 1, 1, (0, 1))
-    assert m.class_weight == 0.0
-    m.task = Task(0, 0, 2, 2, (0, 2))
-    assert m.class_weight == 1.0
+    assert m.class_weight(TaskInfo(0, 0, 1, 1, (0, 1))) == 0.0
+    assert m.class_weight(TaskInfo(0, 0, 2, 2, (0, 2))) == 1.0
 
 
 # The separate solver ------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_new_rows_are_trained(setting: str) -> None:
 def still(self: Frozen, player: str, grads: dict[str, Tensor], step: Step) -> None:
     """No gradient after the first task."""
     for grad in grads.values():
-        grad.mul_(float(step.task == 0))
+        grad.mul_(float(step.task.index == 0))
 
 
 def test_decay_acts_on_new_rows_as_in_the_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engram import seeds
 from engram.checks import tiny_stream
-from engram.core.contract import Batch, Context, Samples, Step, Task, evaluating
+from engram.core.contract import Batch, Context, Samples, Step, TaskInfo, evaluating
 from engram.core.network import Network
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task
@@ -37,7 +37,7 @@ def made(
     return hat, stream
 
 
-def answers(hat: Hat, stream: Any, task: Task) -> Tensor:
+def answers(hat: Hat, stream: Any, task: TaskInfo) -> Tensor:
     x = stream.train(task.index).x.float() / 255
     with evaluating(hat):
         return hat.predict(x, task=task)[:, task.start : task.stop]
@@ -161,14 +161,17 @@ def test_open_gates_are_the_plain_trunk(network: Network) -> None:
 
 
 # Slopes and capacity ----------------------------------------------------------------------------------------
+TASK = TaskInfo(0, 0, 2, 2, (0, 2))
+
+
 def test_slope_rises_within_every_epoch_to_its_largest_value() -> None:
     hat, _ = made(s_max=400.0)
-    slopes = [hat.slope(Step(0, "fit", 3, 10, b, 5)) for b in range(5)]
+    slopes = [hat.slope(Step(TASK, "fit", 3, 10, b, 5)) for b in range(5)]
     assert slopes[0] == pytest.approx(1 / 400)
     assert slopes[-1] == pytest.approx(400.0)
     assert slopes[2] == pytest.approx(1 / 400 + (400 - 1 / 400) / 2)
     official, _ = made(s_max=400.0, annealing="official")
-    assert official.slope(Step(0, "fit", 0, 1, 4, 5)) < 400.0
+    assert official.slope(Step(TASK, "fit", 0, 1, 4, 5)) < 400.0
 
 
 def test_capacity_term_is_a_share_and_soft_and_binary_agree() -> None:
@@ -186,11 +189,10 @@ def test_embedding_gradient_does_not_depend_on_the_slope() -> None:
     hat, stream = made(c=0.0, masks="binary", s_max=50.0)
     task, data = Protocol("task").task(stream, 0), stream.train(0)
     hat.begin_task(task, data)
-    hat.phases(task, len(data))
     batch = Batch(data.x.float() / 255, data.y, {})
     e = hat.embeddings[0].detach()
     for b in (1, 4):
-        step = Step(0, "fit", 0, 1, b, 50)
+        step = Step(task, "fit", 0, 1, b, 50)
         s = hat.slope(step)
         a = masks.gate(e, s).requires_grad_()
         logits = hat.net.head(hat.trunk(batch.x, [a, masks.gate(hat.embeddings[1].detach(), s)]), (0, 2))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.comparing import copied
-from engram.core.contract import Context, Step
+from engram.core.contract import Context, Step, TaskInfo
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task
 from engram.methods import ewc_online
@@ -23,7 +23,7 @@ from engram.parts.transfer import add_pull, hold, pull
 from engram.protocols.evaluation import Protocol
 
 D = torch.float64
-STEP = Step(1, "fit", 0, 1, 0, 1)
+STEP = Step(TaskInfo(1, 0, 2, 2, (0, 2)), "fit", 0, 1, 0, 1)
 
 
 def tensor(*values: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engram.checks import tiny_domains, tiny_stream
 from engram.checks.comparing import copied, same
-from engram.core.contract import Batch, Context, Step
+from engram.core.contract import Batch, Context, Step, TaskInfo
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, train_task
 from engram.methods.lwf import Lwf, distillation
@@ -20,7 +20,10 @@ from engram.networks import Dcgan8, Mlp
 from engram.protocols.evaluation import Protocol
 
 D = torch.float64
-STEP = Step(1, "fit", 0, 1, 0, 1)
+
+
+def step(task: TaskInfo) -> Step:
+    return Step(task, "fit", 0, 1, 0, 1)
 
 
 def logits(seed: int, *shape: int) -> Tensor:
@@ -65,7 +68,6 @@ def learned(
         train_task(made, protocol.task(stream, i), stream.train(i), state, 0)
     task, data = protocol.task(stream, n), stream.train(n)
     made.begin_task(task, data)
-    made.phases(task, len(data))
     return made, Batch(data.x.float() / 255, data.y, {}), task, data
 
 
@@ -74,9 +76,9 @@ def learned(
     [("class", "per_head"), ("task", "per_head"), ("domain", "per_head"), ("task", "joint")],
 )
 def test_no_distillation_gradient_against_its_own_copy(scenario: str, distil: str) -> None:
-    made, batch, _, _ = learned(scenario, distil=distil)
+    made, batch, task, _ = learned(scenario, distil=distil)
     names, parameters = zip(*((n, p) for n, p in made.named_parameters() if p.requires_grad), strict=True)
-    terms = made.loss(batch, STEP)
+    terms = made.loss(batch, step(task))
     grads = torch.autograd.grad(terms["distillation"], parameters, allow_unused=True)
     assert sum(g is not None for g in grads) >= 3
     for name, g in zip(names, grads, strict=True):
@@ -89,7 +91,7 @@ def test_rows_that_were_never_trained_are_not_distilled(scenario: str) -> None:
     with torch.no_grad():
         made.net.trunk.layers[0].weight.add_(0.3)
     last = made.net.head.parts[-1].weight
-    (g,) = torch.autograd.grad(made.loss(batch, STEP)["distillation"], last, allow_unused=True)
+    (g,) = torch.autograd.grad(made.loss(batch, step(task))["distillation"], last, allow_unused=True)
     if scenario == "task":
         assert g is None
     else:
@@ -98,19 +100,21 @@ def test_rows_that_were_never_trained_are_not_distilled(scenario: str) -> None:
 
 
 def test_each_old_head_has_a_softmax_of_its_own_or_all_have_one() -> None:
-    made, batch, _, _ = learned("task", (2, 1, 2), n=2, temperature=2.0)
+    made, batch, task, _ = learned("task", (2, 1, 2), n=2, temperature=2.0)
     with torch.no_grad():
         made.net.trunk.layers[0].weight.add_(0.3)
     old, was = made.net(batch.x, (0, 3)), made.teacher(batch.x, (0, 3))
     expected = distillation(old[:, :2], was[:, :2], 2.0) + distillation(old[:, 2:], was[:, 2:], 2.0)
-    torch.testing.assert_close(made.loss(batch, STEP)["distillation"], expected)
+    torch.testing.assert_close(made.loss(batch, step(task))["distillation"], expected)
     joint, batch, _, _ = learned(
         "task", (2, 1, 2), n=2, temperature=2.0, temperature_squared=True, distil="joint"
     )
     with torch.no_grad():
         joint.net.trunk.layers[0].weight.add_(0.3)
     old, was = joint.net(batch.x, (0, 3)), joint.teacher(batch.x, (0, 3))
-    torch.testing.assert_close(joint.loss(batch, STEP)["distillation"], 4.0 * distillation(old, was, 2.0))
+    torch.testing.assert_close(
+        joint.loss(batch, step(task))["distillation"], 4.0 * distillation(old, was, 2.0)
+    )
 
 
 @pytest.mark.parametrize("scenario", ["class", "task"])
@@ -171,14 +175,14 @@ def test_one_softmax_over_all_heads_needs_several_heads() -> None:
 
 
 def test_convex_balance_divides_by_one_plus_strength() -> None:
-    model, batch, _, _ = learned("task", strength=3.0)
+    model, batch, task, _ = learned("task", strength=3.0)
     convex = learned("task", strength=3.0, balance="convex")[0]
     with torch.no_grad():  # both were their own copy so far
         for made in (model, convex):
             for p in made.net.trunk.parameters():
                 p.mul_(1.5)
     with torch.no_grad():
-        plain, divided = model.loss(batch, STEP), convex.loss(batch, STEP)
+        plain, divided = model.loss(batch, step(task)), convex.loss(batch, step(task))
     assert plain.keys() == divided.keys() == {"ce", "distillation"}
     for name, term in plain.items():
         torch.testing.assert_close(divided[name], term / 4.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from quadratics import NOTHING, TASK, THETA, Bare
+from quadratics import NOTHING, THETA, Bare
 from torch import Tensor, nn
 
 from engram.checks import tiny_domains, tiny_stream
@@ -67,7 +67,7 @@ def test_gamma_enters_twice() -> None:
     with torch.no_grad():
         bare.theta.add_(2.0)
     grads = {THETA: torch.zeros(1, dtype=D)}
-    bare.method.after_backward("net", grads, Step(3, "fit", 0, 1, 0, 1))
+    bare.method.after_backward("net", grads, Step(bare.task_info, "fit", 0, 1, 0, 1))
     assert float(grads[THETA]) == pytest.approx(3.0 * 0.5 * 1.75 * 2.0)
 
 
@@ -81,7 +81,7 @@ def test_conventions_of_strength(name: str, factor: float) -> None:
     with torch.no_grad():
         bare.theta.add_(d)
     grads = {THETA: torch.zeros(2, dtype=D)}
-    step = Step(1, "fit", 0, 1, 0, 1)
+    step = Step(bare.task_info, "fit", 0, 1, 0, 1)
     bare.method.after_backward("net", grads, step)
     torch.testing.assert_close(grads[THETA], 7.0 * factor * d)
     assert bare.method.measures(step)["penalty"] == pytest.approx(7.0 * factor / 2 * float(d.square().sum()))
@@ -160,7 +160,7 @@ def test_rwalk_last_interval_may_be_shorter() -> None:
 def test_rwalk_raising_the_loss_gives_no_negative_score() -> None:
     bare = Bare("rwalk", tensor(0.0), interval=1)
     bare.begin()
-    step = Step(0, "fit", 0, 1, 0, 1)
+    step = Step(bare.task_info, "fit", 0, 1, 0, 1)
     bare.method.after_backward("net", {THETA: tensor(1.0)}, step)
     with torch.no_grad():
         bare.theta.add_(0.5)
@@ -322,11 +322,11 @@ def test_ewc_keeps_one_pair_a_task_of_what_took_part() -> None:
 
 
 def test_bare_harness_is_what_the_loop_would_do() -> None:
-    """Tests of the test's own tool: NOTHING and TASK fit a domain-incremental method."""
+    """Tests of the test's own tool: NOTHING and its tasks fit a domain-incremental method."""
     bare = Bare("finetune", tensor(2.0), lr=0.5)
     bare.begin()
     assert float(bare.run(lambda x: x, 2)[-1]) == 0.5
-    assert (TASK.n_seen, len(NOTHING)) == (2, 0)
+    assert (bare.task_info.n_seen, len(NOTHING)) == (2, 0)
 
 
 # The proximal step ------------------------------------------------------------------------------------------

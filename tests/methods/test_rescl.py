@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engram.checks import tiny_stream
 from engram.checks.comparing import copied, same
-from engram.core.contract import Batch, Context, Step
+from engram.core.contract import Batch, Context, Step, TaskInfo
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, gradients, train_task
 from engram.methods.registry import method
@@ -66,7 +66,6 @@ def combining(stream: Stream, epochs: int = 1, **options: Any) -> Any:
             train_task(model, task, data, state, 0, on_epoch=stop)
         return model
     model.begin_task(task, data)
-    model.phases(task, len(data))
     model.begin_phase(task, "finetune")
     model.begin_phase(task, "combine")
     return model
@@ -77,8 +76,9 @@ def batch(stream: Stream, task: int = 1) -> Batch:
     return Batch(Dcgan8().normalise(data.x[:8]), data.y[:8], {})
 
 
-def step(phase: str = "combine", epoch: int = 0, n_epochs: int = 2) -> Step:
-    return Step(1, phase, epoch, n_epochs, 0, 1)
+def step(phase: str = "combine", epoch: int = 0, n_epochs: int = 2, task: int = 1) -> Step:
+    first, last = 2 * task, 2 * task + 2
+    return Step(TaskInfo(task, first, last, last, (first, last)), phase, epoch, n_epochs, 0, 1)
 
 
 # The loss (6) -----------------------------------------------------------------------------------------------
@@ -121,13 +121,12 @@ def test_old_heads_are_summed_or_averaged(old_tasks: str, factor: float) -> None
     learn(model, stream, 2)
     task, data = PROTOCOL.task(stream, 2), stream.train(2)
     model.begin_task(task, data)
-    model.phases(task, len(data))
     model.begin_phase(task, "combine")
     model.eval()
     x = batch(stream, 2)
     features = model.features(x.x)
     parts = [divergence(model.net.head(features, w), model.source(x.x, w), 2.0) for w in ((0, 2), (2, 4))]
-    torch.testing.assert_close(model.combine_loss(x, step())["source"], factor * (parts[0] + parts[1]))
+    torch.testing.assert_close(model.combine_loss(x, step(task=2))["source"], factor * (parts[0] + parts[1]))
 
 
 # What is trained (T7, T13, T14) -----------------------------------------------------------------------------
@@ -146,7 +145,7 @@ def test_decay_touches_target_and_alpha_each_in_its_own_way() -> None:
     """T13: with no gradient from the data, theta_t shrinks by rate lambda_dec, alpha by rate lambda."""
     stream = tiny_stream((2, 2))
     model = combining(stream, 0, weight_decay=0.1, decay=0.5)
-    player = model.players("combine")["combined"]
+    player = model.players(step().task, "combine")["combined"]
     assert player.optimiser.weight_decay == 0.0
     grads = {n: torch.zeros_like(p) for n, p in player.parameters.items()}
     model.after_backward("net", grads, step())
@@ -165,7 +164,10 @@ def test_proximal_step_and_subgradient() -> None:
     shrink_(alpha, 0.02)
     assert alpha.tolist() == pytest.approx([-0.48, 0.0, 0.0, 0.0, 0.48])
     model = combining(tiny_stream((2, 2)), 0, decay_step="subgradient", decay=0.5, alpha_start=(-0.5, 0.0))
-    grads = {n: torch.zeros_like(p) for n, p in model.players("combine")["combined"].parameters.items()}
+    grads = {
+        n: torch.zeros_like(p)
+        for n, p in model.players(step().task, "combine")["combined"].parameters.items()
+    }
     model.after_backward("net", grads, step())
     for name, g in grads.items():
         if name.startswith("combiner."):
@@ -187,7 +189,7 @@ def test_decay_at_the_start_is_lambda_times_the_channels() -> None:
 @pytest.mark.parametrize("heads", [False, True])
 def test_who_moves_in_the_second_phase(trained: str, heads: bool) -> None:
     model = combining(tiny_stream((2, 2)), 0, trained=trained, train_old_heads=heads)
-    names = set(model.players("combine")["combined"].parameters)
+    names = set(model.players(step().task, "combine")["combined"].parameters)
     assert any(n.startswith("combiner.") for n in names) == (trained != "target")
     assert any(n.startswith("net.trunk.") for n in names) == (trained != "alphas")
     assert any(n.startswith("net.head.parts.1.") for n in names) == (trained != "alphas")
@@ -199,7 +201,7 @@ def test_gradients_of_alphas_are_not_those_of_weights() -> None:
     stream = tiny_stream((2, 2))
     model = combining(stream, 1)
     phase = model.phases(PROTOCOL.task(stream, 1), 12)[1]
-    player = model.players("combine")["combined"]
+    player = model.players(step().task, "combine")["combined"]
     _, grads = gradients(phase.updates[0], player, batch(stream), step())
     assert {n for n in grads if n.startswith("combiner.")} == {
         f"combiner.{n}" for n, _ in model.combiner.named_parameters()
@@ -282,7 +284,6 @@ def test_before_a_third_task_norms_are_refitted_and_old_answers_stay() -> None:
     assert all(float(m.running_mean.abs().max()) > 0.0 for m in norms_of(model.net.trunk))
     for combined in (False, True):
         if combined:
-            model.phases(task, len(data))
             model.begin_phase(task, "combine")
         for t, was in zip(olds, before, strict=True):
             got = model.predict(x, task=t)[:, : was.shape[1]]
@@ -305,9 +306,8 @@ def test_lambda_0_takes_a_free_alpha_to_zero_in_the_last_step(schedule: Any) -> 
     model = spec.make(spec.config, Context(Dcgan8(n_d=4), (1, 8, 8), 4, "task", 0))
     stream = tiny_stream((2, 2))
     learn(model, stream, 1)
-    model.phases(PROTOCOL.task(stream, 1), 20)
     model.begin_phase(PROTOCOL.task(stream, 1), "combine")
-    rate = model.players("combine")["combined"].optimiser.rate
+    rate = model.players(step().task, "combine")["combined"].optimiser.rate
     alpha = torch.tensor([0.5])
     total = sum(rate(e, 4) for e in range(4)) * math.ceil(20 / 6)
     assert centre == pytest.approx(0.5 / total)

@@ -15,6 +15,7 @@ from engram.checks import tiny_stream
 from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Step
 from engram.core.network import Network, Norm
+from engram.core.samples import Shape
 from engram.errors import ConfigError
 from engram.learning.loop import LoopState, make_optimiser, take_step, train_task
 from engram.methods.registry import method
@@ -149,7 +150,7 @@ class Smooth(nn.Module):
 class SmoothNetwork(Network):
     name: ClassVar[str] = "smooth"
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         return Smooth()
 
 
@@ -161,20 +162,20 @@ def learner(network: Network | None = None, **options: Any) -> tuple[Si, Batch]:
     task, data = Protocol("class").task(stream, 0), stream.train(0)
     made.begin_task(task, data)
     made.double()
-    made.phases(task, len(data))
     assert isinstance(made, Si)
     return made, Batch(data.x.double() / 255, data.y, {})
 
 
 def descend(made: Si, batch: Batch, n_steps: int) -> float:
     """Plain steps on one batch; by how much its loss fell."""
-    player = made.players("fit")["net"]
+    task = Protocol("class").task(tiny_stream((3,)), 0)
+    player = made.players(task, "fit")["net"]
     optimiser = make_optimiser(player)
-    update = made.phases(Protocol("class").task(tiny_stream((3,)), 0), 1)[0].updates[0]
-    first = float(made.loss(batch, Step(0, "fit", 0, 1, 0, n_steps))["ce"].detach())
+    update = made.phases(task, 1)[0].updates[0]
+    first = float(made.loss(batch, Step(task, "fit", 0, 1, 0, n_steps))["ce"].detach())
     for i in range(n_steps):
-        take_step(made, update, player, optimiser, batch, Step(0, "fit", 0, 1, i, n_steps))
-    return first - float(made.loss(batch, Step(0, "fit", 0, 1, 0, n_steps))["ce"].detach())
+        take_step(made, update, player, optimiser, batch, Step(task, "fit", 0, 1, i, n_steps))
+    return first - float(made.loss(batch, Step(task, "fit", 0, 1, 0, n_steps))["ce"].detach())
 
 
 def test_the_sum_of_omega_is_the_decrease_of_the_loss_as_steps_shrink() -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from engram import seeds
-from engram.core.contract import Context, Samples, Task
+from engram.core.contract import Context, Samples, TaskInfo
 from engram.core.network import Network, Norm
 from engram.errors import ConfigError
 from engram.methods.imm import LEAST_FISHER
@@ -504,7 +504,7 @@ def test_methods_without_importances_refuse_nothing(name: str) -> None:
 )
 def test_methods_hold_the_importances_of_a_double_loop(kind: str, name: str, what: str, table: str) -> None:
     made = method_of(name, Own(kind), **({"fisher_labels": what} if what == "exact" else {}))
-    g, task = torch.Generator().manual_seed(0), Task(0, 0, 3, 3, (0, 3))
+    g, task = torch.Generator().manual_seed(0), TaskInfo(0, 0, 3, 3, (0, 3))
     data = Samples(torch.rand(6, 1, 8, 8, generator=g, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2]))
     made.begin_task(task, data)
     made.double()

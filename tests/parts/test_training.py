@@ -14,15 +14,14 @@ from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Method, Step
 from engram.core.options import argument_help
 from engram.errors import ConfigError
-from engram.learning.loop import Feeder, LoopState, train_task
+from engram.learning.feeder import Feeder
+from engram.learning.loop import LoopState, train_task
 from engram.methods.registry import method
 from engram.networks import Dcgan8, Mlp
 from engram.parts import training
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import FitOptions
 from engram.protocols.evaluation import Protocol
-
-STEP = Step(0, "fit", 0, 1, 0, 1)
 
 
 def build(scenario: Any, n_classes: int, **options: Any) -> Method:
@@ -179,9 +178,10 @@ def test_loss_reads_labels_of_its_window() -> None:
     made: Any = build("task", 4)
     stream = tiny_stream((2, 2))
     learn(made, stream, "task", 2)
+    task = Protocol("task").task(stream, 1)
     batch = Batch(stream.train(1).x.float() / 255, stream.train(1).y, {})
     expected = F.cross_entropy(made.net(batch.x, (2, 4)), batch.y - 2)
-    assert torch.equal(made.loss(batch, STEP)["ce"], expected)
+    assert torch.equal(made.loss(batch, Step(task, "fit", 0, 1, 0, 1))["ce"], expected)
 
 
 # Options, tables --------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_later_tasks_take_their_own_epochs_and_rate() -> None:
         task = Protocol("task").task(stream, i)
         made.begin_task(task, stream.train(i))
         (phase,) = made.phases(task, 12)
-        seen.append((phase.epochs, made.players("fit")["net"].optimiser.lr))
+        seen.append((phase.epochs, made.players(task, "fit")["net"].optimiser.lr))
     assert seen == [(2, 0.1), (5, 0.01)]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import engram
 from engram.checks.comparing import timeless
-from engram.core.contract import Batch, Phase, Step, Task, Terms, Tradeoff
+from engram.core.contract import Batch, Phase, Step, TaskInfo, Terms, Tradeoff
 from engram.core.files import sealed
 from engram.errors import EngramError
 from engram.methods.finetune import Finetune
@@ -52,7 +52,7 @@ class Pull(Finetune):
     Config = PullConfig  # type: ignore[assignment]
     tradeoff = Tradeoff("pull", scale="linear", after="fit")
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         (fit,) = super().phases(task, n_samples)
         if task.index == 0:
             return (fit,)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engram.checks.comparing import State, copied, differing, first_difference, shown, timeless
 from engram.checks.failure import CheckFailure, require
-from engram.core.contract import Batch, Context, Method, Scenario, Step, Task, Terms, Update
+from engram.core.contract import Batch, Context, Method, Scenario, Step, TaskInfo, Terms, Update
 from engram.core.network import Network
 from engram.errors import ConfigError
 from engram.learning.loop import EpochEnd
@@ -215,14 +215,14 @@ class Look:
         setattr(self.method, name, functools.partial(self._instead, look, getattr(self.method, name)))
 
     def around_losses(self, look: Callable[[Callable[..., Terms], Update, Batch, Step], Terms]) -> None:
-        """In place of every loss: ``look`` is given it, its update, batch and step, and returns its terms."""
+        """In place of a player's losses: ``look`` is given one, its update, batch and step, and returns its terms."""
         phases = self.method.phases
 
         def watched(update: Update) -> Update:
             def loss(batch: Batch, step: Step) -> Terms:
                 return self._instead(lambda inner, *at: look(inner, update, *at), update.loss, batch, step)
 
-            return dataclasses.replace(update, loss=loss)
+            return update if update.player is None else dataclasses.replace(update, loss=loss)
 
         def asked(*arguments: Any) -> Any:
             return tuple(
@@ -256,11 +256,11 @@ class Look:
             except Exception as fault:
                 self.fault = fault
 
-    def given(self, index: int) -> Task:
+    def given(self, index: int) -> TaskInfo:
         """What the method was told of task ``index``."""
         return self.session.protocol.task(self.session.stream, index)
 
-    def asked(self, index: int) -> Task | None:
+    def asked(self, index: int) -> TaskInfo | None:
         """What ``predict`` is told for samples of task ``index``."""
         return self.given(index) if self.bench.scenario == "task" else None
 

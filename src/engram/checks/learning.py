@@ -14,7 +14,7 @@ from engram.checks.bench import Bench, Look, check, look
 from engram.checks.comparing import copied, differing, running_statistics, same, shown
 from engram.checks.failure import CheckFailure, require
 from engram.checks.streams import tiny_stream
-from engram.core.contract import Batch, Step, Task, Terms, Update
+from engram.core.contract import Batch, Step, TaskInfo, Terms, Update
 from engram.streams import Samples
 
 
@@ -24,7 +24,7 @@ def losses_are_pure_and_finite(seen: Look) -> None:
     method = seen.method
 
     def twice(loss: Callable[..., Terms], update: Update, batch: Batch, step: Step) -> Terms:
-        where = f"the loss of update {update.name!r} (task {step.task}, phase {step.phase!r})"
+        where = f"the loss of update {update.name!r} (task {step.task.index}, phase {step.phase!r})"
         before, rng = copied(method.state_dict()), torch.get_rng_state()
         inputs = [batch.x, batch.y, *batch.noise.values()]
         held = [t.clone() for t in inputs]
@@ -96,7 +96,7 @@ def updates_move_their_player_only(seen: Look) -> None:
         held.update(
             update=update,
             before={n: p.detach().clone() for n, p in method.named_parameters()},
-            allowed=set(method.players(step.phase)[update.player].parameters),
+            allowed=set(method.players(step.task, step.phase)[str(update.player)].parameters),
         )
         return loss(batch, step)
 
@@ -112,7 +112,7 @@ def updates_move_their_player_only(seen: Look) -> None:
 def growing_keeps_old_logits(seen: Look) -> None:
     """When a new task begins, logits of the old classes are what they were."""
 
-    def begun(begin: Callable[..., None], task: Task, data: Samples) -> None:
+    def begun(begin: Callable[..., None], task: TaskInfo, data: Samples) -> None:
         if task.index == 0:
             begin(task, data)
             return

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from engram.core.network import Network
-from engram.core.samples import Samples
+from engram.core.samples import Samples, Shape
 from engram.errors import ConfigError
 
 Terms = dict[str, Tensor]
@@ -28,7 +29,7 @@ Schedule = Literal["constant", "cosine", "step"]
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskInfo:
     """What a method may know of a task: numbers, no data.
 
     Labels are positions in order of arrival, so the classes of a task are ``start .. stop - 1`` and those seen so
@@ -50,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one update sees: ``x`` float [B, C, H, W] in the network's range, ``y`` int64 [B], and named noise."""
+    """What one update sees: ``x`` float [B, C, H, W] in the network's range, or [B, D]; ``y`` int64 [B]; noise."""
 
     x: Tensor
     y: Tensor
@@ -61,7 +62,7 @@ class Batch:
 class Step:
     """Where training stands: ``epoch`` of ``n_epochs``, ``step`` of ``n_steps`` in the epoch, all counted from 0."""
 
-    task: int
+    task: TaskInfo
     phase: str
     epoch: int
     n_epochs: int
@@ -79,13 +80,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Update:
-    """One gradient computation of a step.
+    """What is done with one batch of a step.
 
     Args:
         name: prefix of the logged terms.
-        player: whose parameters move.
+        player: whose parameters move; None for none, as in a pass that sums over the data.
         loss: maps (batch, step) to named scalars []; their sum is differentiated. Pure, but for running statistics
-            of normalisation.
+            of normalisation. Without a player it runs without gradients, may write to buffers (sums, counts), and its
+            scalars, if any, are logged only.
         pools: what is read: ``"task"`` (this task's training samples) or names given by :meth:`Method.pools`. Several
             pools are concatenated.
         chunk: ``(k, n)`` reads the k-th of n equal parts of the shuffled concatenation; all chunks of the same pools
@@ -95,7 +97,7 @@ class Update:
     """
 
     name: str
-    player: str
+    player: str | None
     loss: Callable[[Batch, Step], Terms]
     pools: tuple[str, ...] = ("task",)
     chunk: tuple[int, int] | None = None
@@ -140,7 +142,8 @@ class Optimiser:
         lr: learning rate, > 0.
         betas: decay rates of Adam's moments.
         momentum: of SGD.
-        weight_decay: decoupled from nothing: L2, as the papers use it; 0 by default because decay moves frozen weights.
+        weight_decay: factor of an L2 term, whose gradient is added to that of the loss; 0 by default, for it moves
+            frozen weights.
         schedule: ``"constant"``; ``"cosine"`` from ``lr`` to 0 over the phase; ``"step"``, a tenth from half of the
             phase on and a hundredth from three quarters on. The rate is set anew at every epoch.
     """
@@ -166,8 +169,8 @@ class Tradeoff:
     """The option with which a method trades old tasks for new ones.
 
     Args:
-        option: its name. The larger its value, the more is kept of the old tasks; for a mixing ratio, the larger the
-            weight of the old network.
+        option: its name. The larger its value, the more is kept of the old tasks; a mixing ratio is the weight of the
+            old network.
         scale: ``"log"`` for a strength >= 0, ``"linear"`` for a mixing ratio in 0..1.
         centre: about where a strength begins to matter; the middle of a logarithmic grid. See
             :meth:`Method.tradeoff_centre`.
@@ -208,7 +211,7 @@ class Context:
 
     Args:
         network: makes trunks and, where it can, generators.
-        image_shape: (C, H, W) of the stream.
+        image_shape: of the stream's samples, (C, H, W) or (D,).
         n_classes: classes that will ever come, None where that is not known; see :meth:`Method.beforehand`.
         scenario: how it will be judged.
         seed: of the run; growth draws from generators named by it.
@@ -216,7 +219,7 @@ class Context:
     """
 
     network: Network
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     n_classes: int | None
     scenario: Scenario
     seed: int
@@ -228,6 +231,8 @@ class Method(nn.Module, ABC):
 
     A concrete method is final. All state that lasts is parameters, buffers and submodules; sizes come from
     :meth:`structure`, so that :meth:`rebuild` can make an empty method into which tensors load strictly.
+    A ``functools.cached_property`` is for what follows from the state and is slow to find, such as means of classes:
+    it is no part of the state, and found anew when it is asked for after the loop has let the state move.
     Class attributes name what it reads (``reads``), where it can be used (``scenarios``), and what stands in the
     result table (:meth:`facts`).
     """
@@ -237,12 +242,19 @@ class Method(nn.Module, ABC):
     scenarios: ClassVar[frozenset[str]] = frozenset({"class", "task", "domain"})
     generative: ClassVar[bool] = False
     tradeoff: ClassVar[Tradeoff | None] = None
+    _cached: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = (name for name, value in vars(cls).items() if isinstance(value, cached_property))
+        cls._cached = (*cls._cached, *own)
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__()
         self.config = config
         self.context = context
         self.capacity: dict[str, int] = {}  # what it must know beforehand
+        self.register_load_state_dict_post_hook(lambda method, _: method.forget_cached())
         if context.scenario not in self.scenarios:
             raise ConfigError(
                 f"scenario must be one of {', '.join(sorted(self.scenarios))} for {type(self).__name__}, got "
@@ -265,30 +277,34 @@ class Method(nn.Module, ABC):
 
     # What is trained -------------------------------------------------------------------------------------------
     @abstractmethod
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        """The phases of this task, in order; a function of configuration, structure and the number of samples."""
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        """The phases of this task, in order; a function of state and arguments that sets nothing.
+
+        Asked when the task has begun, after each phase and on resume: what is done stays as it is, phases to come may
+        follow from what was learned.
+        """
 
     @abstractmethod
-    def players(self, phase: str) -> dict[str, Player]:
-        """The players of a phase, asked when it begins (and again on resume)."""
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        """The players of a phase, asked when it begins and on resume; a function that sets nothing."""
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         """Further pools beside ``"task"``; a function of frozen state, seed and arguments, so never stored."""
         return {}
 
     # What it answers -------------------------------------------------------------------------------------------
     @abstractmethod
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
-        """Logits [B, n_seen] for ``x`` [B, C, H, W] in the network's range; minus infinity where a label cannot be.
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
+        """Logits [B, n_seen] for ``x`` as in :class:`Batch`; minus infinity where a label cannot be.
 
         ``task`` is given only when the scenario gives it. Changes nothing, not even running statistics.
         """
 
     # The six moments -------------------------------------------------------------------------------------------
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         """Before the first phase: grow heads, copy teachers."""
 
-    def begin_phase(self, task: Task, phase: str) -> None:
+    def begin_phase(self, task: TaskInfo, phase: str) -> None:
         """Before a phase's optimisers are made."""
 
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
@@ -297,11 +313,16 @@ class Method(nn.Module, ABC):
     def after_step(self, player: str, step: Step) -> None:
         """After the optimiser has moved the player."""
 
-    def end_phase(self, task: Task, phase: str) -> None:
+    def end_phase(self, task: TaskInfo, phase: str) -> None:
         """After a phase's last epoch."""
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         """After the last phase: consolidate, freeze, grow."""
+
+    def forget_cached(self) -> None:
+        """Drop what cached properties hold. The loop calls it whenever it lets the state move."""
+        for name in self._cached:
+            self.__dict__.pop(name, None)
 
     # What it stores --------------------------------------------------------------------------------------------
     def structure(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from engram.core.samples import Shape
 from engram.errors import ConfigError
 
 Norm = Literal["batch", "group", "none"]
@@ -41,9 +42,11 @@ class Network(ABC):
     mean: ClassVar[float] = 0.0
     std: ClassVar[float] = 1.0
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Raise ``ConfigError`` unless images of ``image_shape`` (C, H, W) fit."""
+    def check(self, image_shape: Shape) -> None:
+        """Raise ``ConfigError`` unless samples of ``image_shape``, (C, H, W) or (D,), fit."""
         size = self.image_size
+        if size is not None:
+            check_is_image(self.name, image_shape)
         if size is not None and image_shape[1:] != (size, size):
             raise ConfigError(
                 f"images must be {size}x{size} for network {self.name}, got {image_shape[1]}x{image_shape[2]}: "
@@ -51,7 +54,7 @@ class Network(ABC):
             )
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Pixels to the network's range: uint8 [N, C, H, W] to float ``(x / 255 - mean) / std``; floats pass."""
+        """Pixels to the network's range: uint8 [N, C, H, W] to float ``(x / 255 - mean) / std``; vectors pass."""
         if x.dtype != torch.uint8:
             return x
         scale = 1.0 / (255.0 * self.std)
@@ -62,16 +65,22 @@ class Network(ABC):
         return (x * self.std + self.mean).mul(255.0).round_().clamp_(0, 255).to(torch.uint8)
 
     @abstractmethod
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
-        """A module from images [B, C, H, W] to features [B, ``n_features``], freshly initialised."""
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
+        """A module from images [B, C, H, W], or vectors [B, D], to features [B, ``n_features``], initialised."""
 
-    def generator(
-        self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]
-    ) -> GeneratorShape:
+    def generator(self, image_shape: Shape, *, mask: Literal["weight", "unit"]) -> GeneratorShape:
         """The generator's shapes for masks per weight or per unit; ``ConfigError`` where the network has none."""
         raise ConfigError(
             f"the network must have a generator for this method, {self.name} has none: use dcgan (32x32) or "
             "dcgan8 (8x8)."
+        )
+
+
+def check_is_image(network: str, shape: Shape) -> None:
+    """Raise ``ConfigError`` where samples are feature vectors."""
+    if len(shape) != 3:
+        raise ConfigError(
+            f"samples must be images [C, H, W] for network {network}, got shape {list(shape)}: use mlp for vectors."
         )
 
 

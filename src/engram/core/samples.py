@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+#: Of one sample: (C, H, W) of an image, (D,) of a feature vector.
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images x, uint8 [N, C, H, W], and their stream labels y, int64 [N]. Not to be written to."""
+    """Images x, uint8 [N, C, H, W], or feature vectors, float32 [N, D], and their stream labels y, int64 [N].
+
+    Not to be written to.
+    """
 
     x: Tensor
     y: Tensor

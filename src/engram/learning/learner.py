@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engram.core.contract import Context, Method, Scenario, Task, evaluating
+from engram.core.contract import Context, Method, Scenario, TaskInfo, evaluating
 from engram.core.network import Network
 from engram.core.options import options_of
-from engram.core.samples import Samples
+from engram.core.samples import Samples, Shape
 from engram.core.values import typed_all
 from engram.errors import CheckpointError, ConfigError
 from engram.learning.checkpoint import Checkpoints, difference
@@ -34,7 +34,7 @@ from engram.networks import by_name, default_for
 BATCH = 500
 
 
-def as_network(network: Network | str | None, image_shape: tuple[int, int, int]) -> Network:
+def as_network(network: Network | str | None, image_shape: Shape) -> Network:
     """A network by name, or the one that fits the images where it is None; ``ConfigError`` if it cannot take them."""
     if network is None:
         network = default_for(image_shape)
@@ -83,9 +83,9 @@ def fingerprint(samples: Samples) -> str:
     return found.hexdigest()
 
 
-def task_info(index: int, start: int, stop: int, scenario: Scenario) -> Task:
+def task_info(index: int, start: int, stop: int, scenario: Scenario) -> TaskInfo:
     """The numbers of a task whose classes are ``start .. stop - 1``, as methods see them."""
-    return Task(index, start, stop, stop, (start, stop) if scenario == "task" else (0, stop))
+    return TaskInfo(index, start, stop, stop, (start, stop) if scenario == "task" else (0, stop))
 
 
 class Learner:
@@ -94,7 +94,7 @@ class Learner:
     Args:
         method: a name, ``engram.method(name, option=...)``, or a class of your own with its default options.
         network: a name, an object, or None for the one that fits the images.
-        image_shape: (C, H, W) of every image.
+        image_shape: (C, H, W) of every image, or (D,) of every feature vector.
         scenario: class (no task label, all classes known compete), task (label given, a task's own classes compete),
             or domain (no label, every task has the same classes).
         seed: of everything random.
@@ -115,7 +115,7 @@ class Learner:
         method: MethodSpec | type[Method] | str,
         network: Network | str | None = None,
         *,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         scenario: Scenario = "class",
         seed: int = 0,
         n_classes: int | None = None,
@@ -156,7 +156,7 @@ class Learner:
             "capacity": self.method.capacity,
         }
 
-    def task(self, index: int) -> Task:
+    def task(self, index: int) -> TaskInfo:
         """The numbers of a task that is learned or in progress, counted from 0."""
         if index not in range(len(self.learned)):
             raise ConfigError(
@@ -252,10 +252,11 @@ class Learner:
 
     def _check_images(self, x: Tensor) -> None:
         shape = list(self.method.context.image_shape)
-        if list(x.shape[1:]) != shape or x.dtype != torch.uint8:
+        kind = torch.uint8 if len(shape) == 3 else torch.float32
+        if list(x.shape[1:]) != shape or x.dtype != kind:
             raise ConfigError(
-                f"images must be uint8 [N, {', '.join(map(str, shape))}], got {str(x.dtype)[6:]} {list(x.shape)}: "
-                "bring them to this shape."
+                f"samples must be {str(kind)[6:]} [N, {', '.join(map(str, shape))}], got {str(x.dtype)[6:]} "
+                f"{list(x.shape)}: bring them to this shape."
             )
 
     def _check_samples(self, data: Samples, n_known: int, first: int) -> None:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from engram import seeds
-from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, Task, Update
+from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
 from engram.errors import ConfigError, DivergedError
+from engram.learning.feeder import Feeder
 
 OptimiserState = dict[str, dict[str, Tensor]]
 
@@ -95,104 +96,6 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, player: Player, state
             optimiser.state[p] = entries
 
 
-class Feeder:
-    """Batches of one epoch: which rows of which pool each update of each step reads.
-
-    Args:
-        phase: declares sizes and order.
-        pools: samples by name, on the device.
-        normalise: maps stored pixels to the network's range.
-        seed, names: name this epoch's generators.
-    """
-
-    def __init__(
-        self,
-        phase: Phase,
-        pools: Mapping[str, Samples],
-        normalise: Callable[[Tensor], Tensor],
-        seed: int,
-        names: tuple[object, ...],
-    ) -> None:
-        self.phase, self.pools, self.normalise = phase, pools, normalise
-        used = {name for update in phase.updates for name in update.pools}
-        missing = sorted(used - set(pools))
-        if missing:
-            raise ConfigError(
-                f"every pool that phase {phase.name!r} reads must exist, {missing} do not: return them from pools()."
-            )
-        n_primary = len(pools[phase.primary])
-        size = self._size(phase.primary)
-        self.n_steps = phase.steps_per_epoch or math.ceil(n_primary / size)
-        self.full = self.n_steps * size if phase.steps_per_epoch else n_primary
-        device = pools[phase.primary].x.device
-        self.noise = seeds.generator(seed, "noise", *names, device=device)
-        self.shuffle = seeds.generator(seed, "chunks", *names)
-        self.rows = {name: self._rows(name, seed, names).to(device) for name in sorted(used)}
-        self.device = device
-        self.step = -1
-        self.drawn: dict[str, tuple[Tensor, Tensor]] = {}
-        self.mixed: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
-
-    def _rows(self, name: str, seed: int, names: tuple[object, ...]) -> Tensor:
-        """Row numbers of one pool for the whole epoch: as many shuffles, one after another, as it takes."""
-        n = len(self.pools[name])
-        if n == 0:
-            raise ConfigError(
-                f"pool {name!r} must hold samples, it is empty: check the stream or the method."
-            )
-        needed = self.n_steps * self._size(name)
-        if not self.phase.shuffle:
-            return torch.arange(needed) % n
-        g = seeds.generator(seed, "order", name, *names)
-        return torch.cat([torch.randperm(n, generator=g) for _ in range(math.ceil(needed / n))])[:needed]
-
-    def _size(self, name: str) -> int:
-        return self.phase.sizes.get(name, self.phase.batch_size)
-
-    def _draw(self, name: str, step: int) -> tuple[Tensor, Tensor]:
-        if name not in self.drawn:
-            size = self._size(name)
-            # A pool of the primary pool's size follows its short last batch.
-            stop = (step + 1) * size
-            if size == self._size(self.phase.primary):
-                stop = min(stop, self.full)
-            rows = self.rows[name][step * size : stop]
-            pool = self.pools[name]
-            self.drawn[name] = (self.normalise(pool.x.index_select(0, rows)), pool.y.index_select(0, rows))
-        return self.drawn[name]
-
-    def batch(self, update: Update, step: int) -> Batch:
-        """The batch of ``update`` in step ``step``; steps must be asked in order."""
-        if step != self.step:
-            self.step, self.drawn, self.mixed = step, {}, {}
-        if len(update.pools) == 1 and update.chunk is None:
-            x, y = self._draw(update.pools[0], step)
-        else:
-            x, y = self._mixed(update, step)
-        noise = {
-            name: (torch.randn if n.kind == "normal" else torch.rand)(
-                (len(y), *n.shape), generator=self.noise, device=self.device
-            )
-            for name, n in update.noise.items()
-        }
-        return Batch(x, y, noise)
-
-    def _mixed(self, update: Update, step: int) -> tuple[Tensor, Tensor]:
-        if update.pools not in self.mixed:
-            parts = [self._draw(name, step) for name in update.pools]
-            x, y = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-            if update.chunk is not None:
-                order = torch.randperm(len(y), generator=self.shuffle).to(y.device)
-                x, y = x[order], y[order]
-            self.mixed[update.pools] = (x, y)
-        x, y = self.mixed[update.pools]
-        if update.chunk is None:
-            return x, y
-        k, n = update.chunk
-        a, b = k * len(y) // n, (k + 1) * len(y) // n
-        return x[a:b], y[a:b]
-
-
 def _laid_out_as(p: Tensor, g: Tensor) -> Tensor:
     """The gradient with the parameter's strides: fused optimisers read both in order of memory.
 
@@ -219,17 +122,17 @@ def gradients(
 
 def take_step(
     method: Method, update: Update, player: Player, optimiser: torch.optim.Optimizer, batch: Batch, step: Step
-) -> dict[str, Tensor]:
+) -> Terms:
     """One update: loss, gradient, ``after_backward``, optimiser step, ``after_step``. Returns the terms."""
-    terms, grads = gradients(update, player, batch, step)
-    method.after_backward(update.player, grads, step)
+    moved, (terms, grads) = cast(str, update.player), gradients(update, player, batch, step)
+    method.after_backward(moved, grads, step)
     if update.step:
         if player.clip_norm is not None:
             clip(grads, player.clip_norm)
         for name, p in player.parameters.items():
             p.grad = grads.get(name)
         optimiser.step()
-        method.after_step(update.player, step)
+        method.after_step(moved, step)
     return terms
 
 
@@ -242,7 +145,7 @@ def clip(grads: dict[str, Tensor], bound: float) -> None:
 
 def train_task(
     method: Method,
-    task: Task,
+    task: TaskInfo,
     data: Samples,
     state: LoopState,
     seed: int,
@@ -254,7 +157,7 @@ def train_task(
     Args:
         method: moved in place.
         task: its numbers.
-        data: its training samples; x uint8 [N, C, H, W] on the method's device.
+        data: its training samples, on the method's device.
         state: cursor and optimiser states, moved in place; when the task is learned its cursor stands at the next.
         seed: of the run.
         on_epoch: told after each epoch, when ``state`` and ``method`` are ready to be stored.
@@ -265,21 +168,40 @@ def train_task(
     cursor = state.cursor
     if cursor.phase == 0 and cursor.epochs == 0:
         method.begin_task(task, data)
+        method.forget_cached()
     phases = method.phases(task, len(data))
     while cursor.phase < len(phases):
         phase = phases[cursor.phase]
         if cursor.epochs == 0:
             method.begin_phase(task, phase.name)
+            method.forget_cached()
         run_phase(method, task, phase, data, state, seed, on_epoch)
         method.end_phase(task, phase.name)
+        method.forget_cached()
         cursor.phase, cursor.epochs = cursor.phase + 1, 0
+        phases = _asked_again(method, task, phases[: cursor.phase], len(data))
     method.end_task(task, data)
+    method.forget_cached()
     cursor.task, cursor.phase, cursor.epochs = cursor.task + 1, 0, 0
+
+
+def _asked_again(
+    method: Method, task: TaskInfo, done: tuple[Phase, ...], n_samples: int
+) -> tuple[Phase, ...]:
+    """The task's phases, of which those that are done must be the same as before."""
+    phases = method.phases(task, n_samples)
+    before, now = ([p.name for p in some] for some in (done, phases[: len(done)]))
+    if before != now:
+        raise ConfigError(
+            f"phases that are done must stay first when phases() is asked again, got {now} after {before}: change "
+            "later phases only."
+        )
+    return phases
 
 
 def run_phase(
     method: Method,
-    task: Task,
+    task: TaskInfo,
     phase: Phase,
     data: Samples,
     state: LoopState,
@@ -288,7 +210,7 @@ def run_phase(
 ) -> None:
     """The epochs of one phase that are not done yet."""
     cursor = state.cursor
-    players = method.players(phase.name)
+    players = method.players(task, phase.name)
     optimisers = {name: make_optimiser(p) for name, p in players.items()}
     for name, player in players.items():
         if cursor.epochs > 0 or player.keep_state:
@@ -304,7 +226,7 @@ def run_phase(
         for name, player in players.items():
             for group in optimisers[name].param_groups:
                 group["lr"] = player.optimiser.rate(epoch, phase.epochs)
-        at = Step(task.index, phase.name, epoch, phase.epochs, 0, feeder.n_steps)
+        at = Step(task, phase.name, epoch, phase.epochs, 0, feeder.n_steps)
         with seeds.seeded(seed, "epoch", *names):
             sums = _epoch(method, phase, players, optimisers, feeder, at)
         losses = {key: value / feeder.n_steps for key, value in sums.items()}
@@ -334,7 +256,13 @@ def _epoch(
         step = replace(at, step=i)
         for update in phase.updates:
             batch = feeder.batch(update, i)
-            terms = take_step(method, update, players[update.player], optimisers[update.player], batch, step)
+            if update.player is None:
+                with torch.no_grad():
+                    terms = update.loss(batch, step)
+            else:
+                player, optimiser = players[update.player], optimisers[update.player]
+                terms = take_step(method, update, player, optimiser, batch, step)
+            method.forget_cached()
             for key, value in terms.items():
                 key = f"{update.name}/{key}"
                 sums[key] = sums[key] + value if key in sums else value
@@ -345,7 +273,9 @@ def _epoch(
     return {key: float(value) / count[key.split("/")[0]] for key, value in sums.items()}
 
 
-def _check_finite(method: Method, losses: Mapping[str, float], task: Task, phase: Phase, epoch: int) -> None:
+def _check_finite(
+    method: Method, losses: Mapping[str, float], task: TaskInfo, phase: Phase, epoch: int
+) -> None:
     bad = [key for key, value in losses.items() if not math.isfinite(value)]
     if not bad:
         bad = [n for n, p in method.named_parameters() if not bool(torch.isfinite(p).all())]

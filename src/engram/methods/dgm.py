@@ -40,7 +40,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Update,
     evaluating,
@@ -110,7 +110,6 @@ class Dgm(Method):
         self.stops: list[int] = []  # first label after each task begun
         self.use: list[list[dict[str, int]]] = []  # mask use of each task frozen
         self.size_before = self.generator.n_weights()
-        self.task: Task | None = None
         self._blocked: list[Tensor] | None = None
 
     @property
@@ -118,7 +117,7 @@ class Dgm(Method):
         return self.config.solver == "separate"
 
     # Phases ----------------------------------------------------------------------------------------------------
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         c, device = self.config, self.generator.weights[0].device
         n_codes = task.n_classes if c.label == "within_task" else task.n_seen
         if n_codes > self.n_label:
@@ -157,9 +156,8 @@ class Dgm(Method):
             for i, w in enumerate(self.generator.weights):
                 self.register_buffer(f"start_{i}", w.detach().clone())
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
-        self.task = task
         z, u = Noise((self.generator.shape.n_z,)), Noise((1, 1, 1), "uniform")
         fresh = {"z": z} if c.replay_refresh == "step" else {}
         classify: list[Update] = []
@@ -167,7 +165,7 @@ class Dgm(Method):
             pools = ("task", *(f"replay/{t}" for t in range(task.index)))
             n = task.index + 1
             classify = [Update("class", "critic", self.class_loss, pools, (k, n), fresh) for k in range(n)]
-        elif self.class_weight > 0:
+        elif self.class_weight(task) > 0:
             classify = [Update("class", "critic", self.class_loss)]
         adversarial = [
             Update("critic", "critic", self.critic_loss, noise={"z": z, "u": u}) for _ in range(c.n_critic)
@@ -195,13 +193,13 @@ class Dgm(Method):
             ),
         )
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         c = self.config
         if phase == "solver":
             spec = Optimiser("adam", c.solver_lr, schedule="cosine")
             return {"solver": Player(named_parameters(self, "solver."), spec)}
         betas = (c.beta1, c.beta2)
-        t = self._now.index
+        t = task.index
         names = (
             "generator.weights.",
             "generator.embeddings.",
@@ -218,21 +216,12 @@ class Dgm(Method):
             ),
         }
 
-    @property
-    def _now(self) -> Task:
-        if self.task is None:
-            raise ConfigError("a task must have begun, none has: call begin_task and phases first.")
-        return self.task
-
-    @property
-    def class_weight(self) -> float:
-        """Weight of the class term in the generator's loss for the current task."""
+    def class_weight(self, task: TaskInfo) -> float:
+        """Weight of the class term in the generator's loss while ``task`` is learned."""
         weight = self.config.g_class_weight
-        if weight is None:
-            return 0.0 if self._now.n_classes == 1 else 1.0
-        return weight
+        return float(task.n_classes > 1) if weight is None else weight
 
-    def begin_phase(self, task: Task, phase: str) -> None:
+    def begin_phase(self, task: TaskInfo, phase: str) -> None:
         if phase == "gan" and self.config.average_g:
             self.generator_average.start(named_parameters(self, *self._own(task.index)))
         if phase == "solver" and self.config.solver_average:
@@ -242,14 +231,14 @@ class Dgm(Method):
         return ("generator.weights.", f"generator.norms.{task}.", f"generator.outputs.{task}.")
 
     # Replay ----------------------------------------------------------------------------------------------------
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         c = self.config
         g = seeds.generator(self.context.seed, "replay", task.index, phase, epoch, device=data.x.device)
         if phase == "solver":
             tasks = range(task.index + 1 if c.solver_data == "generated" else task.index)
             sets = [self._replay(t, c.solver_samples, g) for t in tasks]
             if c.solver_data == "mixed":
-                sets.append(self._balanced(data, c.solver_samples, g))
+                sets.append(self._balanced(task, data, g))
             return {"solver": Samples(torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets]))}
         if self._separate:
             return {}
@@ -276,8 +265,8 @@ class Dgm(Method):
             for w, data in zip(self.generator.weights, now, strict=True):
                 w.data = data
 
-    def _balanced(self, data: Samples, per_class: int, g: torch.Generator) -> Samples:
-        n = per_class * self._now.n_classes
+    def _balanced(self, task: TaskInfo, data: Samples, g: torch.Generator) -> Samples:
+        n = self.config.solver_samples * task.n_classes
         rows = torch.cat(
             [torch.randperm(len(data), generator=g, device=data.x.device) for _ in range(-(-n // len(data)))]
         )
@@ -364,14 +353,14 @@ class Dgm(Method):
 
     def _fakes(self, batch: Batch, step: Step) -> tuple[Tensor, list[Tensor]]:
         gates = self.gates(step)
-        z = self.condition(batch.noise["z"], batch.y, step.task)
-        return self.generator(z, step.task, gates, statistics=True), gates
+        z = self.condition(batch.noise["z"], batch.y, step.task.index)
+        return self.generator(z, step.task.index, gates, statistics=True), gates
 
     def class_loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy of the critic's class head on current real and replayed old samples (L_c of Sec. 3.3)."""
         x = batch.x
         if "z" in batch.noise:
-            old = (batch.y < self._now.start).nonzero().flatten()
+            old = (batch.y < step.task.start).nonzero().flatten()
             x = x.index_copy(0, old, self.generate_from(batch.noise["z"][old], batch.y[old]))
         return {"ce": F.cross_entropy(self.critic.classify(x), batch.y)}
 
@@ -394,8 +383,9 @@ class Dgm(Method):
         fake, gates = self._fakes(batch, step)
         with kept_statistics(self.critic, c.d_statistics == "class"):
             terms = {"adversarial": -c.lambda_adv * self.critic.score(fake).mean()}
-            if self.class_weight > 0:
-                terms["class"] = self.class_weight * F.cross_entropy(self.critic.classify(fake), batch.y)
+            weight = self.class_weight(step.task)
+            if weight > 0:
+                terms["class"] = weight * F.cross_entropy(self.critic.classify(fake), batch.y)
         reserved = [self.generator.reserved(i) for i in range(len(gates))]
         terms["sparsity"] = c.lambda_ru * self.alpha * masks.sparsity(gates, reserved)
         return terms
@@ -412,7 +402,7 @@ class Dgm(Method):
         """Cross entropy of the separate solver, on moved images if asked."""
         c = self.config
         x = shift_and_rotate(batch.x, batch.noise["move"], pixels=c.solver_shift, degrees=c.solver_rotate)
-        logits = self._solver(x, (0, self._now.n_seen))
+        logits = self._solver(x, (0, step.task.n_seen))
         return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=c.solver_smoothing)}
 
     @property
@@ -428,7 +418,7 @@ class Dgm(Method):
         g, c = self.generator, self.config
         s, s_e = self.slopes(step)
         for i, e in enumerate(g.embeddings):
-            if step.task > 0:
+            if step.task.index > 0:
                 # A select, not a product: 0 * NaN is NaN (Eq. 7).
                 grads[f"generator.weights.{i}"].masked_fill_(self.blocked[i], 0.0)
             q = grads.get(f"generator.embeddings.{i}")  # none once the gates are hard
@@ -458,15 +448,17 @@ class Dgm(Method):
                     for e in self.generator.embeddings:
                         e.clamp_(-c.emb_clamp, c.emb_clamp)
             if c.average_g:
-                self.generator_average.update(named_parameters(self, *self._own(step.task)), c.average_g)
+                self.generator_average.update(
+                    named_parameters(self, *self._own(step.task.index)), c.average_g
+                )
         elif player == "solver" and c.solver_average:
             self.solver_average.update(named_parameters(self, "solver."), c.solver_average)
 
-    def end_phase(self, task: Task, phase: str) -> None:
+    def end_phase(self, task: TaskInfo, phase: str) -> None:
         if phase == "solver":
             if self.config.solver_average:
                 self.solver_average.finish(named_parameters(self, "solver."))
-                self._recalibrate_solver()
+                self._recalibrate_solver(task)
             return
         c, g = self.config, self.generator
         if c.average_g:
@@ -483,7 +475,7 @@ class Dgm(Method):
         if c.bn_reestimate:
             self._reestimate(task)
 
-    def _reestimate(self, task: Task) -> None:
+    def _reestimate(self, task: TaskInfo) -> None:
         """Take the generator's running statistics anew, with the mask that replay will use."""
         g, n = self.generator, self.config.batch_size
         noise = seeds.generator(self.context.seed, "statistics", task.index, device=g.weights[0].device)
@@ -494,16 +486,16 @@ class Dgm(Method):
                 y = torch.randint(task.start, task.stop, (n,), generator=noise, device=noise.device)
                 g(self.condition(z, y, task.index), task.index, gates, statistics=True)
 
-    def _recalibrate_solver(self) -> None:
+    def _recalibrate_solver(self, task: TaskInfo) -> None:
         """Averaged weights need statistics of their own: generated samples of all classes, in fixed batches."""
         n, device = self.config.solver_batch, self.memory.labels.device
-        noise = seeds.generator(self.context.seed, "solver-statistics", self._now.index, device=device)
+        noise = seeds.generator(self.context.seed, "solver-statistics", task.index, device=device)
         with reestimated_statistics(self._solver), torch.no_grad():
             for _ in range(50):
-                y = torch.randint(0, self._now.n_seen, (n,), generator=noise, device=device)
+                y = torch.randint(0, task.n_seen, (n,), generator=noise, device=device)
                 self._solver.trunk(self.generate(y, generator=noise))
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         c, g = self.config, self.generator
         newly = [row["newly"] for row in self.use[-1]]
         if g.mask == "unit":
@@ -531,7 +523,7 @@ class Dgm(Method):
         ]
 
     # Answers ---------------------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         with evaluating(self):
             return self._solver.predict(x, None) if self._separate else self.critic.classify(x)
 

@@ -30,7 +30,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Tradeoff,
     named_parameters,
@@ -89,26 +89,25 @@ class EwcOnline(Method):
         self.n_learned = 0
         self._scratch = Scratch()
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
         parameters = named_parameters(self)
         self.fisher.pad(parameters, 0.0)
         self.anchor.pad(parameters, "value")
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
-        self._fit = training.for_task(self.config, task)
-        return (training.fit_phase(self._fit, self.loss, self.memory),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        fit = training.for_task(self.config, task)
+        return (training.fit_phase(fit, self.loss, self.memory),)
 
-    def players(self, phase: str) -> dict[str, Player]:
-        return {"net": training.player(self._fit, named_parameters(self))}
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        logits = self.net(batch.x, self._labels.active)
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
 
     # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
@@ -123,7 +122,7 @@ class EwcOnline(Method):
         return 0.5 * self.config.strength * self.config.gamma
 
     @torch.no_grad()
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         c = self.config
         own = training.taking_part(self, self.net, task)
         found = task_fisher(
@@ -149,7 +148,7 @@ class EwcOnline(Method):
         training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return training.predict(self.net, x, task)
 
     def structure(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     named_parameters,
 )
@@ -51,28 +51,27 @@ class Finetune(Method):
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
-        self._fit = training.for_task(self.config, task)
-        return (training.fit_phase(self._fit, self.loss, self.memory),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        fit = training.for_task(self.config, task)
+        return (training.fit_phase(fit, self.loss, self.memory),)
 
-    def players(self, phase: str) -> dict[str, Player]:
-        return {"net": training.player(self._fit, named_parameters(self))}
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        logits = self.net(batch.x, self._labels.active)
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         training.remember(self.memory, self.config, self.net, task, data, self.context)
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return training.predict(self.net, x, task)
 
     def structure(self) -> dict[str, Any]:

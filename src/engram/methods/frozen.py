@@ -28,7 +28,7 @@ from engram.core.contract import (
     Samples,
     Scenario,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     evaluating,
     named_parameters,
@@ -56,48 +56,46 @@ class Frozen(Method):
         self.memory = training.make_memory(config, context)
         self.reads = "task" if self.memory is None else "memory"
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
-        self._fit = training.for_task(self.config, task)
-        self._first = task.index == 0
-        self._n_old = 0 if self.net.head.kind == "multi" else task.n_seen - task.n_classes
-        return (training.fit_phase(self._fit, self.loss, self.memory),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        fit = training.for_task(self.config, task)
+        return (training.fit_phase(fit, self.loss, self.memory),)
 
-    def players(self, phase: str) -> dict[str, Player]:
-        if self._first:
-            return {"net": training.player(self._fit, named_parameters(self))}
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        if task.index == 0:
+            return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
         # Decay is added to the new rows' gradients below, and moments start empty: both would move old rows.
-        fit = replace(self._fit, weight_decay=0.0, keep_optimiser=False)
+        fit = replace(training.for_task(self.config, task), weight_decay=0.0, keep_optimiser=False)
         last = f"net.head.parts.{len(self.net.head.parts) - 1}."
         return {"net": training.player(fit, named_parameters(self, last))}
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        if self._first:
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        if step.task.index == 0:
             features = self.net.trunk(batch.x)
         else:
             with evaluating(self.net.trunk):
                 features = self.net.trunk(batch.x)
-        logits = self.net.head(features, self._labels.active)
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        return {"ce": training.cross_entropy(self.net.head(features, labels.active), batch.y, labels)}
 
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        if self._first:
+        if step.task.index == 0:
             return
+        n_old = 0 if self.net.head.kind == "multi" else step.task.n_seen - step.task.n_classes
         for name, grad in grads.items():
-            if self._fit.weight_decay:
-                grad.add_(self.get_parameter(name).detach(), alpha=self._fit.weight_decay)
-            grad[: self._n_old] = 0.0
+            if self.config.weight_decay:
+                grad.add_(self.get_parameter(name).detach(), alpha=self.config.weight_decay)
+            grad[:n_old] = 0.0
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         training.remember(self.memory, self.config, self.net, task, data, self.context)
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return training.predict(self.net, x, task)
 
     def structure(self) -> dict[str, Any]:

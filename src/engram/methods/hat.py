@@ -37,7 +37,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     evaluating,
     named_parameters,
@@ -49,7 +49,7 @@ from engram.networks import masks
 from engram.parts import small, training
 from engram.parts.classifier import Classifier
 from engram.parts.gated import GatedTrunk
-from engram.parts.training import FitOptions
+from engram.parts.training import FitOptions, Window
 
 
 @dataclass(frozen=True)
@@ -127,20 +127,18 @@ class Hat(Method):
 
     # Training -----------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         training.grow_head(self.net, task, self.context.seed)
         for i, e in enumerate(self.embeddings):
             g = seeds.generator(self.context.seed, "embedding", task.index, i)
             e.copy_(torch.randn(len(e), generator=g))  # N(0, 1), as the released code
         self._protected, self._held = None, {}
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task)
-        self._fit = training.for_task(self.config, task)
-        return (training.fit_phase(self._fit, self.loss),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        return (training.fit_phase(training.for_task(self.config, task), self.loss),)
 
-    def players(self, phase: str) -> dict[str, Player]:
-        net = training.player(self._fit, named_parameters(self))
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        net = training.player(training.for_task(self.config, task), named_parameters(self))
         return {"net": replace(net, clip_norm=self.config.clip_norm)}
 
     def slope(self, step: Step) -> float:
@@ -150,9 +148,10 @@ class Hat(Method):
     def loss(self, batch: Batch, step: Step) -> Terms:
         c, s = self.config, self.slope(step)
         gates = [masks.gate(e, s) for e in self.embeddings]
-        logits = self.net.head(self.trunk(batch.x, gates), self._labels.active)
+        labels = Window(step.task.active)
+        logits = self.net.head(self.trunk(batch.x, gates), labels.active)
         reserved = [self.reserved(i) for i in range(len(gates))]
-        terms = {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        terms = {"ce": training.cross_entropy(logits, batch.y, labels)}
         if c.c:
             # R (Sec. 2.6): sum a (1 - a^{<t}) / sum (1 - a^{<t}), in [0, 1].
             terms["capacity"] = c.c * (masks.sparsity if c.masks == "binary" else soft_sparsity)(
@@ -187,7 +186,7 @@ class Hat(Method):
                 e.clamp_(-self.config.emb_clamp, self.config.emb_clamp)
 
     @torch.no_grad()
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         for i, a in enumerate(self._gates_now()):
             # a^{<=t} = max(a^{<=t-1}, a^t(s_max)).
             self.register_buffer(f"reserved_{i}", torch.maximum(self.reserved(i), a))
@@ -213,7 +212,7 @@ class Hat(Method):
         return [a.to(self.embeddings[0].dtype) for a in found]
 
     # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         if task is None:
             raise ConfigError("hat predicts only with a task label, none was given: use scenario task.")
         n = self.net.head.n_outputs

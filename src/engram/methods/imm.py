@@ -42,7 +42,7 @@ from engram.core.contract import (
     Samples,
     Scenario,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Tradeoff,
     evaluating,
@@ -118,27 +118,26 @@ class Imm(Method):
         """What is merged: the trunk, and the head where tasks share it."""
         return ("net.trunk.",) if self.net.head.kind == "multi" else ("net.trunk.", "net.head.")
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         if self.n_learned:
             statistics = {n: b for n, b in self.net.named_buffers(prefix="net") if b.is_floating_point()}
             transfer.hold(self.source, {**named_parameters(self, *self._merged_prefixes), **statistics})
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
         self.precision.pad(named_parameters(self), LEAST_FISHER, only_known=True)
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
-        self._fit = training.for_task(self.config, task)
-        return (training.fit_phase(self._fit, self.loss, self.memory),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        fit = training.for_task(self.config, task)
+        return (training.fit_phase(fit, self.loss, self.memory),)
 
-    def players(self, phase: str) -> dict[str, Player]:
-        return {"net": training.player(self._fit, named_parameters(self))}
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        logits = self.net(batch.x, self._labels.active)
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
 
     # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
@@ -147,7 +146,7 @@ class Imm(Method):
             transfer.add_pull(grads, self.get_parameter, self.source, 2.0 * self.config.l2, self._scratch)
 
     @torch.no_grad()
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         fisher = self._fisher(task, data) if self.config.merge == "mode" else {}
         self.n_learned += 1
         if self.source.names:
@@ -160,7 +159,7 @@ class Imm(Method):
                 self.precision.put(name, value)
         training.remember(self.memory, self.config, self.net, task, data, self.context)
 
-    def _fisher(self, task: Task, data: Samples) -> dict[str, Tensor]:
+    def _fisher(self, task: TaskInfo, data: Samples) -> dict[str, Tensor]:
         """F_k [*] by name, over the task's samples and its active labels, with the network not yet merged."""
         own = named_parameters(self, *self._merged_prefixes)
         n = self.config.fisher_samples
@@ -186,7 +185,7 @@ class Imm(Method):
                 share = (part / held)[:n]
             now[:n].copy_(merged(old, now[:n], share))
 
-    def _recompute(self, task: Task, data: Samples) -> None:
+    def _recompute(self, task: TaskInfo, data: Samples) -> None:
         """Running statistics of the merged trunk: their mean over shuffled batches of the new task."""
         n = len(data)
         order = torch.randperm(n, generator=seeds.generator(self.context.seed, "statistics", task.index))
@@ -196,7 +195,7 @@ class Imm(Method):
                 self.net.trunk(self.context.network.normalise(data.x[rows]))
 
     # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return training.predict(self.net, x, task)
 
     def structure(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from engram.core.contract import (
     Samples,
     Schedule,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Update,
     named_parameters,
@@ -86,12 +86,11 @@ class Joint(Method):
     def __init__(self, config: JointConfig, context: Context) -> None:
         super().__init__(config, context)
         self.net = Classifier(context)
-        self.active = (0, 0)
         self.last = None if config.at is None else self.beforehand("n_tasks")
         # First label of each label's task: with a task label a sample competes within its own task only.
         self.register_buffer("task_of", torch.zeros(0, dtype=torch.int64))
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         device = next(self.parameters()).device
         if not self._trains(task):
             self.net.head.grow(task.n_seen, self.context.seed, task.index)
@@ -102,30 +101,29 @@ class Joint(Method):
         self.net = fresh.to(device)
         self._know(task)
 
-    def _trains(self, task: Task) -> bool:
+    def _trains(self, task: TaskInfo) -> bool:
         number = task.index + 1
         return self.config.at is None or number in self.config.at or number == self.last
 
-    def _know(self, task: Task) -> None:
+    def _know(self, task: TaskInfo) -> None:
         """Remember which task the new labels belong to."""
         device = next(self.parameters()).device
         old = self.get_buffer("task_of")[: task.start]
         self.task_of = torch.cat([old, torch.full((task.n_seen - len(old),), task.index, device=device)])
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
-        self.active = (0, task.n_seen)
         if not self._trains(task):
             return ()
         fit = Update("net", "net", self.loss)
         return (Phase("fit", c.epochs, (fit,), c.batch_size, c.steps_per_epoch),)
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         c = self.config
         return {"net": Player(named_parameters(self), Optimiser(c.optimiser, c.lr, schedule=c.schedule))}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        logits = self.net(batch.x, self.active)
+        logits = self.net(batch.x, (0, step.task.n_seen))
         if self.context.scenario == "task":
             other = self.task_of[None, :] != self.task_of[batch.y][:, None]
             logits = logits.masked_fill(other, -torch.inf)
@@ -137,7 +135,7 @@ class Joint(Method):
         at = sorted({t for t in self.config.at if t < self.last} | {self.last})
         return {"trained": f"after tasks {', '.join(map(str, at))} only; else an earlier network answers"}
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, task)
 
     def structure(self) -> dict[str, Any]:

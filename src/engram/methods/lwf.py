@@ -35,7 +35,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Tradeoff,
     Update,
@@ -108,15 +108,14 @@ class Lwf(Method):
         self.teacher: Teacher | None = None
         self.stops: list[int] = []
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         if self.net.head.n_outputs:
             # Before the head grows: rows that were never trained are not distilled.
             self.teacher = Teacher(self.net)
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        c = self._fit = training.for_task(self.config, task)
-        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        c = training.for_task(self.config, task)
         fit = training.fit_phase(c, self.loss, self.memory)
         if self.teacher is None or self._n_old == task.n_seen or c.warmup_epochs == 0:
             return (fit,)
@@ -127,14 +126,15 @@ class Lwf(Method):
     def _n_old(self) -> int:
         return self.stops[-1] if self.teacher is not None else 0
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         if phase == "adapt":
             last = f"net.head.parts.{len(self.net.head.parts) - 1}."
-            new = training.player(replace(self._fit, weight_decay=0.0), named_parameters(self, last))
+            fit = replace(training.for_task(self.config, task), weight_decay=0.0)
+            new = training.player(fit, named_parameters(self, last))
             return {"head": replace(new, keep_state=False)}
-        return {"net": training.player(self._fit, named_parameters(self))}
+        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
 
     # Losses -------------------------------------------------------------------------------------------------
@@ -142,15 +142,14 @@ class Lwf(Method):
         """Cross entropy with the trunk as it is (Fig. 3, "warm-up step")."""
         with evaluating(self.net.trunk):
             features = self.net.trunk(batch.x)
-        logits = self.net.head(features, self._labels.active)
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        return {"ce": training.cross_entropy(self.net.head(features, labels.active), batch.y, labels)}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy on the labels, distillation of the old answers (Fig. 3, "joint-optimise step")."""
         features = self.net.trunk(batch.x)
-        terms = {
-            "ce": training.cross_entropy(self.net.head(features, self._labels.active), batch.y, self._labels)
-        }
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        terms = {"ce": training.cross_entropy(self.net.head(features, labels.active), batch.y, labels)}
         c = self.config
         if self.teacher is not None and c.strength:
             old = (0, self._n_old)
@@ -176,12 +175,12 @@ class Lwf(Method):
             for grad in grads.values():
                 grad[: self._n_old] = 0.0
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.stops.append(task.n_seen)
         training.remember(self.memory, self.config, self.net, task, data, self.context)
 
     # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return training.predict(self.net, x, task)
 
     def structure(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Tradeoff,
     Update,
@@ -136,7 +136,7 @@ class Rescl(Method):
         self._combiner()  # a network that cannot be combined is refused before the first task is learned
 
     # Phases -------------------------------------------------------------------------------------------------
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         if task.index > 0:
             self.source = Teacher(self.net)
         if task.index > 1:
@@ -144,17 +144,15 @@ class Rescl(Method):
                 refit_norms(self.net.trunk, self._images(data, task, shuffled=False))
         training.grow_head(self.net, task, self.context.seed)
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._fit = training.for_task(self.config, task)
-        self._task = task
-        fit = training.fit_phase(self._fit, self.fit_loss)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        fit = training.fit_phase(training.for_task(self.config, task), self.fit_loss)
         if task.index == 0:
             return (fit,)
         combine = Update("combine", COMBINED, self.combine_loss)
         epochs = self.config.combine_epochs or fit.epochs
         return (replace(fit, name=FINETUNE), replace(fit, name=COMBINE, epochs=epochs, updates=(combine,)))
 
-    def begin_phase(self, task: Task, phase: str) -> None:
+    def begin_phase(self, task: TaskInfo, phase: str) -> None:
         if phase == COMBINE:
             self.tuned = Teacher(self.net)
             self.combiner = self._combiner()
@@ -163,15 +161,18 @@ class Rescl(Method):
         c = self.config
         return Combiner(self.net.trunk, self.net.trunk, start=c.alpha_start, per_channel=c.per_channel)
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         if phase != COMBINE:
-            return {"net": training.player(self._fit, named_parameters(self, "net."))}
+            return {
+                "net": training.player(training.for_task(self.config, task), named_parameters(self, "net."))
+            }
         # A player of its own: kept optimiser state goes from fine-tuning to fine-tuning.
-        return {COMBINED: replace(training.player(self._second(), self._trained()), keep_state=False)}
+        return {COMBINED: replace(training.player(self._second(task), self._trained()), keep_state=False)}
 
-    def _second(self) -> ResclConfig:
+    def _second(self, task: TaskInfo) -> ResclConfig:
         """Options of the second phase; theta_t decays in ``after_backward``, for alphas must not."""
-        return replace(self._fit, lr=self.config.combine_lr or self._fit.lr, weight_decay=0.0)
+        fit = training.for_task(self.config, task)
+        return replace(fit, lr=self.config.combine_lr or fit.lr, weight_decay=0.0)
 
     def _trained(self) -> dict[str, nn.Parameter]:
         c, last = self.config, len(self.net.head.parts) - 1
@@ -185,13 +186,13 @@ class Rescl(Method):
     # Losses -------------------------------------------------------------------------------------------------
     def fit_loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy of the task's head (Algorithm 1, line 2)."""
-        labels = training.window(self.net, self._task)
+        labels = training.window(self.net, step.task)
         return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
 
     def combine_loss(self, batch: Batch, step: Step) -> Terms:
         """The divergences of (6): old heads from the source network, new head from the fine-tuned one."""
         source, tuned = cast(Teacher, self.source), cast(Teacher, self.tuned)
-        c, active, n_old = self.config, self._task.active, self.stops[-1]
+        c, active, n_old = self.config, step.task.active, self.stops[-1]
         features = self.features(batch.x)
         old, answers = self.net.head(features, (0, n_old)), source(batch.x, (0, n_old))
         heads = [
@@ -226,11 +227,11 @@ class Rescl(Method):
         c = self.config
         if step.phase != COMBINE or c.decay_step != "proximal" or c.trained == "target":
             return
-        rate = training.player(self._second(), {}).optimiser.rate(step.epoch, step.n_epochs)
+        rate = training.player(self._second(step.task), {}).optimiser.rate(step.epoch, step.n_epochs)
         for alpha in cast(Combiner, self.combiner).parameters():
             shrink_(alpha, rate * c.decay)
 
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.stops.append(task.n_seen)
         if self.combiner is None:
             return
@@ -242,7 +243,7 @@ class Rescl(Method):
         self.net.trunk.load_state_dict(self.combiner.fold(old.trunk, self.net.trunk))
         self.source = self.tuned = self.combiner = None
 
-    def _images(self, data: Samples, task: Task, *, shuffled: bool) -> Iterator[Tensor]:
+    def _images(self, data: Samples, task: TaskInfo, *, shuffled: bool) -> Iterator[Tensor]:
         """The task's images in batches, in the network's range; a last batch of one joins the one before."""
         n, size = len(data), self.config.batch_size
         order = torch.arange(n)
@@ -253,7 +254,7 @@ class Rescl(Method):
             yield self.context.network.normalise(data.x[rows])
 
     # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         if self.combiner is None:
             return training.predict(self.net, x, task)
         training.check_seen(self.net, task)

@@ -26,7 +26,7 @@ from engram.core.contract import (
     Samples,
     Scenario,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     named_parameters,
 )
@@ -79,7 +79,7 @@ class FromScratch(Method):
         """Classes of each task begun."""
         return [self._net(i).head.n_outputs for i in range(len(self.nets))]
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         net = self._fresh(task.index)
         net.head.grow(task.n_classes, self.context.seed, task.index)
         if self.config.zero_head:
@@ -87,21 +87,19 @@ class FromScratch(Method):
                 nn.init.zeros_(p)
         self.nets.append(net.to(data.x.device))
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = Window(task.active)
-        self._fit = training.for_task(self.config, task)
-        return (training.fit_phase(self._fit, self.loss),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        return (training.fit_phase(training.for_task(self.config, task), self.loss),)
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         current = named_parameters(self, f"nets.{len(self.nets) - 1}.")
-        return {"net": training.player(self._fit, current)}
+        return {"net": training.player(training.for_task(self.config, task), current)}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        a, b = self._labels.active
-        logits = self._net(step.task)(batch.x, (0, b - a))
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        task = step.task
+        logits = self._net(task.index)(batch.x, (0, task.n_classes))
+        return {"ce": training.cross_entropy(logits, batch.y, Window(task.active))}
 
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         if task is None or task.index >= len(self.nets):
             raise ConfigError("a task must be named and learned before its network is asked: learn it first.")
         own = self._net(task.index).predict(x, None)

@@ -31,7 +31,7 @@ from engram.core.contract import (
     Player,
     Samples,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Tradeoff,
     named_parameters,
@@ -101,7 +101,7 @@ class Si(Method):
         self.n_learned = 0
         self._scratch = Scratch()
 
-    def begin_task(self, task: Task, data: Samples) -> None:
+    def begin_task(self, task: TaskInfo, data: Samples) -> None:
         training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
         parameters = named_parameters(self)
         self.omega.pad(parameters, 0.0)
@@ -109,23 +109,22 @@ class Si(Method):
         from_zero = self.n_learned == 0 and self.config.first_reference == "zero"
         self.reference.pad(parameters, 0.0 if from_zero else "value")
 
-    def phases(self, task: Task, n_samples: int) -> tuple[Phase, ...]:
-        self._labels = training.window(self.net, task, self.memory, self.config.memory_weight)
-        self._fit = training.for_task(self.config, task)
-        return (training.fit_phase(self._fit, self.loss, self.memory),)
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        fit = training.for_task(self.config, task)
+        return (training.fit_phase(fit, self.loss, self.memory),)
 
-    def players(self, phase: str) -> dict[str, Player]:
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         self._theta = named_parameters(
             self
         )  # looked up once a phase: by name costs as much as some of the sums
-        return {"net": training.player(self._fit, self._theta)}
+        return {"net": training.player(training.for_task(self.config, task), self._theta)}
 
-    def pools(self, task: Task, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
         return training.memory_pool(self.memory)
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        logits = self.net(batch.x, self._labels.active)
-        return {"ce": training.cross_entropy(logits, batch.y, self._labels)}
+        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
+        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
 
     # Moments ------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -157,7 +156,7 @@ class Si(Method):
         self._g = []
 
     @torch.no_grad()
-    def end_task(self, task: Task, data: Samples) -> None:
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
         c, parameters = self.config, named_parameters(self)
         for name, theta in parameters.items():
             displacement = theta - self.reference[name]  # Delta, before theta~ moves
@@ -179,7 +178,7 @@ class Si(Method):
         self.kept.append(table)
 
     # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: Task | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return training.predict(self.net, x, task)
 
     def structure(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def described(cls: type[Network]) -> About:
     return About(summary, options_of(cls()), image_size=cls.image_size)
 
 
-def default_for(image_shape: tuple[int, int, int]) -> Network:
+def default_for(image_shape: tuple[int, ...]) -> Network:
     """The network that fits an image shape (C, H, W): ``dcgan8`` for 8x8, ``dcgan`` for 32x32, else the MLP."""
-    size = image_shape[1:]
-    return by_name({(8, 8): "dcgan8", (32, 32): "dcgan"}.get(size, "mlp"))()
+    convolutional: dict[tuple[int, ...], str] = {(8, 8): "dcgan8", (32, 32): "dcgan"}
+    return by_name(convolutional.get(image_shape[1:], "mlp"))()

@@ -13,6 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm
+from engram.core.samples import Shape
 from engram.errors import ConfigError
 
 DROP_CONV, DROP_DENSE = 0.25, 0.5
@@ -71,6 +72,6 @@ class CifarCnn(Network):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{option} must be an integer >= 1, got {value!r}: give for example 32.")
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The network without its output layer; it has no normalisation, so ``norm`` does not matter."""
         return CifarCnnTrunk(image_shape[0], self.n_c, self.n_h)

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from engram.core.network import Deconv, GeneratorShape, Network, Norm
+from engram.core.samples import Shape
 
 
 def _norm(norm: Norm, width: int) -> nn.Module:
@@ -84,14 +85,12 @@ class Dcgan(Network):
     n_d: int = 32
     n_z: int = 128
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The critic's trunk, which is also the solver's: features [B, 64 n_d]."""
         self.check(image_shape)
         return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d, 4 * self.n_d), 5, 32, norm=norm)
 
-    def generator(
-        self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]
-    ) -> GeneratorShape:
+    def generator(self, image_shape: Shape, *, mask: Literal["weight", "unit"]) -> GeneratorShape:
         """n_z -> 4 n_f at 4x4 -> 2 n_f at 8x8 -> n_f at 16x16 -> output at 32x32."""
         self.check(image_shape)
         n_f = self.n_f or (6 if mask == "weight" else 20)
@@ -117,14 +116,12 @@ class Dcgan8(Network):
     n_d: int = 32
     n_z: int = 32
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The critic's trunk, which is also the solver's: features [B, 8 n_d]."""
         self.check(image_shape)
         return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d), 3, 8, norm=norm)
 
-    def generator(
-        self, image_shape: tuple[int, int, int], *, mask: Literal["weight", "unit"]
-    ) -> GeneratorShape:
+    def generator(self, image_shape: Shape, *, mask: Literal["weight", "unit"]) -> GeneratorShape:
         """n_z -> 2 n_f at 2x2 -> n_f at 4x4 -> output at 8x8."""
         self.check(image_shape)
         n_f = self.n_f or (12 if mask == "weight" else 20)

@@ -1,14 +1,16 @@
-"""A plain multi-layer perceptron on flattened pixels in [0, 1]."""
+"""A plain multi-layer perceptron on flattened pixels in [0, 1], or on feature vectors."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm
+from engram.core.samples import Shape
 from engram.errors import ConfigError
 
 Init = Literal["pytorch", "glorot"]
@@ -59,7 +61,6 @@ class Mlp(Network):
                 f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}: give one of them."
             )
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""
-        c, h, w = image_shape
-        return MlpTrunk(c * h * w, tuple(self.hidden), self.init)
+        return MlpTrunk(math.prod(image_shape), tuple(self.hidden), self.init)

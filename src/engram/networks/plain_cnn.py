@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from engram.core.network import Network, Norm
+from engram.core.network import Network, Norm, check_is_image
+from engram.core.samples import Shape
 from engram.errors import ConfigError
 from engram.networks.layers import check_counts, conv, make_norm
 
@@ -23,7 +24,7 @@ from engram.networks.layers import check_counts, conv, make_norm
 class PlainCnnTrunk(nn.Module):
     """Images [B, C, H, W] to features [B, F], F = widths[-1] * (H >> S) * (W >> S) with S stages."""
 
-    def __init__(self, image_shape: tuple[int, int, int], widths: Sequence[int], norm: Norm) -> None:
+    def __init__(self, image_shape: Shape, widths: Sequence[int], norm: Norm) -> None:
         super().__init__()
         width, height, breadth = image_shape
         layers: list[nn.Module] = []
@@ -65,8 +66,9 @@ class PlainCnn(Network):
         if not isinstance(self.batch_norm, bool):
             raise ConfigError(f"batch_norm must be true or false, got {self.batch_norm!r}: give one of them.")
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
+    def check(self, image_shape: Shape) -> None:
         """Images must survive a halving a stage; ``image_size`` is what they are brought to when none is asked for."""
+        check_is_image(self.name, image_shape)
         least = 2 ** len(self.widths)
         if min(image_shape[1:]) < least:
             raise ConfigError(
@@ -74,7 +76,7 @@ class PlainCnn(Network):
                 f"{image_shape[1]}x{image_shape[2]}: give fewer widths or a larger --image-size."
             )
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The network without its output layer."""
         self.check(image_shape)
         return PlainCnnTrunk(image_shape, self.widths, norm if self.batch_norm else "none")

@@ -21,7 +21,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from engram.core.network import Network, Norm
+from engram.core.network import Network, Norm, check_is_image
+from engram.core.samples import Shape
 from engram.errors import ConfigError
 from engram.networks.layers import check_counts, conv, make_norm
 
@@ -99,9 +100,10 @@ class PreactResnet(Network):
                 "give lists of one length, such as [1, 1, 1] and [8, 16, 32]."
             )
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
+    def check(self, image_shape: Shape) -> None:
         """Images of every size fit; ``image_size`` is the one to which they are brought when none is asked for."""
+        check_is_image(self.name, image_shape)
 
-    def trunk(self, image_shape: tuple[int, int, int], *, norm: Norm = "batch") -> nn.Module:
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The network without its output layer: features [B, widths[-1]]."""
         return PreactResnetTrunk(image_shape[0], self.units, self.widths, norm)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.core.contract import Context, Task, evaluating
+from engram.core.contract import Context, TaskInfo, evaluating
 from engram.core.network import Norm, n_features
 from engram.networks.heads import Head
 from engram.parts.statistics import norms_of
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
                 norm.eval()
         return self
 
-    def predict(self, x: Tensor, task: Task | None) -> Tensor:
+    def predict(self, x: Tensor, task: TaskInfo | None) -> Tensor:
         """Logits [B, n] of all labels seen; minus infinity outside the task's own where its label is given."""
         n = self.head.n_outputs
         with evaluating(self):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from engram.core.contract import Samples
+from engram.core.samples import Samples, Shape
 from engram.errors import ConfigError
 
 CHUNK = 1000
@@ -33,19 +33,20 @@ def herded(features: Tensor, n: int) -> Tensor:
 
 
 class SampleMemory(nn.Module):
-    """Images uint8 [M, C, H, W] and labels int64 [M], as buffers.
+    """Images uint8 [M, C, H, W], or feature vectors float32 [M, D], and labels int64 [M], as buffers.
 
     Args:
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), or (D,).
         budget: most samples ever held; None bounds nothing.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], budget: int | None = None) -> None:
+    def __init__(self, image_shape: Shape, budget: int | None = None) -> None:
         super().__init__()
         self.image_shape, self.budget = tuple(image_shape), budget
+        kind = torch.uint8 if len(self.image_shape) == 3 else torch.float32
         self.images: Tensor
         self.labels: Tensor
-        self.register_buffer("images", torch.empty((0, *self.image_shape), dtype=torch.uint8))
+        self.register_buffer("images", torch.empty((0, *self.image_shape), dtype=kind))
         self.register_buffer("labels", torch.empty((0,), dtype=torch.int64))
 
     def __len__(self) -> int:
@@ -53,9 +54,8 @@ class SampleMemory(nn.Module):
 
     def rebuild(self, size: int) -> None:
         """Room for ``size`` samples, for a state dict to fill."""
-        device = self.images.device
-        self.images = torch.empty((size, *self.image_shape), dtype=torch.uint8, device=device)
-        self.labels = torch.empty((size,), dtype=torch.int64, device=device)
+        self.images = self.images.new_empty((size, *self.image_shape))
+        self.labels = self.labels.new_empty((size,))
 
     def add_random(self, data: Samples, per_class: int, generator: torch.Generator) -> None:
         """Store ``per_class`` random samples of each class in ``data``; classes already held shrink to as many.
@@ -74,7 +74,7 @@ class SampleMemory(nn.Module):
         Args:
             data: new samples.
             per_class: how many of each class.
-            features: from uint8 images [B, C, H, W] to [B, D].
+            features: from stored samples, as in ``data``, to [B, D].
         """
 
         def choose(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from engram import seeds
-from engram.core.contract import Context, Samples, Task
+from engram.core.contract import Context, Samples, TaskInfo
 from engram.parts.classifier import Classifier
 from engram.parts.fisher import Labels, Paths, diagonal_fisher
 from engram.parts.training import some_of
@@ -24,7 +24,7 @@ def task_fisher(
     net: Classifier,
     trunk: Paths,
     parameters: Mapping[str, Tensor],
-    task: Task,
+    task: TaskInfo,
     data: Samples,
     context: Context,
     *,

@@ -29,7 +29,7 @@ from engram.core.contract import (
     Samples,
     Schedule,
     Step,
-    Task,
+    TaskInfo,
     Terms,
     Update,
     evaluating,
@@ -126,7 +126,7 @@ class TrainOptions(FitOptions):
             )
 
 
-def for_task(config: Options, task: Task) -> Options:
+def for_task(config: Options, task: TaskInfo) -> Options:
     """The options with ``epochs`` and ``lr`` of this task."""
     if task.index == 0:
         return config
@@ -153,7 +153,7 @@ def make_net(config: TrainOptions, context: Context) -> Classifier:
     return net
 
 
-def grow_head(net: Classifier, task: Task, seed: int, *, zero: bool = False) -> None:
+def grow_head(net: Classifier, task: TaskInfo, seed: int, *, zero: bool = False) -> None:
     """Rows for every label seen; new ones at 0 where ``zero``."""
     before, net.task = net.head.n_outputs, task.index
     net.head.grow(task.n_seen, seed, task.index)
@@ -167,7 +167,7 @@ def grow_head(net: Classifier, task: Task, seed: int, *, zero: bool = False) -> 
             first += n
 
 
-def taking_part(method: Method, net: Classifier, task: Task) -> dict[str, nn.Parameter]:
+def taking_part(method: Method, net: Classifier, task: TaskInfo) -> dict[str, nn.Parameter]:
     """The parameters that the task's logits depend on, by name: the trunk and the heads of active labels."""
     first, used = 0, []
     for i, n in enumerate(net.head.sizes):
@@ -179,13 +179,13 @@ def taking_part(method: Method, net: Classifier, task: Task) -> dict[str, nn.Par
     }
 
 
-def predict(net: Classifier, x: Tensor, task: Task | None) -> Tensor:
+def predict(net: Classifier, x: Tensor, task: TaskInfo | None) -> Tensor:
     """Logits [B, n_seen] as ``Method.predict``; ``ConfigError`` for a task that was never seen."""
     check_seen(net, task)
     return net.predict(x, task)
 
 
-def check_seen(net: Classifier, task: Task | None) -> None:
+def check_seen(net: Classifier, task: TaskInfo | None) -> None:
     """Raise ``ConfigError`` unless ``net`` has a head for ``task``."""
     if task is not None and task.active[1] > net.head.n_outputs:
         raise ConfigError(
@@ -212,7 +212,7 @@ class Window:
 
 
 def window(
-    net: Classifier, task: Task, memory: SampleMemory | None = None, weight: MemoryWeight = "samples"
+    net: Classifier, task: TaskInfo, memory: SampleMemory | None = None, weight: MemoryWeight = "samples"
 ) -> Window:
     """The labels that compete in the loss of ``task``, whose batches may hold stored samples."""
     first_new = task.start if weight == "classes" and memory is not None and len(memory) else None
@@ -286,14 +286,14 @@ def remember(
     memory: SampleMemory | None,
     config: TrainOptions,
     net: Classifier,
-    task: Task,
+    task: TaskInfo,
     data: Samples,
     context: Context,
 ) -> None:
     """Add ``memory_per_class`` samples of each class of the task that ends, by ``memory_choice``."""
     if memory is None:
         return
-    fresh, n = SampleMemory(memory.image_shape).to(memory.labels.device), config.memory_per_class  # type: ignore[arg-type]
+    fresh, n = SampleMemory(memory.image_shape).to(memory.labels.device), config.memory_per_class
     if config.memory_choice == "random":
         fresh.add_random(data, n, seeds.generator(context.seed, "memory", task.index))
     else:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.core.contract import Method, Scenario, Task, evaluating
+from engram.core.contract import Method, Scenario, TaskInfo, evaluating
 from engram.core.network import Network, n_features
 from engram.errors import ConfigError
 from engram.learning.learner import BATCH, Learner, task_info
@@ -66,7 +66,7 @@ class Protocol:
                 f"give --scenario {want.split()[0]}."
             )
 
-    def task(self, stream: Stream, index: int) -> Task:
+    def task(self, stream: Stream, index: int) -> TaskInfo:
         """The numbers of a task, as methods see them."""
         classes = stream.tasks[index].classes
         return task_info(index, min(classes), max(classes) + 1, self.scenario)
@@ -136,7 +136,7 @@ class Oracle(nn.Module):
         return self.head(self.trunk(x))
 
     @torch.no_grad()
-    def accuracy(self, method: Method, task: Task, per_class: int, seed: int) -> float:
+    def accuracy(self, method: Method, task: TaskInfo, per_class: int, seed: int) -> float:
         """Share of samples generated for classes 0 .. n_seen - 1 that the oracle labels with their class."""
         device = self.head.weight.device
         g = seeds.generator(seed, "oracle-samples", task.index, device=device)

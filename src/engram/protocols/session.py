@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import resource
 import sys
@@ -255,9 +256,10 @@ class Session:
         return sum(task.n_train for task in learned) if self.method.reads == "all" else 0
 
     def _storage_bytes(self) -> dict[str, int]:
-        c, h, w = self.stream.image_shape
-        kept = self.method.storage_bytes()
-        return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * (c * h * w + 8)}
+        shape, kept = self.stream.image_shape, self.method.storage_bytes()
+        entry = 1 if len(shape) == 3 else 4  # pixels are bytes, entries of feature vectors floats
+        each = math.prod(shape) * entry + 8
+        return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * each}
 
     def save(self, **more: Any) -> None:
         """Write a checkpoint of where the run stands; ``more`` stands in its record."""

@@ -98,6 +98,7 @@ def permuted(
     """
     if not is_count(n_tasks):
         raise ConfigError(f"n_tasks must be an integer >= 1, got {n_tasks!r}.")
+    data.check_images("permuted")
     channels, height, width = data.image_shape
     n_pixels = height * width * (channels if across_channels else 1)
     transforms: list[Transform] = []
@@ -143,6 +144,7 @@ def rotated(
     turns = [float(angle) for angle in angles]
     if not turns or not all(abs(turn) < float("inf") for turn in turns):
         raise ConfigError(f"angles must be one finite number of degrees a task, got {list(angles)}.")
+    data.check_images("rotated")
     height, width = data.image_shape[1:]
     transforms = [Rotation(turn, height, width) for turn in turns]
     return _transformed("rotated", data, transforms, seed, valid_fraction, max_per_class, {"angles": turns})

@@ -1,4 +1,4 @@
-"""A labelled image data set held as bytes, and the operations that keep it one.
+"""A labelled data set, of images held as bytes or of feature vectors, and the operations that keep it one.
 
 Shape legend: ``N`` samples, ``C`` channels (1 grey, 3 colour), ``H`` and ``W`` pixels, ``K`` classes.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from engram.core.samples import Shape
 from engram.errors import ConfigError, DataError, printable, reason
 from engram.streams.labels import number
 
@@ -31,7 +32,7 @@ class ImageData:
 
     Args:
         name: as given to `load`.
-        train_x, test_x: uint8 [N, C, H, W], the same C, H, W in both.
+        train_x, test_x: uint8 [N, C, H, W], or feature vectors float32 [N, D]; one shape in both.
         train_y, test_y: int64 [N], labels 0..K-1; every class occurs in both splits.
         class_names: K names, by label, no two alike; what is not printable in them becomes escapes.
         fingerprint: `fingerprint` of the four tensors.
@@ -70,10 +71,16 @@ class ImageData:
         return len(self.class_names)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        channels, height, width = self.train_x.shape[1:]
-        return channels, height, width
+    def image_shape(self) -> Shape:
+        """(C, H, W) of every image, or (D,) of every vector."""
+        return tuple(self.train_x.shape[1:])
+
+    def check_images(self, what: str) -> None:
+        """Raise ``ConfigError`` where samples are feature vectors, which ``what`` cannot work on."""
+        if len(self.image_shape) != 3:
+            raise ConfigError(
+                f"{what} needs images [C, H, W], {self.name} holds feature vectors: leave it out."
+            )
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -100,7 +107,8 @@ def from_arrays(
 
     Args:
         train_x, test_x: uint8, or float in [0, 1] (rounded to 0..255, said in the notes), or any numbers in
-            value_range; [N, H, W], [N, H, W, C] or [N, C, H, W].
+            value_range; [N, H, W], [N, H, W, C] or [N, C, H, W]; or feature
+            vectors, finite floats [N, D], kept as float32.
         train_y, test_y: [N] whole numbers of any value, truth values, or text; mapped to 0..K-1, whole numbers
             by value and then all others as text.
         class_names: K names in sorted order of the labels; by default the labels themselves.
@@ -159,6 +167,7 @@ def resize(data: ImageData, size: int) -> ImageData:
     The aspect ratio is not kept. Raises ConfigError when size is not an integer >= 1.
     """
     check_size(size)
+    data.check_images("resize")
     height, width = data.image_shape[1:]
     if (height, width) == (size, size):
         return data
@@ -172,6 +181,7 @@ def to_channels(data: ImageData, n_channels: int = 3) -> ImageData:
 
     Raises ConfigError when the images are colour and n_channels differs: colour is never thrown away unsaid.
     """
+    data.check_images("to_channels")
     have = data.image_shape[0]
     if have == n_channels:
         return data
@@ -212,10 +222,11 @@ def _with_pixels(data: ImageData, train_x: Tensor, test_x: Tensor, note: str) ->
 
 
 def _check_split(name: str, split: str, x: Tensor, y: Tensor, class_names: tuple[str, ...]) -> None:
-    if x.ndim != 4 or x.dtype != torch.uint8 or min(x.shape[1:]) < 1:
+    wanted = {2: torch.float32, 4: torch.uint8}.get(x.ndim)
+    if x.dtype != wanted or min(x.shape[1:]) < 1:
         raise DataError(
-            f"{name}: {split} images must be uint8 [N, C, H, W], got {x.dtype} {list(x.shape)}: "
-            "use from_arrays, which converts."
+            f"{name}: {split} images must be uint8 [N, C, H, W] or vectors float32 [N, D], got "
+            f"{x.dtype} {list(x.shape)}: use from_arrays, which converts."
         )
     if y.ndim != 1 or y.dtype != torch.int64 or len(y) != len(x):
         raise DataError(
@@ -279,11 +290,15 @@ def _pixels(
     value_range: tuple[float, float] | None,
     notes: list[str],
 ) -> Tensor:
-    """uint8 [N, C, H, W], a contiguous copy."""
+    """uint8 [N, C, H, W], or float32 [N, D], a contiguous copy."""
     if x.dtype.kind not in "biuf":
         raise DataError(f"{what} must be an array or tensor of numbers, got {x.dtype}: convert it first.")
+    if layout is None and x.ndim == 2 and x.dtype.kind == "f":
+        if not np.isfinite(x).all():
+            raise DataError(f"{what} must be finite, got nan or infinity: leave such samples out.")
+        return torch.from_numpy(x.astype(np.float32))
     if x.ndim not in (3, 4) or (layout is not None and x.ndim != len(layout)):
-        wanted = layout or "[N, H, W], [N, H, W, C] or [N, C, H, W]"
+        wanted = layout or "[N, H, W], [N, H, W, C], [N, C, H, W] or float vectors [N, D]"
         raise DataError(f"{what} must be {wanted}, got {list(x.shape)}: reshape it first.")
     if x.ndim == 3:
         x = x[:, None]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from engram.core.samples import Samples
+from engram.core.samples import Samples, Shape
 from engram.errors import ConfigError
 from engram.streams.transforms import Transform
 
@@ -80,7 +80,7 @@ class Stream:
         label_space: "disjoint" where each task brings its own classes, "shared" where all have all classes.
         tasks: in order of arrival.
         class_names: by stream label.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), or (D,) of feature vectors.
         seed: of everything random in the stream.
         options: the builder's other arguments, JSON-able.
         data: name and fingerprint of each data set, in order.
@@ -93,7 +93,7 @@ class Stream:
     label_space: LabelSpace
     tasks: tuple[Task, ...]
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     seed: int
     options: Mapping[str, Any]
     data: tuple[tuple[str, str], ...]
@@ -173,7 +173,7 @@ class Stream:
         """
         for split in _LEARNT:
             samples = self._samples(split, task_index)
-            noise = torch.randint(0, 256, samples.x.shape, dtype=torch.uint8, generator=generator)
+            noise = torch.randint(0, 256, samples.x.shape, generator=generator)
             n_seen = max(self.tasks[task_index].classes) + 1
             labels = torch.randint(0, n_seen, samples.y.shape, generator=generator)
             samples.x.copy_(noise)

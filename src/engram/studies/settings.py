@@ -235,7 +235,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def network_name(settings: DataSettings, image_shape: tuple[int, int, int]) -> str:
+def network_name(settings: DataSettings, image_shape: tuple[int, ...]) -> str:
     """The network for data when none is named.
 
     Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import socket
+import subprocess
+import sys
 
 import datasets
 import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pytest
+import sklearn.datasets
 import torch
 from PIL import Image
 
@@ -281,6 +284,10 @@ def test_names_that_fit_nothing(tmp_path, cache):
         (str(tmp_path / "file.txt"), "must be a folder, got the file"),
         ("a/b/c", "hub name"),
         ("", 'got ""'),
+        ("./nowhere", r'or a folder, got "\./nowhere"'),
+        ("x" * 5000, 'or a folder, got "xxx'),
+        ("~nobody-of-this-name/x", "or a folder"),
+        ("a\0b", r'got "a.x00b"'),
     ):
         with pytest.raises(DataError, match=message) as caught:
             load(name, cache_dir=cache)
@@ -427,6 +434,31 @@ def test_cache_that_cannot_be_written_is_said(table, tmp_path):
     (tmp_path / "blocked").write_text("a file where the folder should be")
     with pytest.warns(UserWarning, match="could not be kept"):
         assert load(table, cache_dir=tmp_path / "blocked").n_classes == 2
+
+
+def test_stored_data_and_digits_load_no_slow_library(table, cache):
+    load(table, cache_dir=cache)
+    slow = ["datasets", "pandas", "sklearn", "pyarrow", "huggingface_hub"]
+    code = f"""
+import sys
+from engram.streams import load
+load({str(table)!r}, cache_dir={str(cache)!r})
+load("digits")
+print([name for name in {slow} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_digits_are_those_of_scikit_learn():
+    bunch = sklearn.datasets.load_digits()
+    scaled = torch.from_numpy(np.floor(bunch.images * 255 / 16 + 0.5)).to(torch.uint8)[:, None]
+    data = load("digits")
+    for y in range(10):  # train and test of a class, together and in any order
+        ours = torch.cat([data.train_x[data.train_y == y], data.test_x[data.test_y == y]]).flatten(1)
+        assert sorted(ours.tolist()) == sorted(
+            scaled[torch.from_numpy(bunch.target) == y].flatten(1).tolist()
+        )
 
 
 # --- real data

@@ -29,7 +29,7 @@ _STAND_INS = {
     "mnist_m": "MNIST-M is a stand-in for SVHN (colour digits), not SVHN; its digits are those of MNIST",
     "tiny_imagenet_100_32px": "100 classes of Tiny ImageNet are a stand-in for CIFAR-100, not CIFAR-100",
 }
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -120,33 +120,34 @@ def load(
 
 def _split_range(given: str) -> tuple[str, tuple[int, int] | None]:
     match = re.fullmatch(r"(.+):(\d+)-(\d+)", given)
-    if match is None or Path(given).exists():
+    if match is None or os.path.exists(given):
         return given, None
     return match[1], (int(match[2]), int(match[3]))
 
 
 def _find(name: str, data_dir: str | os.PathLike[str] | None, columns: Columns) -> _Source:
+    # os.path throughout: it takes names that are too long, or hold what no name can, for files that are not there
     root = os.fspath(data_dir) if data_dir is not None else os.environ.get("ENGRAM_DATA")
     if root:
-        if not Path(root).expanduser().is_dir():
+        if not os.path.isdir(os.path.expanduser(root)):
             raise DataError(
                 f"data_dir (or ENGRAM_DATA) must be a folder, got {root}: correct it or leave it out."
             )
-        local = Path(root).expanduser() / name
-        if name not in ("", ".", "..") and local.is_dir():
+        local = Path(os.path.expanduser(root)) / name
+        if name not in ("", ".", "..") and os.path.isdir(local):
             config = SHORT_NAMES.get(name, "").partition("@")[2]
             return _folder(local, columns, config)
     if name in SHORT_NAMES:
         return _hub(SHORT_NAMES[name], name, columns)
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if name and os.path.isdir(path):
         return _folder(path, columns)
-    if name and path.exists():
+    if name and os.path.exists(path):
         raise DataError(f"a data set must be a folder, got the file {path}: give the folder that holds it.")
     if _HUB_NAME.fullmatch(name):
         return _hub(name, name, columns)
     raise DataError(
-        f'data must be digits, {", ".join(SHORT_NAMES)}, a hub name "user/name" or a folder, got "{name}": '
+        f'data must be digits, {", ".join(SHORT_NAMES)}, a hub name "user/name" or a folder, got "{name:.200}": '
         "a folder in data_dir goes by its name, any other by its path."
     )
 

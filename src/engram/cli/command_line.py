@@ -198,20 +198,13 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     Raises:
         ConfigError: an unknown method, option, recipe or network, a value of another type, an unreadable file.
     """
-    usage = f"engram {command} {USAGES[command]}"
     first = next((i for i, word in enumerate(words) if _is_flag(word)), len(words))
     names, given = list(words[:first]), _by_flag(words[first:])
     wants_help = bool({"-h", "--help"} & set(given))
-    if not names and wants_help:
-        print(
-            f"usage: {usage}\n\n{ABOUT[command]}\nName a method to see all options: engram {command} si --help"
-        )
-        print("Methods: see engram list.")
+    if wants_help and not names:
+        print(_short_help(command))
         return None
-    if not names:
-        raise ConfigError(f"a method must be named first, got none: {usage}, see engram list.")
-    if command in ("run", "sweep") and len(names) > 1:
-        raise ConfigError(f"engram {command} takes one method, got {', '.join(names)}: use engram compare.")
+    _check_number(command, names)
     in_files: dict[str, Any] = {}
     for path in given.get("--config", ()):
         in_files |= _flat(_yaml(path))
@@ -221,9 +214,8 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         flag = _flag(name)
         return _typed(Option(name, str | None, None), flag, raw[flag]) if flag in raw else default
 
-    for path in _typed(
-        Option("method_file", tuple[str, ...], ()), "--method-file", raw.get("--method-file", ())
-    ):
+    own = Option("method_file", tuple[str, ...], ())
+    for path in _typed(own, "--method-file", raw.get("--method-file", ())):
         registry.add_file(path)
     kind = KINDS[command]()
     data = "" if command == "tradeoff" else early("data", DataSettings.data)
@@ -268,6 +260,16 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         print(asked.as_file(), end="")
         return None
     return asked
+
+
+def _check_number(command: str, names: Sequence[str]) -> None:
+    """``ConfigError`` unless there is a method, and only one where a command takes one."""
+    if not names:
+        raise ConfigError(
+            f"a method must be named first, got none: engram {command} {USAGES[command]}, see engram list."
+        )
+    if command in ("run", "sweep") and len(names) > 1:
+        raise ConfigError(f"engram {command} takes one method, got {', '.join(names)}: use engram compare.")
 
 
 def _added(command: str, names: Sequence[str], recipe: Recipe | None, *, alone: bool) -> list[str]:
@@ -398,6 +400,13 @@ def _refuse_other_networks(flags: Iterable[str], network: str | None) -> None:
                 f"options of a network need --network of that name, got {flag} with network "
                 f"{network or 'left open'}: give --network {owner}."
             )
+
+
+def _short_help(command: str) -> str:
+    return (
+        f"usage: engram {command} {USAGES[command]}\n\n{ABOUT[command]}\n"
+        f"Name a method to see all options: engram {command} si --help\nMethods: see engram list."
+    )
 
 
 def _help(

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
+import multiprocessing
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,26 +28,28 @@ from safetensors.torch import load_file
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.comparing import differing, first_difference, timeless
 from engram.core.contract import Scenario
-from engram.learning.loop import EpochEnd
 from engram.methods.registry import METHODS, method
 from engram.networks import Dcgan8
 from engram.protocols.evaluation import Protocol
-from engram.protocols.session import TaskEnd, run
+from engram.protocols.session import run
 
-READY = "ready"
+# Children are forked from a process that has loaded torch, and its compiler, which every optimiser loads.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["engram.checks", "torch._dynamo"])
 NETWORK = Dcgan8(n_f=4, n_d=4, n_z=16)
 
 
-def learn(name: str, variant: str, out: Path) -> dict[str, Any]:
-    """One small run with checkpoints, resumed where there are some; prints its start and every event."""
+def learn(name: str, variant: str, out: Path, told: Connection | None = None) -> dict[str, Any]:
+    """One small run with checkpoints, resumed where there are some; its start and every event are told."""
 
-    def told(event: EpochEnd | TaskEnd) -> None:
-        print(type(event).__name__, event.task, flush=True)
+    def tell(event: object) -> None:
+        if told is not None:
+            told.send(type(event).__name__)
 
     spec, stream = method(name, {**SMALL[name][variant], "epochs": 3}), tiny_stream((1, 2, 1), n_train=24)
     scenarios: tuple[Scenario, ...] = ("class", "task")
     scenario = next(s for s in scenarios if Bench(spec, stream, NETWORK, s).usable)
-    print(READY, flush=True)
+    tell(None)
     return run(
         stream,
         NETWORK,
@@ -55,49 +57,49 @@ def learn(name: str, variant: str, out: Path) -> dict[str, Any]:
         Protocol(scenario, generated_per_class=0),
         out=out,
         resume=True,
-        observer=told,
+        observer=tell,
     )
 
 
-def child(name: str, variant: str, out: Path) -> subprocess.Popen[str]:
-    """A run in a process of its own, its events on its standard output."""
-    command = [sys.executable, __file__, "--child", name, variant, str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @contextlib.contextmanager
-def running(name: str, variant: str, out: Path) -> Iterator[subprocess.Popen[str]]:
-    """A child that has begun; killed and waited for at the end of the block, whatever happens."""
-    process = child(name, variant, out)
+def running(name: str, variant: str, out: Path) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A run in a process of its own that has begun, and what it tells; killed in the end, whatever happens."""
+    here, there = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=learn, args=(name, variant, out, there))
+    process.start()
+    there.close()
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
-        if line != READY:
-            raise RuntimeError(f"the child of {name} did not start: {process.communicate()[1][-2000:]}")
-        yield process
+        here.recv()  # it has begun; raises EOFError where it could not
+        yield process, here
     finally:
         process.kill()
-        process.communicate()
+        process.join()
+        here.close()
 
 
 def killed_at_event(name: str, variant: str, out: Path, n: int) -> bool:
     """Start or resume a run and kill it when it tells its n-th event (from 1); False when it ended before."""
-    with running(name, variant, out) as process:
-        assert process.stdout is not None
-        seen = list(itertools.islice(process.stdout, n))
-        return len(seen) == n
+    with running(name, variant, out) as (_, told):
+        try:
+            for _ in range(n):
+                told.recv()
+        except EOFError:
+            return False
+        return True
+
+
+def ended(process: BaseProcess, seconds: float | None = None) -> bool:
+    """Wait so long for a run's end; whether it came."""
+    process.join(seconds)
+    if process.exitcode:
+        raise RuntimeError(f"a run ended with exit status {process.exitcode}; standard error says why")
+    return process.exitcode is not None
 
 
 def killed_at_time(name: str, variant: str, out: Path, seconds: float) -> bool:
     """Start or resume a run and kill it ``seconds`` after it began; False when it ended before."""
-    with running(name, variant, out) as process:
-        try:
-            _, errors = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return True
-        if process.returncode != 0:
-            raise RuntimeError(f"the child of {name} failed: {errors[-2000:]}")
-        return False
+    with running(name, variant, out) as (process, _):
+        return not ended(process, seconds)
 
 
 class Outcome(NamedTuple):
@@ -118,11 +120,9 @@ def outcome(out: Path) -> Outcome:
 
 
 def finish(name: str, variant: str, out: Path) -> None:
-    """Resume a run in a child and let it end."""
-    with running(name, variant, out) as process:
-        _, errors = process.communicate()
-        if process.returncode != 0:
-            raise RuntimeError(f"the child of {name} failed: {errors[-2000:]}")
+    """Resume a run in a process of its own and let it end."""
+    with running(name, variant, out) as (process, _):
+        ended(process)
 
 
 def difference(a: Outcome, b: Outcome) -> str:
@@ -137,10 +137,9 @@ def attack(name: str, variant: str, kills: int, rng: random.Random) -> tuple[int
     """Kill ``kills`` times at random; (kills that hit, runs finished, differences)."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        began = time.perf_counter()
-        with running(name, variant, root / "whole") as process:
+        with running(name, variant, root / "whole") as (process, _):
             began = time.perf_counter()
-            process.communicate()
+            ended(process)
         duration = time.perf_counter() - began
         whole = outcome(root / "whole")
         hits = runs = 0
@@ -163,12 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20, help="kills a method")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which runs are killed")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.child:
-        name, variant, out = given.child
-        learn(name, variant, Path(out))
-        return 0
     failed = False
     for name in given.methods:
         variants = list(SMALL[name])

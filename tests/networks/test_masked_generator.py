@@ -250,16 +250,16 @@ def test_cumulated_mask_is_the_union_and_zero_on_new_units(mask: Mask) -> None:
         g.begin(t)
         for i, old in enumerate(union):
             block = tuple(slice(0, n) for n in old.shape)
-            now = g.reserved(i)
+            now = g.reserved[i]
             assert torch.equal(now[block], old)
             outside = torch.ones_like(now)
             outside[block] = False
             assert not now[outside].any()
         on = choose(g, t)
-        before = [g.reserved(i).clone() for i in range(len(g.weights))]
+        before = [r.clone() for r in g.reserved]
         g.freeze(on)
         union = [b | m for b, m in zip(before, on, strict=True)]
-        assert all(torch.equal(g.reserved(i), u) for i, u in enumerate(union))
+        assert all(torch.equal(g.reserved[i], u) for i, u in enumerate(union))
         g.grow((2, 1))
 
 
@@ -292,7 +292,7 @@ def test_reserved_is_the_sum_of_newly_reserved(mask: Mask) -> None:
             assert row["used"] == row["newly"] + row["reused"]
             assert row["size"] == math.prod(g.mask_shape(row["layer"], g.current))
             newly[row["layer"]] += row["newly"]
-        assert [int(g.reserved(i).sum()) for i in range(2)] == newly
+        assert [int(g.reserved[i].sum()) for i in range(2)] == newly
         g.grow((2, 1))
 
 
@@ -310,6 +310,10 @@ def test_growing_keeps_the_old_block_and_nothing_else_changes() -> None:
     assert g.current == [8, 3]
 
 
+def test_growth_per_unit_replaces_what_was_reserved() -> None:
+    assert generator("unit").growth([3, 0], "per_task") == [3, 0]
+
+
 @pytest.mark.parametrize("mask", KINDS)
 def test_old_tasks_generate_the_same_bits_while_free_weights_change(mask: Mask) -> None:
     g = generator(mask)
@@ -317,7 +321,7 @@ def test_old_tasks_generate_the_same_bits_while_free_weights_change(mask: Mask) 
     images: list[Tensor] = []
     for t in range(4):
         g.begin(t)
-        blocked = _blocked(g)
+        blocked = g.blocked()
         with torch.no_grad():
             for w, b in zip(g.weights, blocked, strict=True):
                 w.copy_(torch.where(b, w, torch.randn_like(w)))
@@ -329,19 +333,6 @@ def test_old_tasks_generate_the_same_bits_while_free_weights_change(mask: Mask) 
         g.grow((2, 1))
         for old, x in enumerate(images):
             assert torch.equal(g(z, old, g.binary_gates(old)), x)
-
-
-def _blocked(g: MaskedGenerator) -> list[Tensor]:
-    from engram.networks.masks import blocked_weights
-
-    reserved = [g.reserved(i) for i in range(len(g.weights))]
-    if g.mask == "weight":
-        return reserved
-    below = [None, *reserved[:-1]]
-    return [
-        blocked_weights(r, b, layer.kernel).expand_as(w)
-        for r, b, layer, w in zip(reserved, below, g.shape.layers, g.weights, strict=True)
-    ]
 
 
 # Statistics and state -----------------------------------------------------------------------------

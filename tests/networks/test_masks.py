@@ -164,13 +164,13 @@ def test_regulariser_lies_in_zero_to_one(entries: list[tuple[float, bool]]) -> N
 # What is blocked ----------------------------------------------------------------------------------
 def test_units_block_weights_between_reserved_units_only() -> None:
     below, own = torch.tensor([True, False, True]), torch.tensor([True, False])
-    blocked = masks.blocked_weights(own, below, 2)
-    assert blocked.shape == (3, 2, 2, 2)
+    blocked = masks.blocked_weights(own, below)
+    assert blocked.shape == (3, 2, 1, 1)
     for p in range(3):
         for q in range(2):
             assert (blocked[p, q] == bool(min(below[p], own[q]))).all()
-    first = masks.blocked_weights(own, None, 3)
-    assert first.shape == (1, 2, 3, 3)
+    first = masks.blocked_weights(own, None)
+    assert first.shape == (1, 2, 1, 1)
     assert first[0, :, 0, 0].tolist() == [True, False]
 
 
@@ -212,10 +212,6 @@ def test_growth_table(
     inputs: int, widths: list[int], area: int, newly: list[int], expected: list[int]
 ) -> None:
     assert masks.growth_per_weight(widths, inputs, [area, area], newly) == expected
-
-
-def test_growth_per_unit_replaces_what_was_reserved() -> None:
-    assert masks.growth_per_unit([3, 0, 7]) == [3, 0, 7]
 
 
 NEWLY = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=6)

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,11 +54,10 @@ from engram.methods.registry import Entry
 from engram.networks import masks
 from engram.networks.heads import Head
 from engram.networks.masked import MaskedGenerator
-from engram.parts import gan
+from engram.parts import gan, replay
 from engram.parts.averaging import WeightAverage
-from engram.parts.classifier import Classifier
-from engram.parts.images import shift_and_rotate
 from engram.parts.memory import SampleMemory
+from engram.parts.solver import Solver
 from engram.parts.statistics import kept_statistics, reestimated_statistics
 
 N_LABEL = 10  # as released for MNIST and SVHN
@@ -92,9 +92,9 @@ class Dgm(Method):
     def __init__(self, config: DgmConfig, context: Context) -> None:
         super().__init__(config, context)
         shape = context.network.generator(context.image_shape, mask=config.mask)
-        known = config.label == "within_stream"
-        least = self.beforehand("n_classes") if known else 1
-        self.n_label = (least if known else N_LABEL) if config.n_label is None else config.n_label
+        of_stream = config.label == "within_stream"
+        least = self.beforehand("n_classes") if of_stream else 1
+        self.n_label = config.n_label or (least if of_stream else N_LABEL)
         if not least <= self.n_label <= shape.n_z:
             raise ConfigError(
                 f"n_label must lie between the number of classes, {least}, and that of noise entries, {shape.n_z}, "
@@ -103,184 +103,275 @@ class Dgm(Method):
         self.reads = "memory" if config.memory_ratio or config.memory_budget else "task"
         self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
         self.critic = Critic(context, config.critic_norm, 0)
-        self.solver = Classifier(context, norm=config.solver_norm, name="solver") if self._separate else None
+        self.solver = Solver(config, context) if config.solver == "separate" else None
         self.memory = SampleMemory(context.image_shape, config.memory_budget or None)
         self.generator_average = WeightAverage()
         self.solver_average = WeightAverage()
         self.stops: list[int] = []  # first label after each task begun
         self.use: list[list[dict[str, int]]] = []  # mask use of each task frozen
-        self.size_before = self.generator.n_weights()
-        self._blocked: list[Tensor] | None = None
 
-    @property
-    def _separate(self) -> bool:
-        return self.config.solver == "separate"
-
-    # Phases ----------------------------------------------------------------------------------------------------
+    # The course of a task --------------------------------------------------------------------------------------
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        c, device = self.config, self.generator.weights[0].device
-        n_codes = task.n_classes if c.label == "within_task" else task.n_seen
-        if n_codes > self.n_label:
-            raise ConfigError(
-                f"n_label must be at least the {n_codes} classes that task {task.index + 1} brings the label code to, "
-                f"got {self.n_label}: start again with a larger n_label."
-            )
-        if 0 < c.memory_budget < task.n_seen:
-            raise ConfigError(
-                f"memory_budget must be 0 or at least one sample for each of the {task.n_seen} classes seen, got "
-                f"{c.memory_budget}: start again with a larger budget."
-            )
-        self.size_before = self.generator.n_weights()
-        self.generator.begin(task.index)
+        self._check_fits(task)
+        c, g, seed, device = self.config, self.generator, self.context.seed, self.memory.labels.device
+        g.begin(task.index)
         self.stops.append(task.stop)
         if c.reinit_d and task.index > 0:
             fresh = Critic(self.context, c.critic_norm, task.index)
             if not c.reset_statistics:
                 kept = {k: v for k, v in self.critic.trunk.state_dict().items() if "running_" in k}
                 fresh.trunk.load_state_dict(kept, strict=False)
-            self.critic = fresh.to(device)
+            self.critic = fresh
         elif task.index > 0:
-            with seeds.seeded(self.context.seed, "adversarial", task.index):
+            with seeds.seeded(seed, "adversarial", task.index):
                 self.critic.adversarial.reset_parameters()
-        self.critic.classes.grow(task.n_seen, self.context.seed, task.index)
-        self.critic.to(device)
+        self.critic.classes.grow(task.n_seen, seed, task.index)
         if self.solver is not None:
             if c.solver_start == "fresh" and task.index > 0:
-                self.solver = Classifier(self.context, norm=c.solver_norm, name=f"solver-{task.index}").to(
-                    device
-                )
-            self.solver.head.grow(task.n_seen, self.context.seed, task.index)
-            self.solver.to(device)
-        self._blocked = None
+                self.solver = Solver(c, self.context, task.index)
+            self.solver.head.grow(task.n_seen, seed, task.index)
+        self.to(device)
         if self._leaks:
-            for i, w in enumerate(self.generator.weights):
+            for i, w in enumerate(g.weights):
                 self.register_buffer(f"start_{i}", w.detach().clone())
+
+    def _check_fits(self, task: TaskInfo) -> None:
+        n_codes = task.n_classes if self.config.label == "within_task" else task.n_seen
+        if n_codes > self.n_label:
+            raise ConfigError(
+                f"n_label must be at least the {n_codes} classes that task {task.index + 1} brings the label code to, "
+                f"got {self.n_label}: start again with a larger n_label."
+            )
+        budget = self.config.memory_budget
+        if 0 < budget < task.n_seen:
+            raise ConfigError(
+                f"memory_budget must be 0 or at least one sample for each of the {task.n_seen} classes seen, got "
+                f"{budget}: start again with a larger budget."
+            )
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
         z, u = Noise((self.generator.shape.n_z,)), Noise((1, 1, 1), "uniform")
-        fresh = {"z": z} if c.replay_refresh == "step" else {}
         classify: list[Update] = []
-        if not self._separate:
+        if self.solver is None:
             pools = ("task", *(f"replay/{t}" for t in range(task.index)))
+            fresh = {"z": z} if c.replay_refresh == "step" else {}
             n = task.index + 1
             classify = [Update("class", "critic", self.class_loss, pools, (k, n), fresh) for k in range(n)]
         elif self.class_weight(task) > 0:
             classify = [Update("class", "critic", self.class_loss)]
-        adversarial = [
-            Update("critic", "critic", self.critic_loss, noise={"z": z, "u": u}) for _ in range(c.n_critic)
-        ]
-        play = Update("generator", "generator", self.generator_loss, noise={"z": z})
-        refresh: Literal["phase", "epoch"] = "epoch" if c.replay_refresh == "epoch" else "phase"
         learn = Phase(
             "gan",
             c.epochs,
-            (*classify, *adversarial, play),
+            (
+                *classify,
+                *[Update("critic", "critic", self.critic_loss, noise={"z": z, "u": u})] * c.n_critic,
+                Update("generator", "generator", self.generator_loss, noise={"z": z}),
+            ),
             c.batch_size,
             c.steps_per_epoch,
             shuffle=c.shuffle,
-            refresh=refresh,
+            refresh="epoch" if c.replay_refresh == "epoch" else "phase",
         )
-        if not self._separate:
-            return (learn,)
-        solve = Update(
-            "solver", "solver", self.solver_loss, ("solver",), noise={"move": Noise((3,), "uniform")}
-        )
-        return (
-            learn,
-            Phase(
-                "solver", c.solver_epochs, (solve,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"
-            ),
-        )
+        return (learn,) if self.solver is None else (learn, self.solver.phase())
 
     def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        if self.solver is not None and phase == "solver":
+            return {"solver": self.solver.player(named_parameters(self, "solver."))}
         c = self.config
-        if phase == "solver":
-            spec = Optimiser("adam", c.solver_lr, schedule="cosine")
-            return {"solver": Player(named_parameters(self, "solver."), spec)}
-        betas = (c.beta1, c.beta2)
-        t = task.index
-        names = (
-            "generator.weights.",
-            "generator.embeddings.",
-            f"generator.norms.{t}.",
-            f"generator.outputs.{t}.",
-        )
+        # New optimisers in every task, and no weight decay: otherwise frozen weights would move.
+        critic, generator = (Optimiser("adam", lr, (c.beta1, c.beta2)) for lr in (c.lr_d, c.lr_g))
+        own = named_parameters(self, "generator.embeddings.", *self._own(task))
         return {
-            # New optimisers in every task, and no weight decay: otherwise frozen weights would move.
-            "critic": Player(
-                named_parameters(self, "critic."), Optimiser("adam", c.lr_d, betas), zero_unused=c.zero_unused
-            ),
-            "generator": Player(
-                named_parameters(self, *names), Optimiser("adam", c.lr_g, betas), clip_norm=c.clip_norm
-            ),
+            "critic": Player(named_parameters(self, "critic."), critic, zero_unused=c.zero_unused),
+            "generator": Player(own, generator, clip_norm=c.clip_norm),
         }
 
-    def class_weight(self, task: TaskInfo) -> float:
-        """Weight of the class term in the generator's loss while ``task`` is learned."""
-        weight = self.config.g_class_weight
-        return float(task.n_classes > 1) if weight is None else weight
+    def _own(self, task: TaskInfo) -> tuple[str, ...]:
+        t = task.index
+        return ("generator.weights.", f"generator.norms.{t}.", f"generator.outputs.{t}.")
 
     def begin_phase(self, task: TaskInfo, phase: str) -> None:
         if phase == "gan" and self.config.average_g:
-            self.generator_average.start(named_parameters(self, *self._own(task.index)))
+            self.generator_average.start(named_parameters(self, *self._own(task)))
         if phase == "solver" and self.config.solver_average:
             self.solver_average.start(named_parameters(self, "solver."))
 
-    def _own(self, task: int) -> tuple[str, ...]:
-        return ("generator.weights.", f"generator.norms.{task}.", f"generator.outputs.{task}.")
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        """Gate the gradients of the generator's weights (Eq. 7) and free those of its gates of the slope (HAT)."""
+        if player != "generator":
+            return
+        s, s_e = self.slopes(step)
+        for i, blocked in enumerate(self.generator.blocked() if step.task.index else []):
+            # A select, not a product: 0 * NaN is NaN.
+            grads[f"generator.weights.{i}"].masked_fill_(blocked, 0.0)
+        for i, e in enumerate(self.generator.embeddings):
+            q = grads.get(f"generator.embeddings.{i}")  # none once the gates are hard
+            if self.config.compensate and q is not None:
+                masks.compensate(q, e.detach(), s, s_e)
+
+    def after_step(self, player: str, step: Step) -> None:
+        c = self.config
+        if player == "generator":
+            if c.emb_clamp is not None:
+                for e in self.generator.embeddings:
+                    e.detach().clamp_(-c.emb_clamp, c.emb_clamp)
+            if c.average_g:
+                self.generator_average.update(named_parameters(self, *self._own(step.task)), c.average_g)
+        elif player == "solver" and c.solver_average:
+            self.solver_average.update(named_parameters(self, "solver."), c.solver_average)
+
+    def end_phase(self, task: TaskInfo, phase: str) -> None:
+        """Freeze the generator (Eq. 6), or put the solver's averaged weights in place."""
+        c, g = self.config, self.generator
+        if self.solver is not None and phase == "solver":
+            if c.solver_average:
+                self.solver_average.finish(named_parameters(self, "solver."))
+                noise = self._noise("solver-statistics", task.index)
+                self.solver.recalibrate(partial(self.generate, generator=noise), noise)
+            return
+        if c.average_g:
+            held = {f"generator.weights.{i}": b for i, b in enumerate(g.blocked())} if task.index else {}
+            self.generator_average.finish(named_parameters(self, *self._own(task)), held)
+        if c.replay_mask == "soft":
+            for i, m in enumerate(g.soft_gates(c.s_max)):
+                self.register_buffer(f"soft_{task.index}_{i}", m.detach().clone())
+        on = self._on()
+        use = g.freeze(on)
+        for row, m, e in zip(use, on, g.embeddings, strict=True):
+            row["untouched"] = int((m & (e == 0)).sum())
+        self.use.append(use)
+        if c.bn_reestimate:
+            self._reestimate(task)
+
+    def _reestimate(self, task: TaskInfo) -> None:
+        """Take the generator's running statistics anew, with the mask that replay will use."""
+        g, n = self.generator, self.config.batch_size
+        noise = self._noise("statistics", task.index)
+        gates = self._replay_gates(task.index)
+        with reestimated_statistics(g.norms[task.index]), torch.no_grad():
+            for _ in range(self.config.bn_reestimate):
+                z = torch.randn((n, g.shape.n_z), generator=noise, device=noise.device)
+                y = torch.randint(task.start, task.stop, (n,), generator=noise, device=noise.device)
+                g(self.condition(z, y, task.index), task.index, gates, statistics=True)
+
+    def _noise(self, *names: object) -> torch.Generator:
+        return seeds.generator(self.context.seed, *names, device=self.memory.labels.device)
+
+    def end_task(self, task: TaskInfo, data: Samples) -> None:
+        """Grow the generator by what the task reserved (Sec. 3.2); in the relaxed mode store real samples."""
+        c, g = self.config, self.generator
+        g.grow(g.growth([row["newly"] for row in self.use[-1]], c.expansion))
+        if self.reads == "memory":
+            n_t = round(len(data) / task.n_classes)
+            per_class = c.memory_budget // task.n_seen if c.memory_budget else round(c.memory_ratio * n_t)
+            self.memory.add_random(data, per_class, seeds.generator(self.context.seed, "memory", task.index))
+
+    # Masks -----------------------------------------------------------------------------------------------------
+    def slopes(self, step: Step) -> tuple[float, float]:
+        """The slope of this step and the largest of its epoch: (s, s_e) (DGM, Eq. 4 and 5)."""
+        c = self.config
+        s_e = masks.slope_of_epoch(c.s_max, step.epoch, step.n_epochs, c.annealing)
+        local = c.mask == "weight" if c.local_annealing is None else c.local_annealing
+        return (masks.slope_of_step(s_e, step.step, step.n_steps, c.annealing) if local else s_e), s_e
+
+    def gates(self, step: Step) -> list[Tensor]:
+        """Gates of the current task: soft, or from the start of the hard tail on their binary values."""
+        c = self.config
+        if self._hardened(step):
+            return [m.float() for m in self._on()]
+        return self.generator.soft_gates(self.slopes(step)[0], closed_form=c.mask_grad == "closed_form")
+
+    def _hardened(self, step: Step) -> bool:
+        done = (step.epoch * step.n_steps + step.step) / (step.n_epochs * step.n_steps)
+        return self.config.hard_tail > 0 and done >= 1.0 - self.config.hard_tail
+
+    def _on(self) -> list[Tensor]:
+        """Binary masks of the current task, bool.
+
+        An embedding is 0 exactly where no gradient ever moved it: the task has no use for the element. With
+        ``threshold=ge`` it is on, as in the released code, but only where an earlier task reserved the element.
+        """
+        g, gt = self.generator, self.config.threshold == "gt"
+        embeddings = [e.detach() for e in g.embeddings]
+        return [
+            e > 0 if gt else (e > 0) | ((e == 0) & r) for e, r in zip(embeddings, g.reserved, strict=True)
+        ]
+
+    # Losses ----------------------------------------------------------------------------------------------------
+    def _fakes(self, batch: Batch, step: Step) -> tuple[Tensor, list[Tensor]]:
+        gates = self.gates(step)
+        z = self.condition(batch.noise["z"], batch.y, step.task.index)
+        return self.generator(z, step.task.index, gates, statistics=True), gates
+
+    def class_loss(self, batch: Batch, step: Step) -> Terms:
+        """Cross entropy of the critic's class head on current real and replayed old samples (L_c of Sec. 3.3)."""
+        x = batch.x
+        if "z" in batch.noise:
+            old = (batch.y < step.task.start).nonzero().flatten()
+            x = x.index_copy(0, old, self.generate_from(batch.noise["z"][old], batch.y[old]))
+        return {"ce": F.cross_entropy(self.critic.classify(x), batch.y)}
+
+    def critic_loss(self, batch: Batch, step: Step) -> Terms:
+        """Wasserstein loss with gradient penalty on the current task (L_s + lambda_GP L_gp)."""
+        c = self.config
+        with torch.no_grad():
+            fake, _ = self._fakes(batch, step)
+        with kept_statistics(self.critic, c.d_statistics == "class"):
+            real_score, fake_score = self.critic.score(batch.x), self.critic.score(fake)
+            penalty = gan.gradient_penalty(self.critic.score, batch.x, fake, batch.noise["u"])
+            terms = {"wasserstein": gan.wasserstein(real_score, fake_score), "penalty": c.lambda_gp * penalty}
+            if c.d_class_on_fake:
+                terms["ce_fake"] = F.cross_entropy(self.critic.classify(fake), batch.y)
+        return terms
+
+    def generator_loss(self, batch: Batch, step: Step) -> Terms:
+        """Adversarial term, sparsity with its growth factor (Eq. 8), and the class term where it is on."""
+        c = self.config
+        fake, gates = self._fakes(batch, step)
+        with kept_statistics(self.critic, c.d_statistics == "class"):
+            terms = {"adversarial": -c.lambda_adv * self.critic.score(fake).mean()}
+            if (weight := self.class_weight(step.task)) > 0:
+                terms["class"] = weight * F.cross_entropy(self.critic.classify(fake), batch.y)
+        terms["sparsity"] = c.lambda_ru * self.alpha * masks.sparsity(gates, self.generator.reserved)
+        return terms
+
+    def class_weight(self, task: TaskInfo) -> float:
+        """Weight of the class term in the generator's loss."""
+        weight = self.config.g_class_weight
+        return float(task.n_classes > 1) if weight is None else weight
+
+    @property
+    def alpha(self) -> float:
+        """Growth factor S_t / S_free: size at the start of the task against the first (Sec. 3.3)."""
+        first, now = self.generator.widths[0], self.generator.widths[-1]
+        if self.config.ratio == "neurons":
+            return sum(now) / sum(first)
+        return self.generator.n_weights(now) / self.generator.n_weights(first)
 
     # Replay ----------------------------------------------------------------------------------------------------
     def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
+        """Generated samples: a pool for each old task beside the critic's, or one of all classes for the solver."""
         c = self.config
-        g = seeds.generator(self.context.seed, "replay", task.index, phase, epoch, device=data.x.device)
+        g = self._noise("replay", task.index, phase, epoch)
         if phase == "solver":
-            tasks = range(task.index + 1 if c.solver_data == "generated" else task.index)
-            sets = [self._replay(t, c.solver_samples, g) for t in tasks]
-            if c.solver_data == "mixed":
-                sets.append(self._balanced(task, data, g))
-            return {"solver": Samples(torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets]))}
-        if self._separate:
+            mixed = c.solver_data == "mixed"
+            sets = [self._replay(t, c.solver_samples, g) for t in range(task.index + (not mixed))]
+            if mixed:
+                n = c.solver_samples * task.n_classes
+                sets.append(replay.repeated(data, n, self.context.network.normalise, g))
+            return {"solver": replay.joined(sets)}
+        if self.solver is not None:
             return {}
         per_class = round(len(data) / task.n_classes)
         with self._at_start():
             return {f"replay/{t}": self._replay(t, per_class, g) for t in range(task.index)}
 
-    @property
-    def _leaks(self) -> bool:
-        """Whether a replay set drawn once a task needs the weights of its start: training moves what old ones use."""
-        c = self.config
-        moves = c.replay_mask == "soft" or (c.mask == "unit" and c.act_gate == "pre_bn")
-        return moves and c.replay_refresh == "task" and not self._separate
-
-    @contextmanager
-    def _at_start(self) -> Iterator[None]:
-        """The generator's weights as they were when the task began, so that a resume draws the same replay set."""
-        now = [w.data for w in self.generator.weights]
-        try:
-            for i, w in enumerate(self.generator.weights):
-                w.data = getattr(self, f"start_{i}", w.data)
-            yield
-        finally:
-            for w, data in zip(self.generator.weights, now, strict=True):
-                w.data = data
-
-    def _balanced(self, task: TaskInfo, data: Samples, g: torch.Generator) -> Samples:
-        n = self.config.solver_samples * task.n_classes
-        rows = torch.cat(
-            [torch.randperm(len(data), generator=g, device=data.x.device) for _ in range(-(-n // len(data)))]
-        )
-        return Samples(self.context.network.normalise(data.x[rows[:n]]), data.y[rows[:n]])
-
     def _replay(self, task: int, per_class: int, g: torch.Generator) -> Samples:
-        """``per_class`` samples of each class of a task: stored real ones first (relaxed mode), the rest generated."""
-        xs, ys = [], []
-        for label in self.labels(task):
-            stored = self.memory.images[self.memory.labels == label][:per_class]
-            y = torch.full((per_class,), label, device=self.memory.labels.device)
-            xs += [self.context.network.normalise(stored), self.generate(y[len(stored) :], generator=g)]
-            ys.append(y)
-        return Samples(torch.cat(xs), torch.cat(ys))
+        generate = partial(self.generate, generator=g)
+        return replay.replayed(
+            self.labels(task), per_class, generate, self.memory, self.context.network.normalise
+        )
 
     def generate(self, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """Images [N, C, H, W] in [-1, 1] of labels ``y`` [N], all of frozen tasks: exact masks, stored statistics."""
@@ -320,214 +411,30 @@ class Dgm(Method):
         code = y - self.labels(task).start if self.config.label == "within_task" else y
         return torch.cat([F.one_hot(code, self.n_label).to(z.dtype), z[:, self.n_label :]], dim=1)
 
-    # Losses ----------------------------------------------------------------------------------------------------
-    def slopes(self, step: Step) -> tuple[float, float]:
-        """The slope of this step and the largest of its epoch: (s, s_e) (DGM, Eq. 4 and 5)."""
-        c = self.config
-        s_e = masks.slope_of_epoch(c.s_max, step.epoch, step.n_epochs, c.annealing)
-        local = c.mask == "weight" if c.local_annealing is None else c.local_annealing
-        return (masks.slope_of_step(s_e, step.step, step.n_steps, c.annealing) if local else s_e), s_e
-
-    def gates(self, step: Step) -> list[Tensor]:
-        """Gates of the current task: soft, or from the start of the hard tail on their binary values."""
-        c = self.config
-        if self._hardened(step):
-            return [m.float() for m in self._on()]
-        return self.generator.soft_gates(self.slopes(step)[0], closed_form=c.mask_grad == "closed_form")
-
-    def _hardened(self, step: Step) -> bool:
-        done = (step.epoch * step.n_steps + step.step) / (step.n_epochs * step.n_steps)
-        return self.config.hard_tail > 0 and done >= 1.0 - self.config.hard_tail
-
-    def _on(self) -> list[Tensor]:
-        """Binary masks of the current task, bool.
-
-        An embedding is 0 exactly where no gradient ever moved it: the task has no use for the element. With
-        ``threshold=ge`` it is on only where an earlier task reserved the element, as in the released code.
-        """
-        g, gt = self.generator, self.config.threshold == "gt"
-        return [
-            e > 0 if gt else (e > 0) | ((e == 0) & g.reserved(i))
-            for i, e in enumerate(x.detach() for x in g.embeddings)
-        ]
-
-    def _fakes(self, batch: Batch, step: Step) -> tuple[Tensor, list[Tensor]]:
-        gates = self.gates(step)
-        z = self.condition(batch.noise["z"], batch.y, step.task.index)
-        return self.generator(z, step.task.index, gates, statistics=True), gates
-
-    def class_loss(self, batch: Batch, step: Step) -> Terms:
-        """Cross entropy of the critic's class head on current real and replayed old samples (L_c of Sec. 3.3)."""
-        x = batch.x
-        if "z" in batch.noise:
-            old = (batch.y < step.task.start).nonzero().flatten()
-            x = x.index_copy(0, old, self.generate_from(batch.noise["z"][old], batch.y[old]))
-        return {"ce": F.cross_entropy(self.critic.classify(x), batch.y)}
-
-    def critic_loss(self, batch: Batch, step: Step) -> Terms:
-        """Wasserstein loss with gradient penalty on the current task (L_s + lambda_GP L_gp)."""
-        c = self.config
-        with torch.no_grad():
-            fake, _ = self._fakes(batch, step)
-        with kept_statistics(self.critic, c.d_statistics == "class"):
-            real_score, fake_score = self.critic.score(batch.x), self.critic.score(fake)
-            penalty = gan.gradient_penalty(self.critic.score, batch.x, fake, batch.noise["u"])
-            terms = {"wasserstein": gan.wasserstein(real_score, fake_score), "penalty": c.lambda_gp * penalty}
-            if c.d_class_on_fake:
-                terms["ce_fake"] = F.cross_entropy(self.critic.classify(fake), batch.y)
-        return terms
-
-    def generator_loss(self, batch: Batch, step: Step) -> Terms:
-        """Adversarial term, sparsity with its growth factor (Eq. 8), and the class term where it is on."""
-        c = self.config
-        fake, gates = self._fakes(batch, step)
-        with kept_statistics(self.critic, c.d_statistics == "class"):
-            terms = {"adversarial": -c.lambda_adv * self.critic.score(fake).mean()}
-            weight = self.class_weight(step.task)
-            if weight > 0:
-                terms["class"] = weight * F.cross_entropy(self.critic.classify(fake), batch.y)
-        reserved = [self.generator.reserved(i) for i in range(len(gates))]
-        terms["sparsity"] = c.lambda_ru * self.alpha * masks.sparsity(gates, reserved)
-        return terms
-
     @property
-    def alpha(self) -> float:
-        """Growth factor S_t / S_free: size at the start of the task against the first (Sec. 3.3)."""
-        first, now = self.generator.widths[0], self.generator.widths[-1]
-        if self.config.ratio == "neurons":
-            return sum(now) / sum(first)
-        return self.generator.n_weights(now) / self.generator.n_weights(first)
-
-    def solver_loss(self, batch: Batch, step: Step) -> Terms:
-        """Cross entropy of the separate solver, on moved images if asked."""
+    def _leaks(self) -> bool:
+        """Whether a replay set drawn once a task needs the weights of its start: training moves what old ones use."""
         c = self.config
-        x = shift_and_rotate(batch.x, batch.noise["move"], pixels=c.solver_shift, degrees=c.solver_rotate)
-        logits = self._solver(x, (0, step.task.n_seen))
-        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=c.solver_smoothing)}
+        moves = c.replay_mask == "soft" or (c.mask == "unit" and c.act_gate == "pre_bn")
+        return moves and c.replay_refresh == "task" and self.solver is None
 
-    @property
-    def _solver(self) -> Classifier:
-        if self.solver is None:
-            raise ConfigError("a separate solver must exist, solver=shared has none: set solver=separate.")
-        return self.solver
+    @contextmanager
+    def _at_start(self) -> Iterator[None]:
+        """The generator's weights as they were when the task began, so that a resume draws the same replay set."""
+        now = [w.data for w in self.generator.weights]
+        try:
+            for i, w in enumerate(self.generator.weights):
+                w.data = getattr(self, f"start_{i}", w.data)
+            yield
+        finally:
+            for w, data in zip(self.generator.weights, now, strict=True):
+                w.data = data
 
-    # Moments ---------------------------------------------------------------------------------------------------
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        if player != "generator":
-            return
-        g, c = self.generator, self.config
-        s, s_e = self.slopes(step)
-        for i, e in enumerate(g.embeddings):
-            if step.task.index > 0:
-                # A select, not a product: 0 * NaN is NaN (Eq. 7).
-                grads[f"generator.weights.{i}"].masked_fill_(self.blocked[i], 0.0)
-            q = grads.get(f"generator.embeddings.{i}")  # none once the gates are hard
-            if c.compensate and q is not None:
-                masks.compensate(q, e.detach(), s, s_e)
-
-    @property
-    def blocked(self) -> list[Tensor]:
-        """Weights [I, O, k, k] that no gradient may move: those an earlier task uses (Eq. 6)."""
-        if self._blocked is None:
-            g = self.generator
-            reserved = [g.reserved(i) for i in range(len(g.weights))]
-            if g.mask == "unit":
-                below = [None, *reserved[:-1]]
-                kernels = [layer.kernel for layer in g.shape.layers]
-                reserved = [
-                    masks.blocked_weights(r, b, k) for r, b, k in zip(reserved, below, kernels, strict=True)
-                ]
-            self._blocked = reserved
-        return self._blocked
-
-    def after_step(self, player: str, step: Step) -> None:
-        c = self.config
-        if player == "generator":
-            if c.emb_clamp is not None:
-                with torch.no_grad():
-                    for e in self.generator.embeddings:
-                        e.clamp_(-c.emb_clamp, c.emb_clamp)
-            if c.average_g:
-                self.generator_average.update(
-                    named_parameters(self, *self._own(step.task.index)), c.average_g
-                )
-        elif player == "solver" and c.solver_average:
-            self.solver_average.update(named_parameters(self, "solver."), c.solver_average)
-
-    def end_phase(self, task: TaskInfo, phase: str) -> None:
-        if phase == "solver":
-            if self.config.solver_average:
-                self.solver_average.finish(named_parameters(self, "solver."))
-                self._recalibrate_solver(task)
-            return
-        c, g = self.config, self.generator
-        if c.average_g:
-            held = {f"generator.weights.{i}": b for i, b in enumerate(self.blocked)} if task.index else {}
-            self.generator_average.finish(named_parameters(self, *self._own(task.index)), held)
-        if c.replay_mask == "soft":
-            for i, m in enumerate(g.soft_gates(c.s_max)):
-                self.register_buffer(f"soft_{task.index}_{i}", m.detach().clone())
-        on = self._on()
-        use = g.freeze(on)
-        for row, m, e in zip(use, on, g.embeddings, strict=True):
-            row["untouched"] = int((m & (e == 0)).sum())
-        self.use.append(use)
-        if c.bn_reestimate:
-            self._reestimate(task)
-
-    def _reestimate(self, task: TaskInfo) -> None:
-        """Take the generator's running statistics anew, with the mask that replay will use."""
-        g, n = self.generator, self.config.batch_size
-        noise = seeds.generator(self.context.seed, "statistics", task.index, device=g.weights[0].device)
-        gates = self._replay_gates(task.index)
-        with reestimated_statistics(g.norms[task.index]), torch.no_grad():
-            for _ in range(self.config.bn_reestimate):
-                z = torch.randn((n, g.shape.n_z), generator=noise, device=noise.device)
-                y = torch.randint(task.start, task.stop, (n,), generator=noise, device=noise.device)
-                g(self.condition(z, y, task.index), task.index, gates, statistics=True)
-
-    def _recalibrate_solver(self, task: TaskInfo) -> None:
-        """Averaged weights need statistics of their own: generated samples of all classes, in fixed batches."""
-        n, device = self.config.solver_batch, self.memory.labels.device
-        noise = seeds.generator(self.context.seed, "solver-statistics", task.index, device=device)
-        with reestimated_statistics(self._solver), torch.no_grad():
-            for _ in range(50):
-                y = torch.randint(0, task.n_seen, (n,), generator=noise, device=device)
-                self._solver.trunk(self.generate(y, generator=noise))
-
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        c, g = self.config, self.generator
-        newly = [row["newly"] for row in self.use[-1]]
-        if g.mask == "unit":
-            new = masks.growth_per_unit(newly)
-        else:
-            new = masks.growth_per_weight(
-                g.current,
-                g.shape.n_z,
-                [layer.kernel**2 for layer in g.shape.layers],
-                newly,
-                rule=c.expansion,
-                reserved=[int(g.reserved(i).sum()) for i in range(len(newly))],
-                initial=[w.numel() for w in self._initial()],
-            )
-        g.grow(new)
-        if self.reads == "memory":
-            n_t = round(len(data) / task.n_classes)
-            per_class = c.memory_budget // task.n_seen if c.memory_budget else round(c.memory_ratio * n_t)
-            self.memory.add_random(data, per_class, seeds.generator(self.context.seed, "memory", task.index))
-
-    def _initial(self) -> list[Tensor]:
-        first = self.generator.widths[0]
-        return [
-            w[: self.generator.inputs(i, first), : first[i]] for i, w in enumerate(self.generator.weights)
-        ]
-
-    # Answers ---------------------------------------------------------------------------------------------------
+    # Answers and state -----------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         with evaluating(self):
-            return self._solver.predict(x, None) if self._separate else self.critic.classify(x)
+            return self.critic.classify(x) if self.solver is None else self.solver.predict(x, None)
 
-    # State -----------------------------------------------------------------------------------------------------
     def structure(self) -> dict[str, Any]:
         return {
             "generator": self.generator.structure(),
@@ -535,9 +442,9 @@ class Dgm(Method):
             "solver": self.solver.head.sizes if self.solver is not None else [],
             "stops": self.stops,
             "use": self.use,
-            "size_before": self.size_before,
             "memory": len(self.memory),
             "averages": [self.generator_average.structure(), self.solver_average.structure()],
+            "buffers": {name: list(b.shape) for name, b in self.named_buffers(recurse=False)},
         }
 
     def rebuild(self, structure: dict[str, Any]) -> None:
@@ -547,23 +454,11 @@ class Dgm(Method):
             self.solver.head.rebuild(structure["solver"])
         self.stops = list(structure["stops"])
         self.use = [list(rows) for rows in structure["use"]]
-        self.size_before = int(structure["size_before"])
         self.memory.rebuild(structure["memory"])
-        for average, shapes in zip(
-            (self.generator_average, self.solver_average), structure["averages"], strict=True
-        ):
-            average.rebuild(shapes)
-        if self.config.replay_mask == "soft":
-            for t in range(self.generator.n_frozen):
-                for i in range(len(self.generator.weights)):
-                    shape = self.generator.mask_shape(i, self.generator.widths[t])
-                    self.register_buffer(f"soft_{t}_{i}", torch.zeros(shape))
-        if self._leaks and self.generator.widths:
-            g, widths = self.generator, self.generator.widths[-1]
-            for i, layer in enumerate(g.shape.layers):
-                shape = (g.inputs(i, widths), widths[i], layer.kernel, layer.kernel)
-                self.register_buffer(f"start_{i}", torch.zeros(shape))
-        self._blocked = None
+        self.generator_average.rebuild(structure["averages"][0])
+        self.solver_average.rebuild(structure["averages"][1])
+        for name, shape in structure["buffers"].items():
+            self.register_buffer(name, torch.zeros(shape))
 
     def storage_bytes(self) -> dict[str, int]:
         kept = self.generator.storage_bytes()
@@ -575,23 +470,21 @@ class Dgm(Method):
 
     # Observed --------------------------------------------------------------------------------------------------
     def facts(self) -> dict[str, str]:
-        c = self.config
-        return {"solver": f"separate ({c.solver_data})" if self._separate else "shared"}
+        return {"solver": "shared" if self.solver is None else f"separate ({self.config.solver_data})"}
 
     def measures(self, step: Step) -> dict[str, Any]:
         if step.phase != "gan":
             return {}
-        _s, s_e = self.slopes(step)
-        gates = {}
-        with torch.no_grad():
-            for i, m in enumerate(
-                self.gates(step) if self._hardened(step) else self.generator.soft_gates(s_e)
-            ):
-                gates[f"layer{i}"] = {
-                    "mean": round(float(m.mean()), 6),
-                    "on": round(float((m >= 0.5).float().mean()), 6),
-                    "hist": torch.histc(m, 10, 0.0, 1.0).long().tolist(),
-                }
+        s_e = self.slopes(step)[1]
+        found = self.gates(step) if self._hardened(step) else self.generator.soft_gates(s_e)
+        gates = {
+            f"layer{i}": {
+                "mean": round(float(m.mean()), 6),
+                "on": round(float((m >= 0.5).float().mean()), 6),
+                "hist": torch.histc(m, 10, 0.0, 1.0).long().tolist(),
+            }
+            for i, m in enumerate(x.detach() for x in found)
+        }
         return {"slope": s_e, "gates": gates}
 
     def report(self) -> dict[str, Any]:
@@ -600,7 +493,7 @@ class Dgm(Method):
             "growth": {
                 "widths": g.widths[-1],
                 "weights": g.n_weights(g.widths[-1]),
-                "reserved": [int(g.reserved(i).sum()) for i in range(len(g.weights))],
+                "reserved": [int(r.sum()) for r in g.reserved],
                 "widths_after": g.current,
                 "weights_after": g.n_weights(),
                 "alpha": self.alpha,

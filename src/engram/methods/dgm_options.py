@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engram.core.network import Norm
-from engram.core.values import check_at_least, check_fraction, check_positive, check_types
+from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.errors import ConfigError
 from engram.networks import masks
+from engram.parts.solver import SolverOptions
 
 
 @dataclass(frozen=True)
-class DgmConfig:
+class DgmConfig(SolverOptions):
     """Options of Dynamic Generative Memory. Defaults are the paper's MNIST settings for masks per weight.
 
     Args:
@@ -22,8 +23,7 @@ class DgmConfig:
         batch_size: samples a step.
         lr_d: learning rate of the critic.
         lr_g: learning rate of the generator, weights and gates alike.
-        beta1: first decay rate of Adam (both players).
-        beta2: second decay rate of Adam (both players).
+        beta1, beta2: decay rates of Adam's first and second moment (both players).
         n_critic: adversarial critic steps an iteration.
         lambda_gp: weight of the gradient penalty.
         lambda_adv: weight of the adversarial term in the generator's loss.
@@ -58,18 +58,6 @@ class DgmConfig:
             come; or within_stream, the class among all of the stream, whose number must be known, as released.
         n_label: entries of the one-hot; None is 10, or with ``label=within_stream`` the number of classes.
         solver: shared is the paper's (the critic's class head); separate trains its own network.
-        solver_data: of a separate solver: generated samples of all classes, or mixed (new real, old generated).
-        solver_epochs: of a separate solver, a task.
-        solver_steps: steps an epoch of a separate solver.
-        solver_batch: samples a step of a separate solver.
-        solver_samples: generated samples a class and refresh.
-        solver_lr: learning rate of a separate solver, cosine to 0.
-        solver_norm: batch, group or none.
-        solver_start: fresh weights in every task, or continue.
-        solver_shift: pixels by which its training images are shifted at random, at most.
-        solver_rotate: degrees by which they are rotated at random, at most.
-        solver_average: decay of a running average of its weights, used for prediction; 0 off.
-        solver_smoothing: label smoothing.
         memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
         memory_budget: relaxed mode: stored real samples K over all classes.
     """
@@ -113,32 +101,19 @@ class DgmConfig:
     label: Literal["within_task", "within_stream"] = "within_task"
     n_label: int | None = None
     solver: Literal["shared", "separate"] = "shared"
-    solver_data: Literal["generated", "mixed"] = "generated"
-    solver_epochs: int = 5
-    solver_steps: int = 100
-    solver_batch: int = 64
-    solver_samples: int = 500
-    solver_lr: float = 1e-3
-    solver_norm: Norm = "batch"
-    solver_start: Literal["fresh", "continue"] = "fresh"
-    solver_shift: float = 0.0
-    solver_rotate: float = 0.0
-    solver_average: float = 0.0
-    solver_smoothing: float = 0.0
     memory_ratio: float = 0.0
     memory_budget: int = 0
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         check_positive(
             self, "epochs", "steps_per_epoch", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm"
         )
-        check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
         check_positive(self, "emb_clamp", "n_label")
         check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "g_class_weight", "bn_reestimate")
-        check_at_least(self, 0, "solver_shift", "solver_rotate", "memory_budget")
-        check_fraction(self, "memory_ratio", "hard_tail", "solver_smoothing")
-        check_fraction(self, "beta1", "beta2", "average_g", "solver_average", below_one=True)
+        check_at_least(self, 0, "memory_budget")
+        check_fraction(self, "memory_ratio", "hard_tail")
+        check_fraction(self, "beta1", "beta2", "average_g", below_one=True)
         if self.replay_refresh == "step" and (self.memory_ratio or self.memory_budget):
             raise ConfigError(
                 "replay_refresh must be task or epoch where real samples are stored, got step, which generates every "

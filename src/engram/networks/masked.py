@@ -53,49 +53,44 @@ class MaskedGenerator(nn.Module):
         self.embeddings = nn.ParameterList()
         self.norms = nn.ModuleList()
         self.outputs = nn.ModuleList()
-        inputs = shape.n_z
-        for i, layer in enumerate(shape.layers):
-            self.weights.append(nn.Parameter(self._fresh(i, (inputs, layer.out), first=True, task=-1)))
-            self.register_buffer(f"reserved_{i}", self._empty_mask(i, inputs, layer.out))
-            self.embeddings.append(nn.Parameter(torch.zeros_like(self.reserved(i), dtype=torch.float32)))
-            inputs = layer.out
+        for i in range(len(shape.layers)):
+            self.weights.append(nn.Parameter(self._fresh(i, self.current, first=True, task=-1)))
+            self.register_buffer(f"reserved_{i}", torch.zeros(self.mask_shape(i, self.current)).bool())
+            self.embeddings.append(nn.Parameter(torch.zeros(self.mask_shape(i, self.current))))
 
     # Shapes ----------------------------------------------------------------------------------------------------
-    def inputs(self, i: int, widths: Sequence[int]) -> int:
-        """Input channels of layer ``i`` for the given widths."""
-        return self.shape.n_z if i == 0 else widths[i - 1]
-
-    def _empty_mask(self, i: int, inputs: int, outputs: int) -> Tensor:
+    def weight_shape(self, i: int, widths: Sequence[int]) -> tuple[int, int, int, int]:
+        """Shape [I, O, k, k] of layer ``i``'s weights for the given widths."""
         k = self.shape.layers[i].kernel
-        return torch.zeros((inputs, outputs, k, k) if self.mask == "weight" else (outputs,), dtype=torch.bool)
+        return (self.shape.n_z if i == 0 else widths[i - 1], widths[i], k, k)
 
     def mask_shape(self, i: int, widths: Sequence[int]) -> tuple[int, ...]:
         """Shape of layer ``i``'s mask for the given widths."""
-        k = self.shape.layers[i].kernel
-        return (self.inputs(i, widths), widths[i], k, k) if self.mask == "weight" else (widths[i],)
+        return self.weight_shape(i, widths) if self.mask == "weight" else (widths[i],)
 
-    def reserved(self, i: int) -> Tensor:
-        """Cumulated binary mask m_{<=t} of layer ``i``, bool."""
-        return self.get_buffer(f"reserved_{i}")
+    @property
+    def reserved(self) -> list[Tensor]:
+        """Cumulated binary mask m_{<=t} of each layer, bool."""
+        return [self.get_buffer(f"reserved_{i}") for i in range(len(self.weights))]
 
     def n_weights(self, widths: Sequence[int] | None = None) -> int:
         """Masked weights for the given widths (the current ones by default)."""
-        widths = self.current if widths is None else widths
-        return sum(
-            self.inputs(i, widths) * widths[i] * layer.kernel**2 for i, layer in enumerate(self.shape.layers)
-        )
+        return sum(self._sizes(self.current if widths is None else widths))
 
-    def _fresh(self, i: int, channels: tuple[int, int], *, first: bool, task: int) -> Tensor:
+    def _sizes(self, widths: Sequence[int]) -> list[int]:
+        return [math.prod(self.weight_shape(i, widths)) for i in range(len(self.weights))]
+
+    def _fresh(self, i: int, widths: Sequence[int], *, first: bool, task: int) -> Tensor:
         """Freshly drawn weights of layer ``i``: Xavier uniform with gain sqrt(2), or N(0, 0.02^2).
 
         The released code uses Xavier for the first weights of DGMw and the new ones of DGMa, the normal otherwise.
         """
-        k = self.shape.layers[i].kernel
+        n_in, n_out, k, _ = shape = self.weight_shape(i, widths)
         g = seeds.generator(self.seed, "weights", task, i)
         if (self.mask == "weight") == first:
-            bound = math.sqrt(2.0) * math.sqrt(6.0 / (sum(channels) * k * k))
-            return (torch.rand((*channels, k, k), generator=g) * 2.0 - 1.0) * bound
-        return torch.randn((*channels, k, k), generator=g) * 0.02
+            bound = math.sqrt(2.0) * math.sqrt(6.0 / ((n_in + n_out) * k * k))
+            return (torch.rand(shape, generator=g) * 2.0 - 1.0) * bound
+        return torch.randn(shape, generator=g) * 0.02
 
     # A task's life ---------------------------------------------------------------------------------------------
     def begin(self, task: int) -> None:
@@ -109,9 +104,8 @@ class MaskedGenerator(nn.Module):
         self.norms[-1].to(device)
         self.outputs[-1].to(device)
         self.widths.append(list(self.current))
-        for i in range(len(self.weights)):
-            shape = self.mask_shape(i, self.current)
-            self.embeddings[i] = nn.Parameter(torch.zeros(shape, device=device))
+        for i, e in enumerate(self.embeddings):
+            self.embeddings[i] = nn.Parameter(torch.zeros_like(e))
 
     def _append_task(self, widths: Sequence[int]) -> None:
         out = self.shape.output
@@ -128,8 +122,7 @@ class MaskedGenerator(nn.Module):
         """
         task = len(self.widths) - 1
         use = []
-        for i, m in enumerate(on):
-            before = self.reserved(i)
+        for i, (m, before) in enumerate(zip(on, self.reserved, strict=True)):
             newly = int((m & ~before).sum())
             used = int(m.sum())
             use.append({"layer": i, "size": m.numel(), "used": used, "newly": newly, "reused": used - newly})
@@ -138,26 +131,49 @@ class MaskedGenerator(nn.Module):
         self.n_frozen = task + 1
         return use
 
+    def growth(self, newly: Sequence[int], rule: Literal["per_task", "carry"]) -> list[int]:
+        """New outputs of each layer after a task that reserved ``newly`` elements of each (DGM, Sec. 3.2).
+
+        Masks per unit: as many as were reserved. Masks per weight: :func:`engram.networks.masks.growth_per_weight`.
+        """
+        if self.mask == "unit":
+            return list(newly)
+        return masks.growth_per_weight(
+            self.current,
+            self.shape.n_z,
+            [layer.kernel**2 for layer in self.shape.layers],
+            newly,
+            rule=rule,
+            reserved=[int(r.sum()) for r in self.reserved],
+            initial=self._sizes(self.widths[0]),
+        )
+
     def grow(self, new: Sequence[int]) -> None:
         """Widen each layer by ``new`` outputs; the old block is copied, the rest freshly drawn and unreserved."""
         task = len(self.widths) - 1
         widths = [w + d for w, d in zip(self.current, new, strict=True)]
-        device = self.weights[0].device
         with torch.no_grad():
-            for i in range(len(self.weights)):
-                old = self.weights[i]
-                channels = (self.inputs(i, widths), widths[i])
-                if tuple(old.shape[:2]) == channels:
+            for i, (old, before) in enumerate(zip(self.weights, self.reserved, strict=True)):
+                if tuple(old.shape) == self.weight_shape(i, widths):
                     continue
-                grown = self._fresh(i, channels, first=False, task=task).to(device)
+                grown = self._fresh(i, widths, first=False, task=task).to(old.device)
                 grown[: old.shape[0], : old.shape[1]] = old
                 self.weights[i] = nn.Parameter(grown)
-                before = self.reserved(i)
-                after = self._empty_mask(i, *channels).to(device)
+                after = before.new_zeros(self.mask_shape(i, widths))
                 after[tuple(slice(0, n) for n in before.shape)] = before
                 self.register_buffer(f"reserved_{i}", after)
-                self.embeddings[i] = nn.Parameter(torch.zeros(after.shape, device=device))
+                self.embeddings[i] = nn.Parameter(torch.zeros_like(after, dtype=torch.float32))
         self.current = widths
+
+    def blocked(self) -> list[Tensor]:
+        """Which weights of each layer no gradient may move: those an earlier task uses (Eq. 6 and 7), bool.
+
+        Masks per weight: [I, O, k, k]. Masks per unit: [I, O, 1, 1] or, in the first layer, [1, O, 1, 1].
+        """
+        if self.mask == "weight":
+            return self.reserved
+        below = [None, *self.reserved[:-1]]
+        return [masks.blocked_weights(r, b) for r, b in zip(self.reserved, below, strict=True)]
 
     # Forward ---------------------------------------------------------------------------------------------------
     def soft_gates(self, s: float, *, closed_form: bool = False) -> list[Tensor]:
@@ -182,7 +198,8 @@ class MaskedGenerator(nn.Module):
         h = z[:, :, None, None]
         widths = self.widths[task]
         for i, layer in enumerate(self.shape.layers):
-            w = self.weights[i][: self.inputs(i, widths), : widths[i]].contiguous()
+            n_in, n_out, _, _ = self.weight_shape(i, widths)
+            w = self.weights[i][:n_in, :n_out].contiguous()
             if self.mask == "weight":
                 w = w * gates[i]
             h = F.conv_transpose2d(h, w, stride=layer.stride, padding=layer.padding)
@@ -215,11 +232,10 @@ class MaskedGenerator(nn.Module):
         for widths in self.widths:
             self._append_task(widths)
         # Between begin and growth the embeddings have the shape of the task's own widths, which are the current ones.
-        for i, layer in enumerate(self.shape.layers):
-            channels = (self.inputs(i, self.current), self.current[i])
-            self.weights[i] = nn.Parameter(torch.zeros(*channels, layer.kernel, layer.kernel))
-            self.register_buffer(f"reserved_{i}", self._empty_mask(i, *channels))
+        for i in range(len(self.weights)):
+            self.weights[i] = nn.Parameter(torch.zeros(self.weight_shape(i, self.current)))
             self.embeddings[i] = nn.Parameter(torch.zeros(self.mask_shape(i, self.current)))
+            self.register_buffer(f"reserved_{i}", torch.zeros(self.mask_shape(i, self.current)).bool())
             for task in range(self.n_frozen):
                 n = math.prod(self.mask_shape(i, self.widths[task]))
                 self.register_buffer(f"mask_{task}_{i}", torch.zeros(-(-n // 8), dtype=torch.uint8))
@@ -229,15 +245,11 @@ class MaskedGenerator(nn.Module):
 
         The cumulated masks follow from the stored ones and are not counted.
         """
-        n_masks = [
-            self.get_buffer(f"mask_{t}_{i}").numel()
-            for t in range(self.n_frozen)
-            for i in range(len(self.weights))
-        ]
+        n_masks = sum(b.numel() for n, b in self.named_buffers() if n.startswith("mask_"))
         side = [
             v.numel() * v.element_size()
             for module in (self.norms, self.outputs)
             for k, v in module.state_dict().items()
             if not k.endswith("num_batches_tracked")
         ]
-        return {"weights": 4 * self.n_weights(), "masks": sum(n_masks), "norms_and_heads": sum(side)}
+        return {"weights": 4 * self.n_weights(), "masks": n_masks, "norms_and_heads": sum(side)}

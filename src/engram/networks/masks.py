@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Annealing = Literal["shifted", "paper", "official"]
 
@@ -22,13 +23,7 @@ def slope_of_epoch(s_max: float, epoch: int, n_epochs: int, annealing: Annealing
     ``shifted`` reaches s_max in the last epoch and starts one step up, ``(e + 1) / I``; ``paper`` runs from 1 / s_max
     to s_max, ``e / (I - 1)``; ``official`` is the released code's ``e / I``, which never reaches s_max.
     """
-    if annealing == "shifted":
-        part = (epoch + 1) / n_epochs
-    elif annealing == "paper":
-        part = epoch / (n_epochs - 1) if n_epochs > 1 else 1.0
-    else:
-        part = epoch / n_epochs
-    return 1.0 / s_max + (s_max - 1.0 / s_max) * part
+    return _slope(s_max, epoch + (annealing == "shifted"), n_epochs, annealing)
 
 
 def slope_of_step(s_e: float, step: int, n_steps: int, annealing: Annealing) -> float:
@@ -38,11 +33,15 @@ def slope_of_step(s_e: float, step: int, n_steps: int, annealing: Annealing) -> 
     released code counts samples, n / N, which differs where the last batch is short, by less than one step. Where
     s_e < 1 (the first epoch of ``paper`` and ``official``) the schedule runs downwards, as printed and as released.
     """
+    return _slope(s_e, step, n_steps, annealing)
+
+
+def _slope(top: float, done: int, n: int, annealing: Annealing) -> float:
     if annealing == "paper":
-        part = step / (n_steps - 1) if n_steps > 1 else 1.0
+        part = done / (n - 1) if n > 1 else 1.0
     else:
-        part = step / n_steps
-    return 1.0 / s_e + (s_e - 1.0 / s_e) * part
+        part = done / n
+    return 1.0 / top + (top - 1.0 / top) * part
 
 
 class _ClosedFormGate(torch.autograd.Function):
@@ -93,19 +92,14 @@ def sparsity(gates: Sequence[Tensor], reserved: Sequence[Tensor]) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def blocked_weights(reserved: Tensor, reserved_below: Tensor | None, kernel: int) -> Tensor:
-    """Which weights [I, O, k, k] masks per unit protect: input and output reserved; the first layer, output only.
+def blocked_weights(reserved: Tensor, reserved_below: Tensor | None) -> Tensor:
+    """Which weights masks per unit protect, bool [I, O, 1, 1]: those whose input and output are reserved.
 
-    ``reserved`` [O] and ``reserved_below`` [I] are bool; HAT, Eq. 2; DGM, Eq. 7.
+    ``reserved`` [O] and ``reserved_below`` [I] are bool; HAT, Eq. 2; DGM, Eq. 7. The first layer has no units below it:
+    the output alone decides, [1, O, 1, 1].
     """
-    below = reserved_below[:, None] if reserved_below is not None else torch.ones_like(reserved[None, :])
-    both = below & reserved[None, :]
-    return both[:, :, None, None].expand(*both.shape, kernel, kernel)
-
-
-def growth_per_unit(newly: Sequence[int]) -> list[int]:
-    """New outputs of each layer for masks per unit: as many as were newly reserved (DGM, Sec. 3.2)."""
-    return list(newly)
+    both = reserved[None, :] if reserved_below is None else reserved_below[:, None] & reserved[None, :]
+    return both[:, :, None, None]
 
 
 def growth_per_weight(
@@ -149,13 +143,11 @@ def growth_per_weight(
 def pack(mask: Tensor) -> Tensor:
     """A bool tensor as bits: uint8 [ceil(n / 8)], first element in the lowest bit."""
     flat = mask.flatten().to(torch.uint8)
-    padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
-    powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=mask.device)
-    return (padded * powers).sum(1, dtype=torch.uint8)
+    padded = F.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
 
 
 def unpack(bits: Tensor, shape: Sequence[int]) -> Tensor:
     """The inverse of :func:`pack`: bool of the given shape."""
-    powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
-    flat = (bits[:, None] & powers).ne(0).flatten()
+    flat = (bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1).bool().flatten()
     return flat[: math.prod(shape)].view(*shape)

@@ -1,0 +1,47 @@
+"""Sets of labelled samples that a generative method learns from beside, or in place of, the task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from engram.core.samples import Samples
+from engram.parts.memory import SampleMemory
+
+Normalise = Callable[[Tensor], Tensor]
+
+
+def replayed(
+    labels: Iterable[int],
+    per_class: int,
+    generate: Callable[[Tensor], Tensor],
+    memory: SampleMemory,
+    normalise: Normalise,
+) -> Samples:
+    """``per_class`` samples of each of ``labels``, in the network's range: stored real ones first, the rest generated.
+
+    ``generate`` maps labels [N] to images [N, C, H, W] in the network's range, ``normalise`` pixels to that range.
+    """
+    sets = []
+    for label in labels:
+        stored = normalise(memory.images[memory.labels == label][:per_class])
+        y = torch.full((per_class,), label, device=memory.labels.device)
+        sets.append(Samples(torch.cat([stored, generate(y[len(stored) :])]), y))
+    return joined(sets)
+
+
+def repeated(data: Samples, n: int, normalise: Normalise, generator: torch.Generator) -> Samples:
+    """``n`` of the task's own samples in the network's range: each as often as any other, or once more."""
+    device = data.x.device
+    rounds = [
+        torch.randperm(len(data), generator=generator, device=device) for _ in range(-(-n // len(data)))
+    ]
+    rows = torch.cat(rounds)[:n]
+    return Samples(normalise(data.x[rows]), data.y[rows])
+
+
+def joined(sets: Sequence[Samples]) -> Samples:
+    """All samples of at least one set, in order."""
+    return Samples(torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets]))

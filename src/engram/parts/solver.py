@@ -1,0 +1,98 @@
+"""A classifier of a generative method's own, trained on replay in a phase after the generator has learned the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram.core.contract import Batch, Context, Noise, Optimiser, Phase, Player, Step, Terms, Update
+from engram.core.network import Norm
+from engram.core.values import check_at_least, check_fraction, check_positive, check_types
+from engram.parts.classifier import Classifier
+from engram.parts.images import shift_and_rotate
+from engram.parts.statistics import reestimated_statistics
+
+CALIBRATION_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Options of a separate solver.
+
+    Args:
+        solver_data: of a separate solver: generated samples of all classes, or mixed (new real, old generated).
+        solver_epochs: of a separate solver, a task.
+        solver_steps: steps an epoch of a separate solver.
+        solver_batch: samples a step of a separate solver.
+        solver_samples: generated samples a class and refresh.
+        solver_lr: learning rate of a separate solver, cosine to 0.
+        solver_norm: batch, group or none.
+        solver_start: fresh weights in every task, or continue.
+        solver_shift: pixels by which its training images are shifted at random, at most.
+        solver_rotate: degrees by which they are rotated at random, at most.
+        solver_average: decay of a running average of its weights, used for prediction; 0 off.
+        solver_smoothing: label smoothing.
+    """
+
+    solver_data: Literal["generated", "mixed"] = "generated"
+    solver_epochs: int = 5
+    solver_steps: int = 100
+    solver_batch: int = 64
+    solver_samples: int = 500
+    solver_lr: float = 1e-3
+    solver_norm: Norm = "batch"
+    solver_start: Literal["fresh", "continue"] = "fresh"
+    solver_shift: float = 0.0
+    solver_rotate: float = 0.0
+    solver_average: float = 0.0
+    solver_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
+        check_at_least(self, 0, "solver_shift", "solver_rotate")
+        check_fraction(self, "solver_smoothing")
+        check_fraction(self, "solver_average", below_one=True)
+
+
+class Solver(Classifier):
+    """A classifier and how it is trained: one phase named ``solver``, on the pool and with the player of that name."""
+
+    def __init__(self, options: SolverOptions, context: Context, task: int = 0) -> None:
+        super().__init__(context, norm=options.solver_norm, name=f"solver-{task}" if task else "solver")
+        self.options = options
+
+    def phase(self) -> Phase:
+        """New samples in every epoch, moved at random."""
+        c = self.options
+        learn = Update("solver", "solver", self.loss, ("solver",), noise={"move": Noise((3,), "uniform")})
+        return Phase(
+            "solver", c.solver_epochs, (learn,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"
+        )
+
+    def player(self, parameters: Mapping[str, nn.Parameter]) -> Player:
+        """Its parameters, by their names in the method."""
+        return Player(parameters, Optimiser("adam", self.options.solver_lr, schedule="cosine"))
+
+    def loss(self, batch: Batch, step: Step) -> Terms:
+        """Cross entropy over all classes seen, on moved images if asked."""
+        c = self.options
+        x = shift_and_rotate(batch.x, batch.noise["move"], pixels=c.solver_shift, degrees=c.solver_rotate)
+        logits = self(x, (0, step.task.n_seen))
+        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=c.solver_smoothing)}
+
+    def recalibrate(self, generate: Callable[[Tensor], Tensor], noise: torch.Generator) -> None:
+        """Take running statistics anew, as averaged weights need: on generated samples of all classes.
+
+        ``generate`` maps labels [N], which ``noise`` chooses, to images [N, C, H, W] in the network's range.
+        """
+        size, n_seen = (self.options.solver_batch,), self.head.n_outputs
+        with reestimated_statistics(self), torch.no_grad():
+            for _ in range(CALIBRATION_BATCHES):
+                y = torch.randint(0, n_seen, size, generator=noise, device=noise.device)
+                self.trunk(generate(y))

@@ -1,6 +1,6 @@
 # make demo   sets up, runs the main job on the bundled digits, prints where the report lies
 # make test   sets up, passes the tests
-# make check  format, lint, types, fast tests
+# make check  format, lint, types, layers, fast tests
 # make bench  speed, as ratios against hand-written loops
 # make kill   kills every method twenty times at random, compares final weights bit by bit
 # make golden REASON="..."   writes the golden figures anew
@@ -38,6 +38,7 @@ check: setup
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
 
 format: setup

@@ -6,16 +6,16 @@ methods and networks, which are read without torch.
 
 from __future__ import annotations
 
-import re
-import textwrap
+import argparse
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from engram import networks
-from engram.core.options import Option, closest, options_of, shown, split_variant
+from engram.core.options import Option, closest, is_union, options_of, shown, split_variant, type_words
 from engram.core.values import typed, typed_all
 from engram.errors import ConfigError
 from engram.methods import registry
@@ -140,6 +140,8 @@ ABOUT = {
     "measures:\nthe maximum achievable average accuracy, and the source accuracy at a required target accuracy. "
     f"The default\nrecipe is {RECIPE}.",
 }
+# Options whose words add up where they are given more than once.
+REPEATED = ("config", "method_file", "over")
 # Of the data options, what a trade-off decides: two data sets with task labels, measured after the last epoch.
 DECIDED = ("data", "scenario", "tasks", "groups", "class_order", "selection", "domain", "max_angle", "angles")
 
@@ -198,17 +200,19 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     Raises:
         ConfigError: an unknown method, option, recipe or network, a value of another type, an unreadable file.
     """
-    first = next((i for i, word in enumerate(words) if _is_flag(word)), len(words))
-    names, given = list(words[:first]), _by_flag(words[first:])
-    wants_help = bool({"-h", "--help"} & set(given))
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    names, flags = list(words[:first]), words[first:]
+    kind = KINDS[command]()
+    deciding, _ = _Parser(command, (), {"": _deciding(kind)}, None).parse_known_args(flags)
+    wants_help = hasattr(deciding, "--help")
     if wants_help and not names:
         print(_short_help(command))
         return None
     _check_number(command, names)
     in_files: dict[str, Any] = {}
-    for path in given.get("--config", ()):
+    for path in getattr(deciding, "--config", ()):
         in_files |= _flat(_yaml(path))
-    raw = {**in_files, **given}
+    raw = {**in_files, **vars(deciding)}
 
     def early(name: str, default: str | None) -> Any:
         flag = _flag(name)
@@ -217,7 +221,6 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     own = Option("method_file", tuple[str, ...], ())
     for path in _typed(own, "--method-file", raw.get("--method-file", ())):
         registry.add_file(path)
-    kind = KINDS[command]()
     data = "" if command == "tradeoff" else early("data", DataSettings.data)
     recipe = chosen_recipe(early("recipe", kind.recipe), data)
     network = early("network", recipe.network if recipe else None)
@@ -226,9 +229,13 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     added = _added(command, names, recipe, alone="--alone" in raw)
     bases = list(dict.fromkeys(split_variant(name)[0] for name in [*names, *added]))
     groups = options_by_title(kind, bases, recipe)
+    parser = _Parser(command, bases, groups, network)
     if wants_help:
-        print(_help(command, bases, groups, network))
+        print(parser.format_help(), end="")
         return None
+    parsed, unknown = parser.parse_known_args(flags)
+    given = vars(parsed)
+    raw = {**in_files, **given, **{word.partition("=")[0]: None for word in unknown}}
     values = {
         title: {
             o.name: _typed(o, flag, raw.pop(flag)) if flag in raw else o.default
@@ -237,7 +244,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         for title, options in groups.items()
     }
     for flag in raw:
-        _refuse_unknown(flag, flag not in given, groups, f"engram {command} {' '.join(bases)}")
+        _refuse_unknown(flag, flag in in_files, groups, parser.prog)
     _refuse_other_networks([*given, *in_files], network)
     for text in names:
         base, changed = split_variant(text)
@@ -317,34 +324,79 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _is_flag(word: str) -> bool:
-    return re.match(r"--?[A-Za-z]", word) is not None
+def _deciding(kind: Run) -> dict[str, Option]:
+    """The options that decide which others there are."""
+    known = {o.name: o for o in options_of(kind)} | {"data": Option("data", str | None, None)}
+    names = ("config", "recipe", "network", "method_file", "data", "alone")
+    return {_flag(name): known[name] for name in names if name in known}
 
 
-def _by_flag(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The words after each flag; those of options that may be repeated add up, of others the last ones count."""
-    found: dict[str, tuple[str, ...]] = {}
-    flag = ""
-    for word in words:
-        if _is_flag(word):
-            flag, equals, value = word.partition("=")
-            before = found.get(flag, ()) if flag in ("--over", "--config", "--method-file") else ()
-            found[flag] = (*before, value) if equals else before
-        else:
-            found[flag] = (*found[flag], word)
-    return found
+class _Parser(argparse.ArgumentParser):
+    """The words given by flag: text, or lists of it; an error is a `ConfigError`.
+
+    Args:
+        command, methods: what is asked for.
+        groups: options by title and flag.
+        network: the one in use; help leaves the options of others out.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        methods: Sequence[str],
+        groups: Mapping[str, Mapping[str, Option]],
+        network: str | None,
+    ) -> None:
+        prog = " ".join(["engram", command, *methods])
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} [options]",
+            description="\n".join(f"{name}: {registry.about(name).summary}" for name in methods),
+            epilog=f"Networks: {', '.join(networks.NETWORKS)}; their options: see engram list.",
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=6, width=108),
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument(
+            "-h", "--help", dest="--help", action="store_true", help="print this and do nothing else"
+        )
+        for title, options in groups.items():
+            group = self.add_argument_group(title)
+            visible = not title.startswith("network ") or title == f"network {network}"
+            for flag, option in options.items():
+                group.add_argument(
+                    flag,
+                    dest=flag,
+                    **self._takes(option),
+                    help=self._help(option) if visible else argparse.SUPPRESS,
+                )
+
+    @staticmethod
+    def _takes(option: Option) -> dict[str, Any]:
+        """How many words an option takes, and what they are called."""
+        choices = typing.get_args(option.type) if is_union(option.type) else (option.type,)
+        if any(typing.get_origin(one) is tuple for one in choices):
+            each = [typing.get_args(one)[0] if typing.get_origin(one) is tuple else one for one in choices]
+            again = {"action": "extend"} if option.name in REPEATED else {}
+            return {"nargs": "+", "metavar": " | ".join(map(type_words, each)), **again}
+        only = {"nargs": "?", "const": "true"} if option.type is bool else {}
+        return {"metavar": option.kind, **only}
+
+    @staticmethod
+    def _help(option: Option) -> str:
+        return f"{option.help} (default: {shown(option.default)})".replace("``", "").replace("%", "%%")
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.removeprefix('argument ')}: see {self.prog} --help.")
 
 
 def _typed(option: Option, flag: str, given: Any) -> Any:
     """The value of an option from the words after its flag, or from a file."""
-    if isinstance(given, tuple):
-        takes_many = typing.get_origin(option.type) is tuple
-        if not given and not takes_many:
-            if option.type is bool:
-                return True
-            raise ConfigError(f"{flag} must be given a value, got none: see --help.")
-        one = len(given) == 1 and (not takes_many or given[0].startswith(("[", "(")))
-        given = given[0] if one else list(given)
+    if isinstance(given, list) and len(given) == 1:
+        one = str(given[0])
+        if one.startswith(("[", "(")) or is_union(option.type):  # a list in one word; random, or none
+            given = given[0]
     return typed(option, given, flag)
 
 
@@ -379,6 +431,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_unknown(
     flag: str, in_file: bool, groups: Mapping[str, Mapping[str, Option]], command: str
 ) -> None:
+    if not flag.startswith("-"):
+        raise ConfigError(f"words must follow an option that takes them, got {flag!r}: see {command} --help.")
     if flag[2:].replace("-", "_") in DECIDED:
         raise ConfigError(
             f"{flag} must be left out, a trade-off is between two tasks with task labels: "
@@ -406,23 +460,4 @@ def _short_help(command: str) -> str:
     return (
         f"usage: engram {command} {USAGES[command]}\n\n{ABOUT[command]}\n"
         f"Name a method to see all options: engram {command} si --help\nMethods: see engram list."
-    )
-
-
-def _help(
-    command: str, methods: Sequence[str], groups: Mapping[str, Mapping[str, Option]], network: str | None
-) -> str:
-    """All options but those of networks that are not in use."""
-    lines = [f"usage: engram {command} {' '.join(methods)} [options]", ""]
-    lines += [f"{name}: {registry.about(name).summary}" for name in methods]
-    for title, options in groups.items():
-        if title.startswith("network ") and title != f"network {network}":
-            continue
-        lines += ["", f"{title}:"]
-        for flag, option in options.items():
-            lines.append(f"  {flag} {'' if option.type is bool else option.kind}".rstrip())
-            text = f"{option.help} (default: {shown(option.default)})".replace("``", "")
-            lines += textwrap.wrap(text, 106, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join(
-        [*lines, "", f"Networks: {', '.join(networks.NETWORKS)}; their options: see engram list."]
     )

@@ -30,7 +30,7 @@ from engram.protocols.session import Session, run
 from engram.streams import Stream, class_incremental
 
 # Five tasks of one or two classes, each in two calls: one is killed within the task, the next one ends it.
-STREAM = tiny_stream((2, 1, 1, 1, 1))
+STREAM = tiny_stream((2, 1, 1, 1, 1), n_train=8)
 SHAPE = (1, 8, 8)
 
 
@@ -194,6 +194,8 @@ def test_the_task_label_is_given_where_the_scenario_gives_it() -> None:
         ({"a": torch.zeros(0, *SHAPE, dtype=torch.uint8)}, (), "a has none"),
         ({"a": torch.zeros(3, *SHAPE)}, (), r"must be uint8 \[N, 1, 8, 8\], got float32 \[3, 1, 8, 8\]"),
         ({"a": torch.zeros(3, 1, 9, 8, dtype=torch.uint8)}, (), r"got uint8 \[3, 1, 9, 8\]"),
+        ({"a": torch.zeros(3, *SHAPE, dtype=torch.uint8), "b": torch.zeros(1, 1, 8, 9, dtype=torch.uint8)}, (), "8, 9"),
+        (Samples(torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.tensor([0])), ("a",), "got 2 images and 1 labels"),
         (Samples(torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.tensor([0, 1])), ("a",), r"places 0..0 .* 0..1"),
         (Samples(torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.tensor([0, 1])), ("a", "a"), "of their own"),
     ],
@@ -345,3 +347,12 @@ def test_only_a_run_over_the_same_stream_resumes(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="its stream differ") as caught:
         run(other, Mlp((6,)), spec, "class", out=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_the_documented_example_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "learner.md"
+    said: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    exec(page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0], said)
+    assert said["learner"].classes == ("3", "8", "0")
+    assert set(said["answers"]) == {"3", "8", "0"}

@@ -196,7 +196,7 @@ class Learner:
         before = self._arrived(index)
         own = self._own(names, before)
         known = tuple(dict.fromkeys((*before, *own)))
-        data = _labelled(samples, known) if isinstance(samples, Mapping) else samples
+        data = self._labelled(samples, known) if isinstance(samples, Mapping) else samples
         self._check_samples(data, len(known), 0 if set(before) & set(names) else len(before))
         data = Samples(data.x.to(self.device), data.y.to(self.device))
         record = {"classes": list(own), "n_samples": len(data), "fingerprint": fingerprint(data)}
@@ -250,6 +250,16 @@ class Learner:
             )
         return new
 
+    def _labelled(self, samples: Mapping[str, Tensor], known: Sequence[str]) -> Samples:
+        """Images by class name, one class after another, with the places of their classes in ``known`` as labels."""
+        images = {name: torch.as_tensor(x) for name, x in samples.items()}
+        for name, x in images.items():
+            self._check_images(x)
+            if not len(x):
+                raise ConfigError(f"every class must have images, {name} has none: leave it out.")
+        labels = [torch.full((len(x),), known.index(name)) for name, x in images.items()]
+        return Samples(torch.cat(list(images.values())), torch.cat(labels))
+
     def _check_images(self, x: Tensor) -> None:
         shape = list(self.method.context.image_shape)
         kind = torch.uint8 if len(shape) == 3 else torch.float32
@@ -261,8 +271,11 @@ class Learner:
 
     def _check_samples(self, data: Samples, n_known: int, first: int) -> None:
         self._check_images(data.x)
-        if not len(data):
-            raise ConfigError("a task must have samples, got none: give at least one.")
+        if not len(data) or len(data.x) != len(data.y) or data.y.dtype != torch.int64:
+            raise ConfigError(
+                f"a task must have samples with an int64 label each, got {len(data.x)} images and {len(data.y)} labels "
+                f"{str(data.y.dtype)[6:]}: give at least one."
+            )
         low, high = int(data.y.min()), int(data.y.max())
         if low < first or high >= n_known:
             raise ConfigError(
@@ -394,13 +407,3 @@ class Learner:
 def checkpoint_folder(folder: str | os.PathLike[str]) -> Path:
     """Where the checkpoints of a learner or run in ``folder`` lie."""
     return Path(folder) / "checkpoints"
-
-
-def _labelled(samples: Mapping[str, Tensor], known: Sequence[str]) -> Samples:
-    """Images by class name, one after another, with the places of their classes in ``known`` as labels."""
-    images = {name: torch.as_tensor(x) for name, x in samples.items()}
-    for name, x in images.items():
-        if not len(x):
-            raise ConfigError(f"every class must have images, {name} has none: leave it out.")
-    labels = [torch.full((len(x),), known.index(name)) for name, x in images.items()]
-    return Samples(torch.cat(list(images.values())), torch.cat(labels))

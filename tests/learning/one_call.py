@@ -1,7 +1,6 @@
-"""One call of ``learn`` in a process of its own: ``python one_call.py FOLDER CUT``.
+"""One call of ``learn``, as a process of its own makes it.
 
-The folder holds the samples of one task and a learner for each method; with CUT > 0 every learner is stopped after as
-many epochs, and the process kills itself.
+A folder holds the samples of one task and a learner for each method.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -48,7 +46,8 @@ def spec(name: str) -> MethodSpec:
     return method(name, {**SMALL[name][CASES[name][0]], **known})
 
 
-def main(root: Path, cut: int) -> None:
+def learn(root: Path, cut: int) -> None:
+    """Each learner learns the task; with ``cut`` > 0 it stops after as many epochs, and the process kills itself."""
     task, tensors = json.loads((root / "task.json").read_text()), load_file(root / "task.safetensors")
     for name, (_, scenario) in CASES.items():
         kept = root / name
@@ -71,7 +70,3 @@ def main(root: Path, cut: int) -> None:
             raise RuntimeError(f"{name} was not cut: it has {len(told)} epochs")
     if cut:
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -124,7 +124,7 @@ class Learner:
     ) -> None:
         self.device = check_device(device)
         self.spec, self.network = as_spec(method), as_network(network, image_shape)
-        context = Context(self.network, image_shape, n_classes, scenario, seed, n_tasks)
+        context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
         self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
         self.state = LoopState()
         self.learned: list[dict[str, Any]] = []
@@ -177,7 +177,7 @@ class Learner:
         """Learn one task, or what is left of it where it was interrupted between epochs.
 
         Args:
-            samples: images uint8 [N, C, H, W] by class name; or Samples whose labels are places in the order of
+            samples: images or vectors by class name, as in Samples; or Samples whose labels are places in the order of
                 arrival, new classes following those known, with the names of their classes. Classes must be new; in
                 scenario domain, those of the first task; for a method that reads all, those known and new ones, with
                 all samples so far.

@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram.studies.results import find_results, write_result
+from engram.core.files import write_atomically
+from engram.studies.folders import folder_name
+from engram.studies.results import as_text, read
 
 HERE = Path(__file__).resolve().parent
 
 
 def slim(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without per-epoch logs and file names; the summary is recomputed from the seeds when written."""
+    """A result without per-epoch logs and file names; its summary is of the same seeds."""
     kept = dict(result)
     kept["seeds"] = []
     for seed in result["seeds"]:
@@ -29,12 +31,10 @@ def slim(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(source: str, name: str) -> None:
-    for found in find_results(source):
-        folder = HERE / name
-        folder.mkdir(parents=True, exist_ok=True)
-        label = found.directory.name if found.directory != Path(source) else str(found.result["method"])
-        write_result(folder / f"{label}.json", slim(found.result))
-        print(folder.relative_to(HERE) / f"{label}.json")
+    for found in read(source).results:
+        path = HERE / name / f"{folder_name(found.result['label'])}.json"
+        write_atomically(path, (as_text(slim(found.result)) + "\n").encode())
+        print(path.relative_to(HERE))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engram.studies.results import find_results
+import pytest
+
+from engram.report.drawing import Drawing
+from engram.studies.results import read
 
 
 @dataclass
@@ -23,9 +26,16 @@ Call = Callable[..., Called]
 Refused = Callable[..., str]
 
 
+def no_figures(patch: pytest.MonkeyPatch) -> None:
+    """Figures take longer than small runs: leave a page without them."""
+    patch.setattr(Drawing, "start", lambda self: None)
+    patch.setattr(Drawing, "page", lambda self, root: plain_page(root))
+    patch.setattr("engram.report.write_report", plain_page)
+
+
 def plain_page(directory: str | os.PathLike[str]) -> Path:
-    """Stands in for the report, whose figures take longer than small runs: a page without them."""
-    find_results(directory)
+    """Stands in for the report."""
+    read(directory)
     page = Path(directory) / "report.html"
     page.write_text("no figures", encoding="utf-8")
     return page

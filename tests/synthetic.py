@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from engram.studies.results import seed_result, write_result
+from engram.core.files import write_atomically
+from engram.studies.results import seed_result, write_study
 
 N_TASKS = 5
 EPOCHS = 12
@@ -176,11 +178,31 @@ def result(method: str, *, n_seeds: int = 3, n_tasks: int = N_TASKS, failed: boo
     }
 
 
+def write(root: Path, results: dict[str, dict[str, Any]]) -> Path:
+    """Write a study with these results by folder; ``"."`` is that of a run. The data and tasks are the first one's."""
+    variants = []
+    for folder, made in results.items():
+        for seed in made["seeds"]:
+            entry = json.dumps({"identity": folder, **seed}).encode()
+            write_atomically(root / folder / f"seed-{seed['seed']}" / "seed.json", entry)
+        kept = {k: made[k] for k in ("label", "method", "protocol", "device", "facts", "engram")}
+        config = {k: v for k, v in made["config"].items() if k not in ("data", "seeds")}
+        numbers = [seed["seed"] for seed in made["seeds"]]
+        variants.append({**kept, "config": config, "folder": folder, "identity": folder, "seeds": numbers})
+    first = next(iter(results.values()))
+    kind = "run" if list(results) == ["."] else "comparison"
+    shared = {"data_settings": first["config"]["data"], "data": first["data"], "tasks": first["tasks"]}
+    write_study(root, {"kind": kind, "last": {}, **shared, "variants": variants, "found": {}})
+    return root
+
+
 def write_comparison(directory: Path, *, n_seeds: int = 3, n_tasks: int = N_TASKS) -> Path:
     """Write three methods below `directory`: one with a failed seed, one with exemplars, one generative."""
-    for method in ("finetune", "icarl", "dgmw"):
-        data = result(method, n_seeds=n_seeds, n_tasks=n_tasks, failed=method == "finetune")
-        write_result(directory / method / "results.json", data)
+    made = {
+        method: result(method, n_seeds=n_seeds, n_tasks=n_tasks, failed=method == "finetune")
+        for method in ("dgmw", "finetune", "icarl")
+    }
+    write(directory, made)
     _samples(directory / "dgmw" / "seed-0" / "samples.safetensors", min(10, 2 * n_tasks))
     return directory
 

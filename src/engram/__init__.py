@@ -14,6 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engram.api import compare as compare
+    from engram.api import sweep as sweep
+    from engram.api import tradeoff as tradeoff
     from engram.errors import CheckpointError as CheckpointError
     from engram.errors import ConfigError as ConfigError
     from engram.errors import DataError as DataError
@@ -30,11 +33,8 @@ if TYPE_CHECKING:
     from engram.streams import permuted as permuted
     from engram.streams import rotated as rotated
     from engram.streams import sequence as sequence
-    from engram.studies.comparison import compare as compare
     from engram.studies.settings import DataSettings as DataSettings
     from engram.studies.settings import NetworkSettings as NetworkSettings
-    from engram.studies.sweep import sweep as sweep
-    from engram.studies.tradeoff import tradeoff as tradeoff
 
 __version__ = "0.1.0"
 
@@ -47,9 +47,9 @@ _HOMES = {
     "sequence": "engram.streams",
     "Learner": "engram.learning.learner",
     "run": "engram.protocols.session",
-    "compare": "engram.studies.comparison",
-    "sweep": "engram.studies.sweep",
-    "tradeoff": "engram.studies.tradeoff",
+    "compare": "engram.api",
+    "sweep": "engram.api",
+    "tradeoff": "engram.api",
     "method": "engram.methods.registry",
     "write_report": "engram.report",
     "DataSettings": "engram.studies.settings",

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 from stripes import DATA, NETWORK, OPTIONS, SMALL, Killed
 
-from calling import plain_page
+from calling import no_figures
+from engram.api import conclude
 from engram.cli.main import main
-from engram.studies.comparison import execute, variant
+from engram.studies.settings import Settings
+from engram.studies.study import Comparison
+from engram.studies.variants import variant
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,7 +43,7 @@ def _places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer than these runs; a test that looks at them asks for ``real_report``."""
     if "real_report" not in request.fixturenames:
-        monkeypatch.setattr("engram.report.write_report", plain_page)
+        no_figures(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +51,7 @@ def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seed 1 of a small run, never interrupted."""
     out = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engram.report.write_report", plain_page)
+        no_figures(patch)
         assert main(["run", "finetune", *SMALL, "--seeds", "1", "--out", str(out), "--tensorboard"]) == 0
     return out
 
@@ -67,17 +70,9 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Killed:
             os.kill(processes[1], signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engram.report.write_report", plain_page)
-        outcome = execute(
-            [variant("finetune", OPTIONS)],
-            DATA,
-            NETWORK,
-            seeds=[0, 1],
-            out=out,
-            nested=False,
-            jobs=2,
-            listener=kill,
-        )
+        no_figures(patch)
+        settings = Settings(out, DATA, NETWORK, (0, 1), jobs=2)
+        outcome = conclude(Comparison(settings, [variant("finetune", OPTIONS, folder=".")]), kill)
     return Killed(out, outcome)
 
 

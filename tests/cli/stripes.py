@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engram.studies.comparison import Outcome
 from engram.studies.settings import DataSettings, NetworkSettings
+from engram.studies.study import Outcome
 
 # Three tasks, few samples, a small perceptron.
 SMALL = ["--data", "stripes", "--tasks", "3", "--network", "mlp"]

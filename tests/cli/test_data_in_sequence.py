@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from calling import Call
+from engram.studies.results import read_result
 
 SEQUENCE = ["--data", "stripes:0-1+stripes:2-4", "--scenario", "task", "--network", "mlp"]
 
@@ -17,7 +17,7 @@ def test_a_run_over_two_data_sets_and_its_config_again(call: Call, tmp_path: Pat
     options = ["--mlp.hidden", "[8]", "--finetune.epochs", "1", "--quiet"]
     done = call("run", "finetune", *SEQUENCE, *options, "--out", tmp_path / "a")
     assert done.code == 0, done.err
-    result = json.loads((tmp_path / "a" / "results.json").read_text())
+    result = read_result(tmp_path / "a")
     assert [task["classes"] for task in result["tasks"]] == [[0, 1], [2, 3, 4]]
     assert result["data"]["name"] == "stripes:0-1 and stripes:2-4"
     assert any("only classes 2 to 4" in note for note in result["data"]["notes"])

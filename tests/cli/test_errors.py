@@ -150,12 +150,12 @@ def test_a_folder_that_holds_something_else(refused: Refused, finished: Path):
     assert "it holds a run" in refused("compare", "finetune", *small)
     assert "--resume" in refused("run", "finetune", *small, "--seeds", 1, 2)
     assert contents(finished) == before
-    (finished / "results.json").write_text("{")
+    (finished / "study.json").write_text("{")
     assert "not JSON" in refused("run", "finetune", *small)
 
 
 def test_checkpoints_of_another_stream(refused: Refused, killed: Path):
-    (killed / "results.json").unlink()
+    (killed / "study.json").unlink()
     before = contents(killed)
     small = [*SMALL, "--seeds", 0, 1, "--out", killed, "--resume"]
     text = refused("run", "finetune", *small, "--stream-seed", 3)

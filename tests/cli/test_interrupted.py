@@ -48,19 +48,19 @@ def test_a_killed_worker_is_reported_and_the_others_finish(killed_run: Killed):
 
 
 def test_resume_equals_a_run_that_was_never_interrupted(killed: Path, finished_folder: Path, call: Call):
-    seed_0 = (killed / "seed-0" / "result.json").stat().st_mtime_ns
+    seed_0 = (killed / "seed-0" / "seed.json").stat().st_mtime_ns
     done = call("run", "finetune", *SMALL, "--seeds", 0, 1, "--out", killed, "--resume")
     assert done.code == 0, done.err
     assert "continues at task 2 of 3" in done.out
     assert "seed 0" not in done.out
     assert measured(killed, 1) == measured(finished_folder, 1)
     assert weights(killed / "seed-1") == weights(finished_folder / "seed-1")
-    assert (killed / "seed-0" / "result.json").stat().st_mtime_ns == seed_0
+    assert (killed / "seed-0" / "seed.json").stat().st_mtime_ns == seed_0
 
 
 def test_a_seeds_result_counts_only_for_its_own_run(killed: Path, call: Call):
     """A seed that finished is found where the result file missed it, but not by a run with other options."""
-    (killed / "results.json").unlink()
+    (killed / "study.json").unlink()
     small = ["run", "finetune", *SMALL, "--out", killed, "--resume", "--seeds"]
     other = call(*small, 0, "--finetune.epochs", 2)
     assert other.code == 2, other
@@ -69,19 +69,19 @@ def test_a_seeds_result_counts_only_for_its_own_run(killed: Path, call: Call):
     assert "seed 0" not in done.out
     shutil.rmtree(killed / "seed-0" / "checkpoints")
     shutil.rmtree(killed / "seed-1")
-    (killed / "results.json").unlink()
-    before = (killed / "seed-0" / "result.json").read_bytes()
+    (killed / "study.json").unlink()
+    before = (killed / "seed-0" / "seed.json").read_bytes()
     again = call("run", "finetune", *SMALL, "--finetune.epochs", 2, "--seeds", 0, "--out", killed)
     assert again.code == 0, again.err
-    assert (killed / "seed-0" / "result.json").read_bytes() != before
+    assert (killed / "seed-0" / "seed.json").read_bytes() != before
     (entry,) = read_result(killed)["seeds"]
     assert [len(phase["epochs"]) for task in entry["tasks"] for phase in task["phases"]] == [2, 2, 2]
 
 
 def test_a_stale_seed_result_is_replaced_on_resume(killed: Path, call: Call):
     """The state is unfinished, as a checkpoint is left, but the entry is of another run."""
-    (killed / "results.json").unlink()
-    path = killed / "seed-0" / "result.json"
+    (killed / "study.json").unlink()
+    path = killed / "seed-0" / "seed.json"
     stale = json.loads(path.read_text())
     path.write_text(json.dumps({**stale, "identity": "0" * 64, "accuracy_matrix": [[1.0] * 3] * 3}))
     done = call("run", "finetune", *SMALL, "--seeds", 0, "--out", killed, "--resume")

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from engram.cli.progress import Progress, Row, by_update, duration
-from engram.studies.processes import Event
-from engram.studies.settings import DataSettings, Job, NetworkSettings
+from engram.studies.jobs import Event, Job
+from engram.studies.settings import DataSettings, NetworkSettings
 
 JOB = Job(DataSettings(), NetworkSettings("mlp"), "dgmw", {}, 3, "cpu", "nowhere", label="dgmw")
 

@@ -26,7 +26,7 @@ def test_a_run_leaves_its_results_settings_and_page(finished: Path):
     assert len(result["data"]["fingerprint"]) == 64
     assert [len(t["classes"]) for t in result["tasks"]] == [4, 3, 3]
     assert result["config"]["network"] == {"name": "mlp", "options": {"hidden": [16], "init": "pytorch"}}
-    written = json.loads((finished / "seed-1" / "result.json").read_text())
+    written = json.loads((finished / "seed-1" / "seed.json").read_text())
     assert len(written.pop("identity")) == 64
     assert written == entry
     assert (finished / "report.html").exists()
@@ -44,11 +44,11 @@ def test_the_written_settings_run_the_same_again(finished: Path, call: Call):
 
 
 def test_a_finished_run_says_so_and_stays(finished: Path, call: Call):
-    before = contents(finished / "seed-1") | {"r": (finished / "results.json").read_bytes()}
+    before = contents(finished / "seed-1") | {"r": (finished / "study.json").read_bytes()}
     done = call("run", "finetune", *SMALL, "--seeds", 1, "--out", finished)
     assert done.code == 0
     assert "had already finished" in done.out
-    assert contents(finished / "seed-1") | {"r": (finished / "results.json").read_bytes()} == before
+    assert contents(finished / "seed-1") | {"r": (finished / "study.json").read_bytes()} == before
 
 
 def test_the_command_line_wins_over_the_file_wherever_it_stands(finished: Path, refused):

@@ -11,7 +11,8 @@ from calling import Call
 from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.recipes import DEFAULT_FOR_DATA, RECIPES, chosen_recipe, recipe
-from engram.studies.settings import DataSettings, NetworkSettings, build_network
+from engram.studies.building import build_network
+from engram.studies.settings import DataSettings, NetworkSettings
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,10 +18,13 @@ from PIL import Image
 import synthetic
 from engram.errors import EngramError
 from engram.report import figures as fig
-from engram.report import write_report
+from engram.report import is_current, write_report
+from engram.report.drawing import Drawing
 from engram.report.gallery import load_samples, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table, terminal
-from engram.studies.results import FoundResult, find_results, read_result, seed_result, write_result
+from engram.studies.jobs import Event, Job
+from engram.studies.results import FoundResult, read, read_result, seed_result
+from engram.studies.settings import DataSettings, NetworkSettings
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -113,7 +117,7 @@ def test_page_says_what_is_not_comparable(html: str) -> None:
 
 def test_same_results_give_the_same_page(folder: Path, html: str, tmp_path: Path) -> None:
     root = tmp_path / "again"
-    write_result(root / "results.json", read_result(folder / "icarl"))
+    synthetic.write(root, {".": read_result(folder / "icarl")})
     first = write_report(root).read_bytes()
     pdf = (root / "figures" / "icarl-losses.pdf").read_bytes()
     assert write_report(root).read_bytes() == first
@@ -121,8 +125,40 @@ def test_same_results_give_the_same_page(folder: Path, html: str, tmp_path: Path
     assert not list(root.glob(".*"))
 
 
+def test_a_page_is_current_until_results_change(folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(folder / "icarl", tmp_path / "again" / "icarl")).parent
+    result = read_result(folder / "icarl")
+    synthetic.write(root, {"icarl": result})
+    assert not is_current(root)
+    write_report(root)
+    assert is_current(root)
+    result["seeds"][0]["seconds"] += 1.0
+    synthetic.write(root, {"icarl": result})
+    assert not is_current(root)
+
+
+def test_a_page_is_drawn_beside_the_last_run(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=0, failed=True)})
+    settings = DataSettings(), NetworkSettings("mlp")
+    jobs = [Job(*settings, "finetune", {}, seed, "cpu", f"seed-{seed}") for seed in (0, 1)]
+    with Drawing() as drawing:
+        heard = drawing.beside(None)
+        for event in (*(Event(job, "queued") for job in jobs), Event(jobs[0], "spawn", {"pid": 1})):
+            heard(event)
+        assert drawing.process is None
+        heard(Event(jobs[1], "spawn", {"pid": 2}))
+        assert drawing.process is not None
+        page = drawing.page(tmp_path)
+        before = page.stat().st_mtime_ns
+        assert drawing.page(tmp_path).stat().st_mtime_ns == before
+        (tmp_path / "study.json").write_text("{")
+        with pytest.raises(EngramError, match="not JSON"):
+            drawing.page(tmp_path)
+    assert is_current(synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=0, failed=True)}))
+
+
 def test_headline_orders_by_accuracy_and_names_the_spread(folder: Path) -> None:
-    results = [f.result for f in find_results(folder)]
+    results = [f.result for f in read(folder).results]
     table = headline_table(results)
     assert [row[0] for row in table.rows] == ["dgmw", "icarl", "finetune"]
     names = [c.name for c in table.columns]
@@ -138,7 +174,7 @@ def test_headline_orders_by_accuracy_and_names_the_spread(folder: Path) -> None:
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    result = read_result(write_result(tmp_path, synthetic.result("dgmw", n_seeds=1)))
+    result = read_result(synthetic.write(tmp_path, {".": synthetic.result("dgmw", n_seeds=1)}))
     table = headline_table([result])
     assert "1 seed, hence no interval" in table.title
     assert table.footnotes == ("dgmw: n = 1, no interval.",)
@@ -151,7 +187,7 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 def test_terminal_table_keeps_numbers_whole(folder: Path, width: int) -> None:
     from rich.console import Console
 
-    table = headline_table([f.result for f in find_results(folder)])
+    table = headline_table([f.result for f in read(folder).results])
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     console.print(terminal(table, width=width))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -179,7 +215,7 @@ def test_tables_hold_the_numbers(folder: Path) -> None:
 
 def test_nothing_finished_still_gives_a_page(tmp_path: Path) -> None:
     data = synthetic.result("finetune", n_seeds=0, failed=True)
-    write_result(tmp_path, data)
+    synthetic.write(tmp_path, {".": data})
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "no finished seed" in text
     assert "<img" not in text
@@ -189,7 +225,7 @@ def test_text_from_results_is_escaped(tmp_path: Path) -> None:
     data = synthetic.result("finetune", n_seeds=0)
     data["label"] = "<b>x</b> & $y$"
     data["seeds"] = [seed_result(0, [], status="failed", error="<script>alert(1)</script>")]
-    write_result(tmp_path, data)
+    synthetic.write(tmp_path, {".": data})
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "<b>x</b>" not in text
@@ -197,17 +233,15 @@ def test_text_from_results_is_escaped(tmp_path: Path) -> None:
 
 def test_one_task_and_equal_labels(tmp_path: Path) -> None:
     """One task has no forgetting, and a label with dollars and braces is drawn as it is."""
-    for name in ("a", "b"):
-        data = synthetic.result("finetune", n_seeds=2, n_tasks=1)
-        data["label"] = "lr $10^{-3$"
-        write_result(tmp_path / name / "results.json", data)
+    data = {**synthetic.result("finetune", n_seeds=2, n_tasks=1), "label": "lr $10^{-3$"}
+    synthetic.write(tmp_path, {"a": data, "b": data})
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "lr $10^{-3$ (2)" in text
     assert "forgetting-curves" not in text
 
 
 def test_many_tasks_and_classes(tmp_path: Path) -> None:
-    result = read_result(write_result(tmp_path, synthetic.result("dgmw", n_seeds=2, n_tasks=25)))
+    result = read_result(synthetic.write(tmp_path, {".": synthetic.result("dgmw", n_seeds=2, n_tasks=25)}))
     for figure in (fig.accuracy_matrix(result), fig.confusion_matrix(result), fig.network_growth([result])):
         figure.canvas.draw()
         ticks = [t.get_text() for t in figure.axes[0].get_xticklabels()]
@@ -267,7 +301,7 @@ def test_only_the_last_row_measured(tmp_path: Path) -> None:
     for index, seed in enumerate(data["seeds"]):
         matrix = [[None] * 5] * 4 + [[0.9, 0.9, 0.8, 0.9, 0.9 - 0.1 * index]]
         data["seeds"][index] = seed_result(seed["seed"], matrix)
-    write_result(tmp_path, data)
+    synthetic.write(tmp_path, {".": data})
     text = write_report(tmp_path).read_text(encoding="utf-8")
     row = headline_table([read_result(tmp_path)]).rows[0]
     assert row[3].startswith("87.0 ±")
@@ -276,7 +310,7 @@ def test_only_the_last_row_measured(tmp_path: Path) -> None:
 
 
 def test_folder_without_results_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngramError, match=r"no results\.json"):
+    with pytest.raises(EngramError, match=r"no study\.json"):
         write_report(tmp_path)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import DivergedError
-from engram.studies.processes import JOB, Event
+from engram.studies.jobs import JOB_FILE, SEED_FILE, Event, Job
 from engram.studies.results import seed_result
-from engram.studies.settings import Job, NetworkSettings
-from engram.studies.worker import SEED_RESULT
+from engram.studies.settings import NetworkSettings
 
 SMALL = ["--source", "digits:0-4", "--target", "digits:5-9", "--max-per-class", "20", "--recipe", "none"]
 SMALL += ["--network", "mlp", "--mlp.hidden", "[8]"]
@@ -43,7 +42,7 @@ def diverged(method: str, value: float | None, seed: int) -> tuple[float, float]
 
 
 class Pretend:
-    """Takes the place of ``run_shared``; ``ran`` lists (method, value, seed) of each job.
+    """Takes the place of processes; ``ran`` lists (method, value, seed) of each job.
 
     ``options`` names the varied option of a method, ``stop_after`` lets a kill fall after so many jobs.
     """
@@ -55,17 +54,23 @@ class Pretend:
         self.options = {"lwf": "strength", "ewc": "strength", "si": "c", "averaging": "ratio"}
         self.stop_after = math.inf
 
-    def __call__(self, jobs: Sequence[Job], limit: int, listener: Any, *, root: Path, **more: Any) -> None:
+    def __enter__(self) -> Pretend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves nothing behind."""
+
+    def run(self, jobs: Sequence[Job], listener: Any, *_: Any, **more: Any) -> None:
         self.queues.append(len(jobs))
         for job in jobs:
             if len(self.ran) >= self.stop_after:
                 raise KeyboardInterrupt
-            self.run(job, listener)
+            self.learn(job, listener)
 
-    def run(self, job: Job, listener: Any) -> None:
+    def learn(self, job: Job, listener: Any) -> None:
         value = job.options.get(self.options.get(job.method, ""))
         self.ran.append((job.method, value, job.seed))
-        (Path(job.folder) / JOB).write_text(job.to_json(), encoding="utf-8")
+        (Path(job.folder) / JOB_FILE).write_text(job.to_json(), encoding="utf-8")
         listener(
             Event(job, "start", {"rows": [], "seconds": [], "valid": [], "n_tasks": 2, "epochs_done": 0})
         )
@@ -82,5 +87,5 @@ class Pretend:
             valid_matrix=[[NETWORK, None], [source, target]],
         )
         text = json.dumps({"identity": job.identity, **entry})
-        (Path(job.folder) / SEED_RESULT).write_text(text, encoding="utf-8")
+        (Path(job.folder) / SEED_FILE).write_text(text, encoding="utf-8")
         listener(Event(job, "done"))

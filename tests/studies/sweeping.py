@@ -17,7 +17,7 @@ def alone(options: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """What a trial of finetune measures when nothing interrupts it, in this process."""
     import engram
     from engram.protocols.evaluation import Protocol
-    from engram.studies.settings import prepare
+    from engram.studies.building import prepare
 
     stream, network = prepare(DATA, NETWORK)
     spec = engram.method("finetune", options)

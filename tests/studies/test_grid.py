@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,13 +11,14 @@ import pytest
 from sweeping import DATA, GIVEN, NETWORK, SMALL, alone, measured
 
 import engram
-from calling import Refused
+from calling import Refused, no_figures
 from engram.cli.main import main
 from engram.protocols.evaluation import Protocol
-from engram.studies.processes import Event, run_jobs
-from engram.studies.results import read_result
-from engram.studies.settings import Job, prepare
-from engram.studies.sweep import SweepOutcome
+from engram.studies.building import prepare
+from engram.studies.jobs import Event, Job
+from engram.studies.processes import Processes
+from engram.studies.results import read_result, read_study, write_study
+from engram.studies.study import Outcome
 
 LEARN = {"epochs": 30}
 
@@ -44,7 +44,7 @@ def test_without_the_wish_nothing_is_recorded():
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepOutcome]:
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A grid of two values, of which the second one's worker was killed after its first task."""
     out = tmp_path_factory.mktemp("grid") / "sweep"
     pids: dict[str, int] = {}
@@ -56,7 +56,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepOutcome
             os.kill(pids["lr=0.001"], signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
+        no_figures(patch)
         outcome = engram.sweep(
             "finetune", {"lr": [0.01, 0.001]}, **GIVEN, options=LEARN, out=out, jobs=2, listener=kill
         )
@@ -64,12 +64,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepOutcome
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_reported_and_the_others_finish(killed: tuple[Path, SweepOutcome]):
+def test_a_killed_worker_is_reported_and_the_others_finish(killed: tuple[Path, Outcome]):
     out, outcome = killed
     assert outcome.exit_code == 1
     assert [(p.label, p.expected) for p in outcome.problems] == [("lr=0.001", False)]
-    stored = json.loads((out / "sweep.json").read_text())
-    assert stored == outcome.sweep
+    stored = read_study(out)["found"]
+    assert stored == outcome.found
     assert [(t["name"], t["status"]) for t in stored["trials"]] == [
         ("lr=0.01", "done"),
         ("lr=0.001", "failed"),
@@ -79,9 +79,9 @@ def test_a_killed_worker_is_reported_and_the_others_finish(killed: tuple[Path, S
 
 
 @pytest.mark.slow
-def test_resume_loses_and_repeats_nothing(killed: tuple[Path, SweepOutcome], tmp_path: Path, capfd):
+def test_resume_loses_and_repeats_nothing(killed: tuple[Path, Outcome], tmp_path: Path, capfd):
     out = Path(shutil.copytree(killed[0], tmp_path / "sweep"))
-    first = (out / "trials/lr=0.01/seed-0/result.json").stat().st_mtime_ns
+    first = (out / "trials/lr=0.01/seed-0/seed.json").stat().st_mtime_ns
     argv = [
         "sweep",
         "finetune",
@@ -100,8 +100,8 @@ def test_resume_loses_and_repeats_nothing(killed: tuple[Path, SweepOutcome], tmp
     assert "continues at task 2 of 3" in said
     assert "Chosen: lr=" in said
     assert "validation samples of the first 2 of 3 tasks" in " ".join(said.split())
-    assert (out / "trials/lr=0.01/seed-0/result.json").stat().st_mtime_ns == first
-    sweep = json.loads((out / "sweep.json").read_text())
+    assert (out / "trials/lr=0.01/seed-0/seed.json").stat().st_mtime_ns == first
+    sweep = read_study(out)["found"]
     for value in (0.01, 0.001):
         (entry,) = read_result(out / f"trials/lr={value}")["seeds"]
         want = alone({"lr": value, **LEARN})
@@ -118,16 +118,14 @@ def test_resume_loses_and_repeats_nothing(killed: tuple[Path, SweepOutcome], tmp
     assert (out / "figures" / "sweep-lr.pdf").exists()
     # The same again runs nothing; another rule chooses anew from what is there.
     assert main([*argv, "--choose-on", "valid_all", "--quiet"]) == 0
-    assert json.loads((out / "sweep.json").read_text())["rule"]["name"] == "valid_all"
-    assert (out / "trials/lr=0.01/seed-0/result.json").stat().st_mtime_ns == first
+    assert read_study(out)["found"]["rule"]["name"] == "valid_all"
+    assert (out / "trials/lr=0.01/seed-0/seed.json").stat().st_mtime_ns == first
 
 
 @pytest.mark.slow
-def test_a_folder_that_holds_something_else(
-    killed: tuple[Path, SweepOutcome], refused: Refused, tmp_path: Path
-):
+def test_a_folder_that_holds_something_else(killed: tuple[Path, Outcome], refused: Refused, tmp_path: Path):
     out = killed[0]
-    before = (out / "sweep.json").read_bytes()
+    before = (out / "study.json").read_bytes()
     small = [*SMALL, "--finetune.epochs", 30, "--out", out, "--resume"]
     assert "value 0.01 there, not now" in refused("sweep", "finetune", "--over", "lr=0.001", *small)
     assert "another" in refused("sweep", "finetune", "--over", "momentum=0.5", *small)
@@ -137,11 +135,10 @@ def test_a_folder_that_holds_something_else(
     assert "epochs: 30 there, 9 now" in refused(
         "sweep", "finetune", "--over", "lr=0.01,0.001", *small, "--finetune.epochs", 9
     )
-    assert (out / "sweep.json").read_bytes() == before
+    assert (out / "study.json").read_bytes() == before
     assert main(["run", "finetune", *SMALL, "--out", str(out)]) == 2
     holder = tmp_path / "run"
-    holder.mkdir()
-    (holder / "results.json").write_text("{}")
+    write_study(holder, {**read_study(out), "kind": "run"})
     assert "holds a run" in refused("sweep", "finetune", "--over", "lr=1,2", *SMALL, "--out", holder)
 
 
@@ -167,7 +164,8 @@ def test_a_dropped_job_stops_and_is_no_failure(tmp_path: Path):
     def note(event: Event) -> None:
         kinds.append((event.job.seed, event.kind))
 
-    run_jobs(jobs, 1, note, dropped=lambda job: (0, "epoch") in kinds)
+    with Processes(1) as processes:
+        processes.run(jobs, note, dropped=lambda job: (0, "epoch") in kinds)
     assert {kind for _, kind in kinds} == {"queued", "spawn", "start", "epoch"}
     assert (1, "spawn") not in kinds  # dropped while it waited
     assert list((tmp_path / "0" / "checkpoints").glob("*.json"))

@@ -14,7 +14,7 @@ import pytest
 from sweeping import GIVEN, SMALL, alone, measured
 
 import engram
-from calling import Refused
+from calling import Refused, no_figures
 from engram.studies.results import read_result
 
 pytest.importorskip("ray", reason="needs the extra engram[ray]")
@@ -41,7 +41,7 @@ def kill_in_the_middle(folder: Path, killed: list[int]) -> None:
 
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
+    no_figures(monkeypatch)
     out = tmp_path / "sweep"
     victim = out / "trials/lr=0.01/seed-0"
     killed: list[int] = []
@@ -56,7 +56,7 @@ def test_a_worker_killed_in_the_middle(tmp_path: Path, monkeypatch):
     processes = re.findall(r"process (\d+)", (victim / "worker.log").read_text())
     assert len(processes) == 2
     assert int(processes[0]) == killed[0] != int(processes[1])
-    assert [(t["name"], t["status"]) for t in outcome.sweep["trials"]] == [
+    assert [(t["name"], t["status"]) for t in outcome.found["trials"]] == [
         ("lr=0.01", "done"),
         ("lr=0.001", "done"),
     ]
@@ -71,17 +71,17 @@ def test_a_worker_killed_in_the_middle(tmp_path: Path, monkeypatch):
 def test_a_finished_job_is_not_learned_again(tmp_path: Path):
     from dataclasses import replace
 
-    from engram.studies.ray_engine import learn
-    from engram.studies.settings import Job
+    from engram.studies.jobs import Job
+    from engram.studies.ray_engine import learn_there
 
     job = Job(
         GIVEN["data"], GIVEN["network"], "finetune", {"epochs": 1}, 0, "cpu", str(tmp_path), record_valid=True
     )
-    first = learn(job.to_json())
-    written = (tmp_path / "result.json").stat().st_mtime_ns
-    assert learn(replace(job, resume=True).to_json()) == first
-    assert (tmp_path / "result.json").stat().st_mtime_ns == written
-    other = learn(replace(job, seed=1).to_json())
+    first = learn_there(job.to_json())
+    written = (tmp_path / "seed.json").stat().st_mtime_ns
+    assert learn_there(replace(job, resume=True).to_json()) == first
+    assert (tmp_path / "seed.json").stat().st_mtime_ns == written
+    other = learn_there(replace(job, seed=1).to_json())
     assert other["entry"] != first["entry"]
 
 

@@ -14,41 +14,86 @@ from scipy import stats
 
 import synthetic
 from engram.errors import DataError, EngramError
+from engram.report.comparable import comparable
 from engram.studies.results import (
-    comparable,
-    find_results,
+    read,
+    read_entry,
     read_result,
+    read_study,
     seed_result,
     summarise,
-    write_result,
+    write_study,
 )
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def old(path: Path, data: Mapping[str, Any]) -> Path:
+    """A result file of schema 1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"schema": 1, **data}))
+    return path
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
     data = synthetic.result("dgmw")
-    path = write_result(tmp_path / "run" / "results.json", data)
-    back = read_result(path)
-    assert back == read_result(path.parent)
+    back = read_result(synthetic.write(tmp_path, {".": data}))
     assert back["seeds"] == json.loads(json.dumps(data["seeds"]))
-    assert back["schema"] == 1
-    keys = list(json.loads(path.read_text()))
-    assert keys[0] == "schema"
-    assert keys[-1] == "summary"
-    again = write_result(tmp_path / "again.json", back)
-    assert again.read_bytes() == path.read_bytes()
-    assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+    assert {k: back[k] for k in data if k != "config"} == {k: v for k, v in data.items() if k != "config"}
+    assert back["config"]["data"] == data["config"]["data"]
+    assert back["config"]["seeds"] == [0, 1, 2]
+    assert back["summary"] == summarise(data["seeds"])
+    study = read_study(tmp_path)
+    write_study(tmp_path / "again", {k: v for k, v in study.items() if k != "schema"})
+    assert (tmp_path / "again" / "study.json").read_bytes() == (tmp_path / "study.json").read_bytes()
+
+
+def test_results_of_the_schema_before_are_read(tmp_path: Path) -> None:
+    a, b = synthetic.result("dgmw"), synthetic.result("icarl", n_seeds=1)
+    alone = old(tmp_path / "run" / "results.json", a)
+    assert read_result(alone) == read_result(alone.parent)
+    assert read(alone.parent).kind == "run"
+    for name, data in (("b", b), ("a", a)):
+        old(tmp_path / "two" / name / "results.json", data)
+    both = read(tmp_path / "two")
+    assert (both.kind, [f.result["method"] for f in both.results]) == ("comparison", ["dgmw", "icarl"])
+    old(tmp_path / "sweep" / "trials" / "lr=1" / "results.json", a)
+    (tmp_path / "sweep" / "sweep.json").write_text('{"schema": 1, "trials": []}')
+    assert (read(tmp_path / "sweep").kind, len(read(tmp_path / "sweep").results)) == ("sweep", 1)
+    (tmp_path / "sweep" / "sweep.json").write_text('{"schema": 3}')
+    with pytest.raises(EngramError, match="another version"):
+        read(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "reproductions").glob("*/*.json")))
+def test_the_stored_reproductions_are_read(path: Path) -> None:
+    if path.parent.name.endswith(("-sweeps", "-strength", "-c")) or path.stem == "tradeoff":
+        pytest.skip("what a sweep or a trade-off concluded, without its runs")
+    assert read_result(path)["summary"]["n"] > 0
+
+
+def test_a_seed_that_has_not_ended_or_is_of_another_run_is_unfinished(tmp_path: Path) -> None:
+    root = synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=3)})
+    (root / "seed-0" / "seed.json").unlink()
+    other = json.loads((root / "seed-1" / "seed.json").read_text())
+    (root / "seed-1" / "seed.json").write_text(json.dumps({**other, "identity": "another"}))
+    assert read_entry(root / "seed-1", ".") is None
+    result = read_result(root)
+    assert [s["status"] for s in result["seeds"]] == ["unfinished", "unfinished", "done"]
+    assert result["summary"]["seeds"] == [2]
 
 
 def test_nan_becomes_null(tmp_path: Path) -> None:
+    phase = {"phase": "fit", "epochs": [{"losses": {"net/x": np.float32("inf")}}]}
     data = synthetic.result("finetune", n_seeds=1)
-    data["seeds"][0]["tasks"][0]["phases"][0]["epochs"][0]["losses"]["net/x"] = np.float32("inf")
+    data["seeds"] = [seed_result(0, data["seeds"][0]["accuracy_matrix"], tasks=[{"phases": [phase]}])]
     data["config"]["nan"] = math.nan
-    path = write_result(tmp_path, data)
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
 
-    back = json.loads(path.read_text(), parse_constant=refuse)
+    root = synthetic.write(tmp_path, {".": data})
+    for path in (root / "study.json", root / "seed-0" / "seed.json"):
+        json.loads(path.read_text(), parse_constant=refuse)
+    back = read_result(root)
     assert back["seeds"][0]["accuracy_matrix"][0][1:] == [None] * 4
     assert back["seeds"][0]["forgetting"][0] is None
     assert back["seeds"][0]["tasks"][0]["phases"][0]["epochs"][0]["losses"]["net/x"] is None
@@ -91,7 +136,7 @@ def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
 def test_the_summary_is_never_stale(tmp_path: Path) -> None:
     data = synthetic.result("icarl", n_seeds=2)
     data["summary"] = {"n": 99}
-    assert read_result(write_result(tmp_path, data))["summary"]["n"] == 2
+    assert read_result(synthetic.write(tmp_path, {".": data}))["summary"]["n"] == 2
 
 
 def test_seed_result_derives_and_refuses() -> None:
@@ -127,26 +172,45 @@ def test_not_a_result(tmp_path: Path, text: str, match: str) -> None:
 def test_missing_or_malformed(tmp_path: Path) -> None:
     with pytest.raises(EngramError, match="cannot read"):
         read_result(tmp_path / "nothing.json")
-    with pytest.raises(EngramError, match=r"no results\.json"):
-        find_results(tmp_path)
+    with pytest.raises(EngramError, match=r"no study\.json"):
+        read(tmp_path)
     with pytest.raises(EngramError, match="not a folder"):
-        find_results(tmp_path / "nothing")
+        read(tmp_path / "nothing")
     data = synthetic.result("icarl", n_seeds=1)
     data["tasks"].pop()
     with pytest.raises(EngramError, match="5x5 matrix"):
-        write_result(tmp_path, data)
+        read(synthetic.write(tmp_path / "a", {".": data}))
     data = synthetic.result("icarl", n_seeds=1)
     data["seeds"][0]["status"] = "great"
     with pytest.raises(EngramError, match="status"):
-        write_result(tmp_path, data)
-    assert not list(tmp_path.iterdir())
+        read(synthetic.write(tmp_path / "b", {".": data}))
 
 
-def test_find_results(tmp_path: Path) -> None:
-    write_result(tmp_path / "b" / "results.json", synthetic.result("icarl", n_seeds=1))
-    write_result(tmp_path / "a" / "results.json", synthetic.result("dgmw", n_seeds=1))
-    assert [f.result["method"] for f in find_results(tmp_path)] == ["dgmw", "icarl"]
-    assert [f.directory for f in find_results(tmp_path / "a")] == [tmp_path / "a"]
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"schema": 1}, "reads schema 2"),
+        ({"kind": None}, '"kind" must be a str'),
+        ({"variants": [{"label": "x"}]}, "a variant in it is incomplete"),
+        ({"found": []}, '"found" must be a dict'),
+    ],
+)
+def test_a_study_that_is_none(tmp_path: Path, change: Mapping[str, Any], match: str) -> None:
+    root = synthetic.write(tmp_path, {".": synthetic.result("icarl", n_seeds=1)})
+    study = json.loads((root / "study.json").read_text())
+    (root / "study.json").write_text(json.dumps({**study, **change}))
+    with pytest.raises(EngramError, match=match) as caught:
+        read(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_results_are_found_by_study_and_by_folder(tmp_path: Path) -> None:
+    made = {name: synthetic.result(name, n_seeds=1) for name in ("dgmw", "icarl")}
+    synthetic.write(tmp_path, {f"at/{name}": data for name, data in made.items()})
+    assert [f.result["method"] for f in read(tmp_path).results] == ["dgmw", "icarl"]
+    assert read_result(tmp_path / "at" / "icarl")["method"] == "icarl"
+    with pytest.raises(EngramError, match="the folder of one variant"):
+        read_result(tmp_path)
 
 
 def test_comparable() -> None:

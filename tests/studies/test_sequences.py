@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engram.errors import ConfigError
-from engram.studies.settings import DataSettings, NetworkSettings, prepare
+from engram.studies.building import prepare
+from engram.studies.settings import DataSettings, NetworkSettings
 
 
 def test_each_data_set_is_a_task():

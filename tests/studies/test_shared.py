@@ -9,8 +9,6 @@ import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from sweeping import DATA, GIVEN, NETWORK
 from torch import Tensor
 
 import engram
+from calling import no_figures
 from engram.checks.comparing import timeless
 from engram.core.contract import Batch, Phase, Step, TaskInfo, Terms, Tradeoff
 from engram.core.files import sealed
@@ -29,10 +28,11 @@ from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, Entry, entry
 from engram.methods.si import Si
 from engram.parts.training import TrainOptions
-from engram.studies.processes import JOB, Event, Listener
-from engram.studies.settings import Job, plain
+from engram.studies.jobs import JOB_FILE, SEED_FILE, Event, Job, Listener
+from engram.studies.processes import Processes
+from engram.studies.settings import plain
 from engram.studies.sharing import SHARED, run_shared
-from engram.studies.worker import SEED_RESULT, _learn
+from engram.studies.worker import learn
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ Said = dict[str, Any]
 
 
 class Here:
-    """`run_jobs` in this process, one job after another; remembers the epochs that were trained, and notes.
+    """Runs jobs in this process, one after another; remembers the epochs that were trained, and notes.
 
     Args:
         kill: true for what was said when the job ends as a killed process does.
@@ -113,13 +113,17 @@ class Here:
         self.epochs: list[str] = []
         self.notes: list[str] = []
 
-    def __call__(
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves nothing behind."""
+
+    def run(
         self,
         queue: Sequence[Job],
-        limit: int,
         listener: Listener,
         *,
-        keep_open: Sequence[int] = (),
         dropped: Callable[[Job], bool] = lambda job: False,
         ready: Callable[[Job], bool] = lambda job: True,
     ) -> None:
@@ -141,10 +145,10 @@ class Here:
             if self.kill(job, kind, data):
                 raise Killed
 
-        (Path(job.folder) / JOB).write_text(job.to_json())
+        (Path(job.folder) / JOB_FILE).write_text(job.to_json())
         channel = type("Channel", (), {"send": staticmethod(send)})()
         try:
-            _learn(Job.from_json((Path(job.folder) / JOB).read_text()), channel)
+            learn(Job.from_json((Path(job.folder) / JOB_FILE).read_text()), channel)
         except EngramError as error:
             listener(Event(job, "failed", {"message": str(error), "expected": True}))
         except Killed:
@@ -154,7 +158,7 @@ class Here:
 def left_by(job: Job) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes]]:
     """What a job measured, and its last checkpoint: JSON without times, and tensors."""
     folder = Path(job.folder)
-    entry = timeless(json.loads((folder / SEED_RESULT).read_text()))
+    entry = timeless(json.loads((folder / SEED_FILE).read_text()))
     last = max((folder / "checkpoints").glob("*.json"))
     meta = json.loads(last.read_text())
     meta["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in meta["tasks"]]
@@ -170,7 +174,7 @@ def bits(tensor: Tensor) -> bytes:
 def alone(root: Path, method: str, values: Sequence[float], **more: Any) -> list[Any]:
     """What the jobs leave when nothing is shared."""
     made = jobs(root, method, values, **more)
-    Here()(made, 1, lambda event: None)
+    Here().run(made, lambda event: None)
     return [left_by(job) for job in made]
 
 
@@ -189,7 +193,7 @@ def test_what_is_measured_is_the_same_bit_for_bit_and_takes_fewer_epochs(method:
     made, here = jobs(tmp_path / "a", method, values), Here()
     heard: list[Event] = []
     starts: list[Event] = []
-    run_shared(made, 2, heard.append, root=tmp_path / "a", starts=starts.append, run=here)
+    run_shared(made, heard.append, root=tmp_path / "a", starts=starts.append, executor=here)
     assert [left_by(job) for job in made] == alone(tmp_path / "b", method, values)
     whole, common = LENGTH[method]
     assert len(here.epochs) == common + len(values) * (whole - common)
@@ -206,12 +210,11 @@ def test_what_is_measured_is_the_same_bit_for_bit_and_takes_fewer_epochs(method:
 def test_seconds_of_the_common_start_count_in_every_run(tmp_path: Path):
     made = jobs(tmp_path, "si", [0.0, 1.0])
     took: list[float] = []
-    run_shared(
-        made, 1, ignore, root=tmp_path, run=Here(),
+    run_shared(made, ignore, root=tmp_path, executor=Here(),
         starts=lambda event: took.append(event.data["seconds"]) if event.kind == "task" else None,
     )  # fmt: skip
     for job in made:
-        assert json.loads((Path(job.folder) / SEED_RESULT).read_text())["seconds_per_task"][0] == took[0] > 0
+        assert json.loads((Path(job.folder) / SEED_FILE).read_text())["seconds_per_task"][0] == took[0] > 0
 
 
 @pytest.mark.parametrize("method", ["si", "pull"])
@@ -224,8 +227,8 @@ def test_a_common_start_that_was_stopped_is_continued(method: str, tmp_path: Pat
     made = jobs(tmp_path / "a", method, values)
     first, second = Here(), Here()
     with pytest.raises(KeyboardInterrupt):
-        run_shared(made, 1, ignore, root=tmp_path / "a", starts=stop, run=first)
-    run_shared(made, 1, ignore, root=tmp_path / "a", run=second)
+        run_shared(made, ignore, root=tmp_path / "a", starts=stop, executor=first)
+    run_shared(made, ignore, root=tmp_path / "a", executor=second)
     assert [left_by(job) for job in made] == alone(tmp_path / "b", method, values)
     assert len(first.epochs) == 2
     assert not set(first.epochs) & set(second.epochs)
@@ -240,8 +243,8 @@ def test_a_common_start_that_stands_at_the_fork_learns_nothing_more(tmp_path: Pa
 
     made, second = jobs(tmp_path, "pull", [0.25, 0.75]), Here()
     with pytest.raises(KeyboardInterrupt):
-        run_shared(made, 1, ignore, root=tmp_path, starts=stop, run=Here())
-    run_shared(made, 1, ignore, root=tmp_path, run=second)
+        run_shared(made, ignore, root=tmp_path, starts=stop, executor=Here())
+    run_shared(made, ignore, root=tmp_path, executor=second)
     assert not [epoch for epoch in second.epochs if "common" in epoch]
     assert [left_by(job) for job in made] == alone(tmp_path / "b", "pull", [0.25, 0.75])
 
@@ -253,8 +256,8 @@ def test_a_finished_common_start_is_not_repeated(tmp_path: Path):
 
     made, second = jobs(tmp_path, "si", [0.0, 1.0]), Here()
     with pytest.raises(KeyboardInterrupt):
-        run_shared(made, 1, stop, root=tmp_path, run=Here())
-    run_shared(made, 1, ignore, root=tmp_path, run=second)
+        run_shared(made, stop, root=tmp_path, executor=Here())
+    run_shared(made, ignore, root=tmp_path, executor=second)
     assert len(second.epochs) == 2 * 6
     assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
 
@@ -263,9 +266,8 @@ def test_a_common_start_whose_process_died_gives_what_it_has(tmp_path: Path):
     made = jobs(tmp_path / "a", "si", [0.0, 1.0])
     here = Here(lambda job, kind, said: job.common and kind == "epoch" and said["epoch"] == 1)
     failed: list[str] = []
-    run_shared(
-        made, 1, lambda event: failed.append(event.kind) if event.kind == "failed" else None,
-        root=tmp_path / "a", run=here,
+    run_shared(made, lambda event: failed.append(event.kind) if event.kind == "failed" else None,
+        root=tmp_path / "a", executor=here,
     )  # fmt: skip
     assert not failed
     assert len(here.epochs) == 2 + 2 * 7
@@ -275,7 +277,7 @@ def test_a_common_start_whose_process_died_gives_what_it_has(tmp_path: Path):
 def test_a_common_start_that_diverges_fails_its_jobs(tmp_path: Path):
     made, here = jobs(tmp_path, "si", [0.0, 1.0], optimiser="sgd", lr=1e30), Here()
     heard: list[Event] = []
-    run_shared(made, 1, heard.append, root=tmp_path, run=here)
+    run_shared(made, heard.append, root=tmp_path, executor=here)
     assert [(event.kind, event.job.label) for event in heard] == [("failed", "0.0"), ("failed", "1.0")]
     assert all(e.data["expected"] and "must be finite" in e.data["message"] for e in heard)
 
@@ -290,7 +292,7 @@ def test_a_damaged_common_start(newest_only: bool, tmp_path: Path):
                 path.write_bytes(path.read_bytes()[:-1])
 
     made, here = jobs(tmp_path / "a", "si", [0.0, 1.0]), Here()
-    run_shared(made, 1, ignore, root=tmp_path / "a", starts=damage, run=here)
+    run_shared(made, ignore, root=tmp_path / "a", starts=damage, executor=here)
     assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
     # The checkpoint before the last is that of the last epoch: only the task's end is done again.
     assert len(here.epochs) == 3 + 2 * (6 if newest_only else 9)
@@ -307,7 +309,7 @@ def test_a_common_start_of_other_data_is_refused_and_begun_anew(tmp_path: Path):
             path.write_bytes(sealed(body))
 
     made, here = jobs(tmp_path / "a", "si", [0.0, 1.0]), Here()
-    run_shared(made, 1, ignore, root=tmp_path / "a", starts=stop, run=here)
+    run_shared(made, ignore, root=tmp_path / "a", starts=stop, executor=here)
     assert all("fingerprint" in note and "begins from nothing" in note for note in here.notes)
     assert len(here.notes) == 2
     assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0])
@@ -316,9 +318,9 @@ def test_a_common_start_of_other_data_is_refused_and_begun_anew(tmp_path: Path):
 def test_jobs_that_have_begun_go_on_from_their_own_checkpoints(tmp_path: Path):
     made = jobs(tmp_path / "a", "si", [0.0, 1.0, 100.0])
     first = Here(lambda job, kind, said: job.label == "0.0" and kind == "epoch" and said["task"] == 1)
-    first(made[:1], 1, ignore)
+    first.run(made[:1], ignore)
     second = Here()
-    run_shared(made, 1, ignore, root=tmp_path / "a", run=second)
+    run_shared(made, ignore, root=tmp_path / "a", executor=second)
     assert [left_by(job) for job in made] == alone(tmp_path / "b", "si", [0.0, 1.0, 100.0])
     assert len(first.epochs) == 4
     assert len(second.epochs) == 5 + 3 + 2 * 6
@@ -328,11 +330,11 @@ def test_jobs_that_have_begun_go_on_from_their_own_checkpoints(tmp_path: Path):
 def test_a_killed_run_continues_from_its_own_checkpoint(tmp_path: Path):
     made = jobs(tmp_path / "a", "pull", [0.25, 0.75])
     first = Here(lambda job, kind, said: job.label == "0.25" and kind == "epoch" and said["phase"] == "pull")
-    run_shared(made, 1, ignore, root=tmp_path / "a", run=first)
+    run_shared(made, ignore, root=tmp_path / "a", executor=first)
     (start,) = (tmp_path / "a" / SHARED).glob("*/seed-0")
     assert (start / "checkpoints").exists()  # one of its jobs is not done
     second = Here()
-    run_shared(made[:1], 1, ignore, root=tmp_path / "a", run=second)
+    run_shared(made[:1], ignore, root=tmp_path / "a", executor=second)
     assert [left_by(job) for job in made] == alone(tmp_path / "b", "pull", [0.25, 0.75])
     assert not set(first.epochs) & set(second.epochs)
     assert not (start / "checkpoints").exists()
@@ -341,13 +343,13 @@ def test_a_killed_run_continues_from_its_own_checkpoint(tmp_path: Path):
 def test_one_job_alone_or_a_method_without_a_trade_off_gets_no_common_start(tmp_path: Path):
     lone = [*jobs(tmp_path, "si", [1.0]), *jobs(tmp_path, "lwf", [1.0])]
     here = Here()
-    run_shared(lone, 1, ignore, root=tmp_path, run=here)
+    run_shared(lone, ignore, root=tmp_path, executor=here)
     assert not (tmp_path / SHARED).exists()
     other = replace(lone[0], method="finetune", options={"epochs": 1})
     folders = [tmp_path / "x", tmp_path / "y"]
     for folder in folders:
         folder.mkdir()
-    run_shared([replace(other, folder=str(f)) for f in folders], 1, ignore, root=tmp_path, run=here)
+    run_shared([replace(other, folder=str(f)) for f in folders], ignore, root=tmp_path, executor=here)
     assert not (tmp_path / SHARED).exists()
 
 
@@ -357,21 +359,21 @@ def test_jobs_that_differ_in_more_share_with_their_like_only(tmp_path: Path):
     for job in made:
         Path(job.folder).mkdir(parents=True, exist_ok=True)
     starts: list[Event] = []
-    run_shared(made, 1, ignore, root=tmp_path, starts=starts.append, run=Here())
+    run_shared(made, ignore, root=tmp_path, starts=starts.append, executor=Here())
     begun = {(event.job.label, event.job.seed) for event in starts}
     assert begun == {("si common start 1", 0), ("si common start 2", 0), ("si common start 1", 1)}
 
 
 def test_a_dropped_group_needs_no_common_start(tmp_path: Path):
     made, here = jobs(tmp_path, "si", [0.0, 1.0]), Here()
-    run_shared(made, 1, ignore, root=tmp_path, dropped=lambda job: True, run=here)
+    run_shared(made, ignore, root=tmp_path, dropped=lambda job: True, executor=here)
     assert not here.epochs
 
 
 def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     here = Here()
-    monkeypatch.setattr(import_module("engram.studies.sweep"), "run_shared", partial(run_shared, run=here))
-    monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
+    monkeypatch.setattr("engram.studies.study.Processes", lambda *_: here)
+    no_figures(monkeypatch)
     out = tmp_path / "sweep"
     given: dict[str, Any] = {**GIVEN, "options": OPTIONS["si"], "out": out}
     labels: set[str] = set()
@@ -381,15 +383,15 @@ def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     assert outcome.exit_code == 0
     assert labels == {"c=0", "c=1", "si common start"}
     assert len(here.epochs) == 3 + 2 * 6
-    trials = [Path(out, t["folder"], "seed-0") for t in outcome.sweep["trials"]]
+    trials = [Path(out, t["folder"], "seed-0") for t in outcome.found["trials"]]
     expected = alone(tmp_path / "b", "si", [0.0, 1.0])
-    found = [timeless(json.loads((t / SEED_RESULT).read_text())) for t in trials]
+    found = [timeless(json.loads((t / SEED_FILE).read_text())) for t in trials]
     assert [f | {"identity": ""} for f in found] == [entry for entry, _, _ in expected]
     # One finished trial and two new values; then everything goes with --overwrite.
     engram.sweep("si", {"c": [0.0, 1.0, 10.0, 100.0]}, **given, resume=True)
     assert len(here.epochs) == 2 * (3 + 2 * 6)
     assert (out / SHARED).is_dir()
-    (out / "sweep.json").write_text("no sweep")
+    (out / "study.json").write_text("no sweep")
     engram.sweep("si", {"c": [1.0]}, **given, overwrite=True)
     assert not (out / SHARED).exists()
 
@@ -398,8 +400,8 @@ def test_a_comparison_shares_among_variants_and_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     here = Here()
-    monkeypatch.setattr("engram.studies.sharing.run_shared", partial(run_shared, run=here))
-    monkeypatch.setattr("engram.report.write_report", lambda folder: Path(folder) / "report.html")
+    monkeypatch.setattr("engram.studies.study.Processes", lambda *_: here)
+    no_figures(monkeypatch)
     labels: set[str] = set()
     given: dict[str, Any] = {**GIVEN, "options": {"si": OPTIONS["si"], "finetune": {"epochs": 3}}}
     outcome = engram.compare(
@@ -439,9 +441,11 @@ def test_processes_wait_for_their_common_start_and_outlive_it(tmp_path: Path):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pids[0], signal.SIGKILL)
 
-    run_shared(
-        made, 2, lambda event: kinds.append((event.job.label, event.kind)), root=tmp_path / "a", starts=kill
-    )
+    with Processes(2) as processes:
+        run_shared(
+            made, lambda event: kinds.append((event.job.label, event.kind)), processes,
+            root=tmp_path / "a", starts=kill,
+        )  # fmt: skip
     assert ("si common start", "failed") in kinds
     spawned = [label for label, kind in kinds if kind == "spawn"]
     assert set(spawned[:2]) == {"si common start", "2.0"}  # lwf does not wait

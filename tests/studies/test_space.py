@@ -12,8 +12,10 @@ from sweeping import GIVEN, SMALL
 import engram
 from calling import Refused
 from engram.errors import ConfigError
-from engram.studies.axes import grid, parse_over, shown, trial_folder, trial_name
+from engram.studies.axes import grid, parse_over, shown, trial_name
+from engram.studies.folders import folder_name
 from engram.studies.rules import parts, rule
+from engram.studies.sweep import SIGNS
 
 V = [[0.9, None, None], [0.6, 0.8, None], [0.3, 0.5, 1.0]]
 
@@ -33,7 +35,7 @@ def test_a_grid_is_the_product():
 
 def test_names_tell_values_apart():
     values = [1e20, 1e-20, -1.0, 1.0, 0.1, 0.1 + 1e-16, True, None]
-    folders = {trial_folder(trial_name({"c": v})) for v in values}
+    folders = {folder_name(trial_name({"c": v}), SIGNS) for v in values}
     assert len(folders) == len({shown(v) for v in values}) == len(values)
     assert all("/" not in f for f in folders)
 

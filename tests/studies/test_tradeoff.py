@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import engram
 from engram.core.contract import Tradeoff
 from engram.errors import ConfigError
 from engram.methods.registry import entry
-from engram.studies.results import read_result
-from engram.studies.tradeoff import TradeoffOutcome
-from engram.studies.tradeoff_plan import log_value
+from engram.studies.results import read_result, read_study
+from engram.studies.study import Outcome
+from engram.studies.tradeoff import log_value
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +26,15 @@ def _centre(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cls, "tradeoff", Tradeoff(cls.tradeoff.option))
 
 
-def run(out: Path, *methods: str, **more: Any) -> TradeoffOutcome:
+def run(out: Path, *methods: str, **more: Any) -> Outcome:
     return engram.tradeoff(methods, **{**GIVEN, "seeds": (0,), "out": out, **more})
 
 
-def of(outcome: TradeoffOutcome, label: str) -> dict[str, Any]:
-    return next(m for m in outcome.tradeoff["methods"] if m["label"] == label)
+def of(outcome: Outcome, label: str) -> dict[str, Any]:
+    return next(m for m in outcome.found["methods"] if m["label"] == label)
 
 
-def values(outcome: TradeoffOutcome, label: str) -> list[float]:
+def values(outcome: Outcome, label: str) -> list[float]:
     return [p["value"] for p in of(outcome, label)["points"]]
 
 
@@ -121,10 +120,10 @@ def test_methods_of_an_earlier_call_with_other_seeds_are_named(pretend: Pretend,
     assert "ewc is of an earlier call" not in words(outcome)
 
 
-def words(outcome: TradeoffOutcome) -> str:
+def words(outcome: Outcome) -> str:
     from engram.report.figures_tradeoff import tradeoff_words
 
-    return " ".join(tradeoff_words(outcome.tradeoff))
+    return " ".join(tradeoff_words(outcome.found))
 
 
 def test_an_end_that_diverged_is_not_widened_and_the_point_is_named(pretend: Pretend, tmp_path: Path):
@@ -157,7 +156,7 @@ def test_without_fine_tuning_nothing_is_required(pretend: Pretend, tmp_path: Pat
     pretend.answer = lambda m, v, s: (diverged if m == "finetune" else logistic)(m, v, s)
     outcome = run(tmp_path, "lwf", required=[80])
     assert outcome.exit_code == 2
-    assert [t["below"] for t in outcome.tradeoff["taus"]] == [None]
+    assert [t["below"] for t in outcome.found["taus"]] == [None]
     assert len(values(outcome, "lwf")) == 9
     assert of(outcome, "lwf")["m2"][0]["measure"]["mean"] > 0.5
     assert "Fine-tuning has no finished point" in words(outcome)
@@ -166,20 +165,20 @@ def test_without_fine_tuning_nothing_is_required(pretend: Pretend, tmp_path: Pat
 # What is run ------------------------------------------------------------------------------------------------
 def test_nothing_finished_is_run_again(pretend: Pretend, tmp_path: Path):
     run(tmp_path, "lwf", seeds=(0, 1))
-    before = (tmp_path / "tradeoff.json").read_bytes()
+    before = (tmp_path / "study.json").read_bytes()
     assert len(pretend.ran) == len(set(pretend.ran)) == 2 * 10
     pretend.ran.clear()
     outcome = run(tmp_path, "lwf", seeds=(0, 1))
     assert pretend.ran == []
     assert len(outcome.kept) == 10
-    assert (tmp_path / "tradeoff.json").read_bytes() == before
+    assert (tmp_path / "study.json").read_bytes() == before
     # Another method beside, more seeds, more values: only what is missing.
     both = run(tmp_path, "lwf", "ewc", seeds=(0, 1))
     assert {m for m, _, _ in pretend.ran} == {"ewc"}
     pretend.ran.clear()
     run(tmp_path, "ewc", seeds=(0, 1), over={"ewc": {"strength": [1, 2, 3]}})
     assert sorted({v for _, v, _ in pretend.ran}) == [2, 3]
-    stored = json.loads((tmp_path / "tradeoff.json").read_text())
+    stored = read_study(tmp_path)["found"]
     # What was not named stays; the given values join those that are there.
     assert {m["label"] for m in stored["methods"]} == {"ewc", "lwf", "finetune"}
     assert [p["value"] for p in stored["methods"][0]["points"]] == sorted({*values(both, "ewc"), 2, 3})
@@ -204,27 +203,26 @@ def test_an_interruption_loses_nothing(pretend: Pretend, tmp_path: Path):
         pretend.stop_after = math.inf
         again = run(out, "lwf", "averaging", resume=True)
         assert sorted(map(str, pretend.ran)) == everything
-        assert again.tradeoff == whole.tradeoff
-        for name in ("lwf/sweep.json", "averaging/sweep.json"):
-            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert again.found == whole.found
+        assert (out / "study.json").read_bytes() == (tmp_path / "whole" / "study.json").read_bytes()
 
 
-def test_the_folders_are_those_of_ordinary_sweeps_and_runs(pretend: Pretend, tmp_path: Path):
+def test_a_folder_a_point_and_no_other_study_beside(pretend: Pretend, tmp_path: Path):
     outcome = run(tmp_path, "lwf", "lwf:temperature=1.0")
-    sweep = json.loads((tmp_path / "lwf/sweep.json").read_text())
-    assert sweep["rule"]["name"] == "valid_all"
-    # The sweep's choice on validation images is the setting of M1 by validation.
-    assert of(outcome, "lwf")["m1_valid"]["at"][0]["name"] == sweep["chosen"]["name"]
+    points = {p["name"]: p for p in of(outcome, "lwf")["points"]}
+    # The setting of M1 by validation is the one that is best on validation images of both tasks.
+    best = max(points.values(), key=lambda p: p["valid_source"][0] + p["valid_target"][0])
+    assert of(outcome, "lwf")["m1_valid"]["at"][0]["name"] == best["name"]
     assert read_result(tmp_path / "finetune")["summary"]["n"] == 1
-    other = json.loads((tmp_path / "lwf-temperature-1.0/sweep.json").read_text())
-    assert other["options"]["temperature"] == 1.0
-    assert sweep["options"]["temperature"] == 2.0
+    for folder, temperature in (("lwf", 2.0), ("lwf-temperature-1.0", 1.0)):
+        result = read_result(tmp_path / folder / "strength=1")
+        assert result["config"]["method"]["options"]["temperature"] == temperature
     pretend.ran.clear()
-    listed = [v for v in values(outcome, "lwf") if v < 1]
-    with pytest.raises(ConfigError, match=r"value 1\.0 there, not now"):
-        engram.sweep("lwf", {"strength": listed}, **sweep_data(), out=tmp_path / "lwf")
-    with pytest.raises(ConfigError, match="must hold no trade-off"):
+    with pytest.raises(ConfigError, match="it holds a trade-off"):
         engram.compare(["finetune"], GIVEN_DATA, GIVEN["network"], recipe="none", out=tmp_path)
+    with pytest.raises(ConfigError, match="it holds a trade-off"):
+        engram.sweep("lwf", {"strength": [1.0]}, **sweep_data(), out=tmp_path)
+    assert pretend.ran == []
 
 
 GIVEN_DATA = engram.DataSettings(
@@ -285,8 +283,8 @@ def test_the_numbers_are_those_of_the_runs(pretend: Pretend, tmp_path: Path):
     pretend.answer = answer
     grid = {"lwf": {"strength": [0.5, 1, 2]}}
     outcome = run(tmp_path, "lwf", seeds=(0, 1), over=grid, required=[70, 99])
-    stored = outcome.tradeoff
-    assert stored == json.loads((tmp_path / "tradeoff.json").read_text())
+    stored = outcome.found
+    assert stored == read_study(tmp_path)["found"]
     assert stored["finetune_beside"] is True
     assert stored["source_network"]["mean"] == pytest.approx(NETWORK)
     assert stored["other_source_network"] == {}
@@ -300,7 +298,7 @@ def test_the_numbers_are_those_of_the_runs(pretend: Pretend, tmp_path: Path):
     s, t = logistic("lwf", 2.0, 0)
     assert points[2.0]["source"] == pytest.approx([s, s + 0.01])
     assert points[2.0]["target"] == pytest.approx([t, t - 0.02])
-    result = read_result(tmp_path / "lwf/trials/strength=2")
+    result = read_result(tmp_path / "lwf/strength=2")
     assert [e["accuracy_matrix"][1] for e in result["seeds"]] == [
         list(pair) for pair in zip(points[2.0]["source"], points[2.0]["target"], strict=True)
     ]
@@ -327,10 +325,10 @@ def test_another_source_network_is_said(pretend: Pretend, tmp_path: Path, monkey
     import pretending
 
     outcome = run(tmp_path, "averaging")
-    assert outcome.tradeoff["other_source_network"] == {}
+    assert outcome.found["other_source_network"] == {}
     monkeypatch.setattr(pretending, "NETWORK", 0.9)
     outcome = run(tmp_path, "lwf", options={"lwf": {"epochs": 2}}, over={"lwf": {"strength": [1, 2, 3]}})
-    assert outcome.tradeoff["other_source_network"] == {"lwf": pytest.approx(0.08)}
+    assert outcome.found["other_source_network"] == {"lwf": pytest.approx(0.08)}
     assert "lwf starts from another source network than finetune" in words(outcome)
 
 
@@ -355,4 +353,3 @@ def test_the_page(pretend: Pretend, real_report: None, tmp_path: Path):
         assert (tmp_path / "figures" / f"{name}.pdf").exists()
     again = engram.write_report(tmp_path).read_text(encoding="utf-8")
     assert again == page
-    assert engram.write_report(tmp_path / "lwf").exists()  # a sweep of its own

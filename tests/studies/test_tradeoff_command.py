@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import engram
 from calling import Refused
 from engram.cli.main import main
 from engram.recipes import recipe
+from engram.studies.results import read_study
 
 THREE = ["--over", "lwf.strength=0.1,1,10"]
 
@@ -99,9 +99,9 @@ def test_the_default_recipe(pretend: Pretend, tmp_path: Path):
     assert (
         main(["tradeoff", "lwf", *small, *THREE, "--device", "cpu", "--out", str(tmp_path), "--quiet"]) == 0
     )
-    stored = json.loads((tmp_path / "tradeoff.json").read_text())
+    stored = read_study(tmp_path)["found"]
     assert stored["recipe"] == "tradeoff-small"
-    assert stored["config"]["data"]["max_per_class"] == 2000
+    assert read_study(tmp_path)["data_settings"]["max_per_class"] == 2000
     options = stored["methods"][0]["options"]
     assert (options["epochs"], options["lr"], options["batch_size"]) == (5, 0.05, 32)
 
@@ -137,14 +137,14 @@ def test_killed_and_resumed_it_repeats_no_trial_and_gets_the_same_numbers(tmp_pa
     out = tmp_path / "killed"
     process = subprocess.Popen(command(out, "--quiet"), start_new_session=True)
     deadline = time.monotonic() + 240
-    while not list(out.glob("lwf/trials/*/seed-0/result.json")):
+    while not list(out.glob("lwf/*/seed-0/seed.json")):
         assert process.poll() is None, "ended before its first trial"
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(1)  # its workers end at their next event
-    first = {p: p.stat().st_mtime_ns for p in out.glob("*/**/seed-0/result.json")}
+    first = {p: p.stat().st_mtime_ns for p in out.glob("*/**/seed-0/seed.json")}
     assert first
     deadline = time.monotonic() + 60
     while True:
@@ -155,7 +155,7 @@ def test_killed_and_resumed_it_repeats_no_trial_and_gets_the_same_numbers(tmp_pa
         time.sleep(0.5)
     assert done.returncode == 0, done.stderr
     assert {p: p.stat().st_mtime_ns for p in first} == first
-    stored = json.loads((out / "tradeoff.json").read_text())
+    stored = read_study(out)["found"]
     assert [p["status"] for m in stored["methods"] for p in m["points"]] == ["done"] * 4
     # The same in one go, and by hand in this process.
     lwf = {p["value"]: p for p in stored["methods"][0]["points"]}
@@ -163,7 +163,8 @@ def test_killed_and_resumed_it_repeats_no_trial_and_gets_the_same_numbers(tmp_pa
         data="digits:0-4+digits:5-9", scenario="task", max_per_class=20, valid_fraction=0.1
     )
     from engram.protocols.evaluation import Protocol
-    from engram.studies.settings import NetworkSettings, prepare
+    from engram.studies.building import prepare
+    from engram.studies.settings import NetworkSettings
 
     stream, network = prepare(data, NetworkSettings("mlp", {"hidden": [8]}))
     protocol = Protocol("task", record_valid=True)

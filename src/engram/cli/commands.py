@@ -10,14 +10,19 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engram.cli import ending
 from engram.cli.command_line import Asked, Sweep, Tradeoff, read
 from engram.core.options import split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import about
-from engram.studies.settings import DataSettings
+from engram.studies.folders import folder_name
+from engram.studies.settings import DataSettings, Settings
+from engram.studies.variants import Variant, variant
+
+if TYPE_CHECKING:
+    from engram.studies.study import Study
 
 
 def main(command: str, words: Sequence[str]) -> int:
@@ -25,109 +30,82 @@ def main(command: str, words: Sequence[str]) -> int:
     asked = read(command, words)
     if asked is None:
         return 0
-    return {"sweep": _sweep, "tradeoff": _tradeoff}.get(command, _learn)(asked, [command, *words])
+    study, said = {"sweep": _sweep, "tradeoff": _tradeoff}.get(command, _comparison)(asked, command)
+    from engram.api import conclude
+
+    with _watched(asked, said) as progress:
+        outcome = conclude(study, progress)
+    return ending.finish(outcome, [command, *words], asked.options.quiet)
 
 
-def _learn(asked: Asked, argv: Sequence[str]) -> int:
-    from engram.studies.comparison import execute, variant
-    from engram.studies.folders import folder_name
+def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
+    o = asked.options
+    recipe = asked.recipe.name if asked.recipe else None
+    out = Path(o.out or Path("runs") / folder_name(folder))
+    return Settings(out, data, asked.network, o.seeds, o.device, o.jobs, o.resume, o.overwrite, recipe)
 
-    options, data = asked.options, DataSettings(**asked.data)
-    methods = [variant(text, asked.methods[split_variant(text)[0]]) for text in asked.names]
+
+def _variants(asked: Asked, folder: str | None = None) -> list[Variant]:
+    return [variant(text, asked.methods[split_variant(text)[0]], folder=folder) for text in asked.names]
+
+
+def _comparison(asked: Asked, command: str) -> tuple[Study, str]:
+    from engram.studies.study import Comparison
+
+    data = DataSettings(**asked.data)
+    settings = _settings(asked, data, "-".join([*asked.names, Path(data.data).name]))
     said = asked.recipe_words
     if asked.added:
         said += f"beside them, as in the paper: {', '.join(asked.added)} (--alone leaves it out)"
-    out = Path(options.out or Path("runs") / folder_name("-".join([*asked.names, Path(data.data).name])))
-    with _watched(asked, said.strip()) as progress:
-        outcome = execute(
-            methods,
-            data,
-            asked.network,
-            seeds=options.seeds,
-            out=out,
-            nested=argv[0] == "compare",
-            device=options.device,
-            jobs=options.jobs,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            recipe=asked.recipe.name if asked.recipe else None,
-            listener=progress,
-        )
-    return ending.of_runs(outcome, argv, options.quiet)
+    return Comparison(settings, _variants(asked, "." if command == "run" else None)), said.strip()
 
 
-def _sweep(asked: Asked, argv: Sequence[str]) -> int:
+def _sweep(asked: Asked, command: str) -> tuple[Study, str]:
+    from engram.api import sweep_study
     from engram.studies.axes import not_both, parse_over
-    from engram.studies.sweep import execute
-    from engram.studies.sweep_plan import Plan, found_device
 
     (name,), options, data = asked.names, asked.options, DataSettings(**asked.data)
     assert isinstance(options, Sweep)
-    axes = tuple(parse_over(name, options.over))
+    axes = parse_over(name, options.over)
     for axis in axes:
         if f"--{name}.{axis.name}" in asked.given:
             raise not_both(axis.name)
-    plan = Plan(
+    swept = {axis.name for axis in axes}
+    study = sweep_study(
+        _settings(asked, data, f"sweep-{name}-{Path(data.data).name}"),
         name,
-        asked.methods[name],
         axes,
-        data,
-        asked.network,
-        options.seeds,
+        {k: v for k, v in asked.methods[name].items() if k not in swept},
         options.engine,
         options.trials,
-        options.sweep_seed,
-        options.choose_on,
-        options.address,
-        found_device(options.device),
-        options.jobs,
-        options.resume,
-        options.overwrite,
-        asked.recipe.name if asked.recipe else None,
+        sweep_seed=options.sweep_seed,
+        choose_on=options.choose_on,
+        address=options.address,
     )
-    out = Path(options.out or Path("runs") / f"sweep-{name}-{Path(data.data).name}")
-    said = asked.recipe_words + _held_out(data)
-    said += "; on the accelerator found here" if (options.device, plan.device) == ("auto", "cuda") else ""
-    with _watched(asked, said) as progress:
-        outcome = execute(plan, out, listener=progress)
-    return ending.of_sweep(outcome, argv, options.quiet)
+    return study, asked.recipe_words + _held_out(data)
 
 
-def _tradeoff(asked: Asked, argv: Sequence[str]) -> int:
-    from engram.studies.comparison import variant
-    from engram.studies.sweep_plan import found_device
-    from engram.studies.tradeoff import execute, settings_of
-    from engram.studies.tradeoff_plan import Plan, parse_grids
+def _tradeoff(asked: Asked, command: str) -> tuple[Study, str]:
+    from engram.studies import tradeoff
 
     options = asked.options
     assert isinstance(options, Tradeoff)
-    grids = parse_grids(options.over)
+    grids = tradeoff.parse_grids(options.over)
     _left_open(asked, set(grids))
-    plan = Plan(
-        tuple(variant(text, asked.methods[split_variant(text)[0]]) for text in asked.names),
-        settings_of(
-            options.source, options.target, {**(asked.recipe.data if asked.recipe else {}), **asked.data}
-        ),
-        asked.network,
-        grids,
-        options.points,
-        options.widen,
-        options.required,
-        bool(asked.added),
-        options.seeds,
-        found_device(options.device),
-        options.jobs,
-        options.resume,
-        options.overwrite,
-        asked.recipe.name if asked.recipe else None,
+    fields = {**(asked.recipe.data if asked.recipe else {}), **asked.data}
+    data = tradeoff.pair_of(options.source, options.target, fields)
+    study = tradeoff.Tradeoff(
+        _settings(asked, data, "-".join(["tradeoff", *(Path(one).name for one in data.sets)])),
+        _variants(asked),
+        grids=grids,
+        points=options.points,
+        widen=options.widen,
+        required=options.required,
+        beside=bool(asked.added),
     )
-    source, target = (Path(one).name for one in plan.data.sets)
-    out = Path(options.out or Path("runs") / f"tradeoff-{source}-{target}".replace(":", "-"))
-    said = asked.recipe_words + _held_out(plan.data)
+    said = asked.recipe_words + _held_out(data)
     said += "\nfinetune is run beside: the required target accuracies come from it" if asked.added else ""
-    with _watched(asked, said) as progress:
-        outcome = execute(plan, out, listener=progress)
-    return ending.of_tradeoff(outcome, argv, options.quiet)
+    return study, said
 
 
 def _left_open(asked: Asked, by_hand: set[str]) -> None:

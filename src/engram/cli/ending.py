@@ -1,4 +1,4 @@
-"""How a command ends: its table, its page, a line for everything that went wrong, and how to go on."""
+"""How a command ends: the table, the page, and a line for everything that went wrong."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from engram.core.options import options_of
 from engram.studies.settings import DataSettings
 
 if TYPE_CHECKING:
-    from engram.studies.comparison import Outcome
-    from engram.studies.sweep import SweepOutcome
-    from engram.studies.tradeoff import TradeoffOutcome
+    from engram.studies.study import Outcome
+
+MOST_NAMED = 3
 
 
 def in_our_words(message: str) -> str:
@@ -31,46 +31,24 @@ def in_our_words(message: str) -> str:
     return re.sub(rf"^({'|'.join(plain)}|\w[\w-]*\.\w+)(?= must )", r"--\1", message)
 
 
-def of_runs(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:
-    """Table, page, and a line for everything that went wrong."""
+def finish(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:
+    """Say what came of a study; the exit status."""
     words = [a for a in argv if a not in ("--resume", "--overwrite")]
     again = shlex.join(["engram", *words, "--resume"])
     if outcome.interrupted:
-        left = sum(s["status"] != "done" for r in outcome.results for s in r["seeds"])
+        left = sum(s["status"] == "unfinished" for r in outcome.results for s in r["seeds"])
         seeds = "seed has" if left == 1 else "seeds have"
         print(
             f"engram: stopped, {left} {seeds} not finished; checkpoints stay. Go on with: {again}",
             file=sys.stderr,
         )
         return outcome.exit_code
-    if not quiet:
-        for label in outcome.kept:
-            print(f"{label}: had already finished, its results stay (--overwrite runs it again)")
-    print_table(outcome.results)
-    if not quiet:
-        print(f"Report: {outcome.report}")
-    for p in outcome.problems:
-        where = f"{p.label}, seed {p.seed}"
-        how = "" if p.expected else f"; its checkpoints stay. Go on with: {again}"
-        print(f"engram: {where}: {in_our_words(p.message)}{how}", file=sys.stderr)
-    return outcome.exit_code
-
-
-def of_sweep(outcome: SweepOutcome, argv: Sequence[str], quiet: bool) -> int:
-    words = [a for a in argv if a not in ("--resume", "--overwrite")]
-    again = shlex.join(["engram", *words, "--resume"])
-    if outcome.interrupted:
-        left = sum(t["status"] not in ("done", "pruned") for t in outcome.sweep["trials"])
-        print(
-            f"engram: stopped, {left} trials not finished; checkpoints stay. Go on with: {again}",
-            file=sys.stderr,
+    if outcome.kept and not quiet:
+        named = (
+            ", ".join(outcome.kept) if len(outcome.kept) <= MOST_NAMED else f"{len(outcome.kept)} variants"
         )
-        return outcome.exit_code
-    if not quiet and outcome.kept:
-        print(
-            f"{len(outcome.kept)} trials had already finished, their results stay (--overwrite runs them again)"
-        )
-    print_sweep(outcome.out)
+        print(f"{named}: had already finished, results stay (--overwrite runs again)")
+    print_tables(outcome.out, [r["label"] for r in outcome.results])
     if not quiet:
         print(f"Report: {outcome.report}")
     for p in outcome.problems:
@@ -79,65 +57,33 @@ def of_sweep(outcome: SweepOutcome, argv: Sequence[str], quiet: bool) -> int:
     return outcome.exit_code
 
 
-def of_tradeoff(outcome: TradeoffOutcome, argv: Sequence[str], quiet: bool) -> int:
-    words = [a for a in argv if a not in ("--resume", "--overwrite")]
-    again = shlex.join(["engram", *words, "--resume"])
-    if outcome.interrupted:
-        points = [p for m in outcome.tradeoff["methods"] for p in m["points"]]
-        left = sum(p["status"] == "unfinished" for p in points)
-        print(
-            f"engram: stopped, {left} of {len(points)} points not finished; checkpoints stay. Go on with: {again}",
-            file=sys.stderr,
-        )
-        return outcome.exit_code
-    if not quiet and outcome.kept:
-        print(
-            f"{len(outcome.kept)} points had already finished, their results stay (--overwrite runs them again)"
-        )
-    print_tradeoff(outcome.out)
-    if not quiet:
-        print(f"Report: {outcome.report}")
-    for p in outcome.problems:
-        how = "" if p.expected else f"; its checkpoints stay. Go on with: {again}"
-        print(f"engram: {p.label}, seed {p.seed}: {in_our_words(p.message)}{how}", file=sys.stderr)
-    return outcome.exit_code
+def print_tables(folder: Path, labels: Sequence[str] | None = None) -> None:
+    """The table of what a folder holds; of a comparison only the methods named, if any are."""
+    # Numbers and rich cost a moment; a command that ends in an error does without.
+    from engram.report.figures_sweep import chosen_words, sweep_table
+    from engram.report.figures_tradeoff import measures_table
+    from engram.report.table import headline_table, terminal
+    from engram.studies.results import read
+
+    study = read(folder)
+    screen = console()
+    if study.kind == "tradeoff":
+        table = measures_table(study.found)
+    elif study.kind == "sweep":
+        table = sweep_table(study.found)
+    else:
+        results = [f.result for f in study.results]
+        table = headline_table([r for r in results if labels is None or r["label"] in labels])
+    screen.print(terminal(table, width=screen.width))
+    if study.kind == "sweep":
+        print(chosen_words(study.found))
 
 
 def console() -> Any:
     """Where tables are printed."""
-    from rich.console import Console
+    from rich.console import Console  # slow to import
 
     terminal = sys.stdout.isatty()
     return Console(
         width=None if terminal or "COLUMNS" in os.environ else 120, soft_wrap=False, highlight=False
     )
-
-
-def print_table(results: Sequence[dict[str, Any]]) -> None:
-    """The headline table of results."""
-    from engram.report.table import headline_table, terminal
-
-    screen = console()
-    screen.print(terminal(headline_table(results), width=screen.width))
-
-
-def print_sweep(folder: Path) -> None:
-    """The table of a sweep, and the choice in a line."""
-    from engram.report.figures_sweep import chosen_words, sweep_table
-    from engram.report.table import terminal
-    from engram.studies.sweep_file import read_sweep
-
-    sweep = read_sweep(folder)
-    screen = console()
-    screen.print(terminal(sweep_table(sweep), width=screen.width))
-    print(chosen_words(sweep))
-
-
-def print_tradeoff(folder: Path) -> None:
-    """The table of both measures, and what to know about it."""
-    from engram.report.figures_tradeoff import measures_table
-    from engram.report.table import terminal
-    from engram.studies.tradeoff_file import read_tradeoff
-
-    screen = console()
-    screen.print(terminal(measures_table(read_tradeoff(folder)), width=screen.width))

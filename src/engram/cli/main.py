@@ -113,15 +113,9 @@ def _report(rest: list[str]) -> int:
         return 0
     (folder,) = _one("report", "DIR", rest)
     from engram.report import write_report
-    from engram.studies.results import SWEEP_FILE, TRADEOFF_FILE, find_results
 
     page = write_report(folder)
-    if (Path(folder) / TRADEOFF_FILE).exists():
-        ending.print_tradeoff(Path(folder))
-    elif (Path(folder) / SWEEP_FILE).exists():
-        ending.print_sweep(Path(folder))
-    else:
-        ending.print_table([f.result for f in find_results(folder)])
+    ending.print_tables(Path(folder))
     print(f"Report: {page}")
     return 0
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from engram.studies.processes import Event
+from engram.studies.jobs import Event
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import ConfigError
-from engram.studies.settings import Job
+from engram.studies.jobs import Job
 
 
 class TensorBoard:

@@ -87,10 +87,15 @@ def in_use(root: Path) -> Iterator[int]:
     """Hold the folder for this run. The lock is inherited by workers, so it lasts as long as any of them.
 
     Raises:
-        ConfigError: another run holds it.
+        ConfigError: another run holds it, or it cannot be written.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except PermissionError as error:
+        raise ConfigError(
+            f"out must be a folder that can be written, {root} cannot: give another --out."
+        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

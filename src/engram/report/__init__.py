@@ -1,4 +1,4 @@
-"""Reports: tables for the terminal, figures, and one HTML page, all made from result files.
+"""Reports: tables for the terminal, figures, and one HTML page, all made from what a study leaves on disk.
 
 Nothing heavy is imported until a report is written.
 """
@@ -6,18 +6,23 @@ Nothing heavy is imported until a report is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import engram
+from engram.core.files import checksum, digest, write_atomically
 
 if TYPE_CHECKING:
-    from engram.studies.results import FoundResult
+    from engram.studies.results import Findings, FoundResult
 
-__all__ = ["write_report"]
+__all__ = ["is_current", "write_report"]
+
+PAGE = "report.html"
 
 
 def write_report(directory: str | os.PathLike[str]) -> Path:
-    """Draw the figures and write ``report.html`` for the results found in a folder.
+    """Draw the figures and write ``report.html`` for the study in a folder.
 
     Args:
         directory: folder of a run, a comparison, a sweep or a trade-off; gets ``figures/`` (PNG, PDF) and
@@ -25,67 +30,97 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     Returns:
         Path of the page, which embeds its figures and needs no other file.
     Raises:
-        EngramError: the folder holds no result, or one that is malformed.
+        EngramError: the folder holds no study, or one that is malformed.
     """
+    # What draws and renders is slow to import, and not needed where only a page's name is.
     from engram.report.analyses.sections import analysis_pictures
     from engram.report.figures_sweep import sweep_pictures
     from engram.report.figures_tradeoff import tradeoff_pictures
     from engram.report.gallery import comparison_pictures, method_pictures
     from engram.report.html import render
-    from engram.report.words import by_accuracy
-    from engram.studies.results import SWEEP_FILE, TRADEOFF_FILE, FoundResult, find_results
-    from engram.studies.sweep_file import read_sweep
-    from engram.studies.tradeoff_file import read_tradeoff
+    from engram.studies.results import read
 
-    root = Path(directory)
-    sweep = read_sweep(root) if (root / SWEEP_FILE).is_file() else None
-    tradeoff = read_tradeoff(root) if (root / TRADEOFF_FILE).is_file() else None
-    found: list[FoundResult] = []
-    used: set[str] = set()
-    stored = find_results(root) if tradeoff is None else _chosen_points(root, tradeoff)
-    for item in sorted(stored, key=lambda f: by_accuracy(f.result)):
-        label = base = str(item.result["label"])
-        number = 2
-        while label in used:
-            label, number = f"{base} ({number})", number + 1
-        used.add(label)
-        found.append(FoundResult(item.directory, {**item.result, "label": label}))
-    if sweep is not None:  # the chosen trial in full, the others in the sweep's own table and figures
-        name = (sweep.get("chosen") or {}).get("name")
-        found = [f for f in found if f.result["label"] == name] or found[:1]
+    study = read(directory)
+    shown = _shown(study)
+    found = _in_full(study)
     results = [f.result for f in found]
-    figures = root / "figures"
+    figures = study.root / "figures"
+    sweep = study.found if study.kind == "sweep" else None
+    tradeoff = study.found if study.kind == "tradeoff" else None
     page = render(
         results,
         comparison_pictures(results, figures),
         [method_pictures(f, figures) for f in found],
         sweep,
         sweep_pictures(sweep, figures) if sweep is not None else (),
-        analysis_pictures(results, root, figures),
+        analysis_pictures(results, study.root, figures),
         tradeoff,
         tradeoff_pictures(tradeoff, figures) if tradeoff is not None else (),
+        shown=shown,
     )
-    target = root / "report.html"
-    temporary = root / f".report.{os.getpid()}.tmp"
+    write_atomically(study.root / PAGE, page.encode())
+    return study.root / PAGE
+
+
+def is_current(directory: str | os.PathLike[str]) -> bool:
+    """Whether the page in a folder shows what is known of the study now; errors as `write_report`."""
+    from engram.studies.results import read  # as above
+
+    study = read(directory)
     try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+        head = (study.root / PAGE).read_text(encoding="utf-8")[:1000]
+    except (OSError, ValueError):
+        return False
+    said = re.search(r'<meta name="engram-shown" content="(\w+)">', head)
+    return said is not None and said[1] == _shown(study)
 
 
-def _chosen_points(root: Path, tradeoff: Mapping[str, Any]) -> list[FoundResult]:
-    """Of each curve the point that validation images choose, or the first; of other methods their one point."""
-    from engram.studies.results import FoundResult, read_result
+def _shown(study: Findings) -> str:
+    """All that the page of a study shows, in one word."""
+    files = [study.root / "surrogate.json"]
+    files += [
+        f.directory / str(s["samples"]) for f in study.results for s in f.result["seeds"] if s.get("samples")
+    ]
+    contents = [digest(path.read_bytes()) if path.is_file() else "" for path in files]
+    results = [f.result for f in study.results]
+    return checksum(
+        {"engram": engram.__version__, "results": results, "found": study.found, "files": contents}
+    )
 
+
+def _in_full(study: Findings) -> list[FoundResult]:
+    """The results that a page shows in full, best first, under distinct labels.
+
+    Of a sweep it is the chosen trial; of each curve of a trade-off the point that validation images choose.
+    """
+    from engram.report.words import by_accuracy  # as above
+
+    results = study.results
+    if study.kind == "tradeoff":
+        results = _chosen_points(study)
+    found: list[FoundResult] = []
+    used: set[str] = set()
+    for item in sorted(results, key=lambda f: by_accuracy(f.result)):
+        label = base = str(item.result["label"])
+        number = 2
+        while label in used:
+            label, number = f"{base} ({number})", number + 1
+        used.add(label)
+        found.append(item._replace(result={**item.result, "label": label}))
+    if study.kind == "sweep":
+        name = (study.found.get("chosen") or {}).get("name")
+        return [f for f in found if f.result["label"] == name] or found[:1]
+    return found
+
+
+def _chosen_points(study: Findings) -> list[FoundResult]:
+    by_folder = {f.directory.resolve(): f for f in study.results}
     found = []
-    for m in tradeoff["methods"]:
+    for m in study.found["methods"]:
         chosen = (m["m1_valid"] or m["m1"] or {"at": m["points"]})["at"][0]["name"]
         point = next(p for p in m["points"] if p["name"] == chosen)
-        label = (
-            m["label"] if m["option"] is None else f"{m['label']}{',' if ':' in m['label'] else ':'}{chosen}"
-        )
-        folder = root / m["folder"] / point["folder"]
-        found.append(FoundResult(folder, {**read_result(folder), "label": label}))
+        sign = "," if ":" in m["label"] else ":"
+        label = m["label"] if m["option"] is None else f"{m['label']}{sign}{chosen}"
+        at = by_folder[(study.root / m["folder"] / point["folder"]).resolve()]
+        found.append(at._replace(result={**at.result, "label": label}))
     return found

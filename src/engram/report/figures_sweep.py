@@ -1,6 +1,6 @@
 """A sweep in a report: accuracy against strength, old tasks and new ones apart, the table, and the choice in words.
 
-Each figure is a pure function of the content of ``sweep.json`` and returns a matplotlib Figure. Test accuracy is
+Each figure is a pure function of what a sweep found and returns a matplotlib Figure. Test accuracy is
 shown; it takes no part in the choice.
 """
 
@@ -52,7 +52,7 @@ def strength_curves(sweep: Sweep, name: str) -> Figure:
     """Test accuracy [%] on new tasks, on old ones, and their average against one parameter.
 
     Args:
-        sweep: content of ``sweep.json``.
+        sweep: what a sweep found.
         name: the parameter. In a grid of several, the others are held at the chosen trial's values; trials of Optuna
             are all drawn, as points.
     """
@@ -152,7 +152,7 @@ def sweep_pictures(sweep: Sweep, folder: Path) -> list[Picture]:
     """The figures of a sweep: one for each parameter that varies among finished trials.
 
     Args:
-        sweep: content of ``sweep.json``.
+        sweep: what a sweep found.
         folder: where PNG and PDF files go.
     """
     out = []

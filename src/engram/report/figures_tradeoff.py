@@ -1,6 +1,6 @@
 """Trade-off curves in a report: source against target accuracy, the table of both measures, and what to know about it.
 
-Everything here is a pure function of the content of ``tradeoff.json``. The figure is drawn as in Lee et al., "Residual
+Everything here is a pure function of what a trade-off found. The figure is drawn as in Lee et al., "Residual
 Continual Learning" (AAAI 2020): a curve a method, the better the further to the top right.
 """
 
@@ -33,7 +33,7 @@ def tradeoff_figure(tradeoff: Tradeoff, *, near: bool = False) -> Figure:
     """Source accuracy [%] against target accuracy [%], both at the end.
 
     Args:
-        tradeoff: content of ``tradeoff.json``.
+        tradeoff: what a trade-off found.
         near: only the part where the required target accuracies lie.
     """
     n = len(tradeoff["seeds"])
@@ -124,7 +124,7 @@ def tradeoff_pictures(tradeoff: Tradeoff, folder: Path) -> list[Picture]:
     """The figures of a trade-off, none before a point has finished.
 
     Args:
-        tradeoff: content of ``tradeoff.json``.
+        tradeoff: what a trade-off found.
         folder: where PNG and PDF files go.
     """
     measured = [m for m in tradeoff["methods"] if m["m1"]]

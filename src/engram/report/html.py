@@ -26,6 +26,8 @@ def render(
     analyses: Sequence[Picture] = (),
     tradeoff: Mapping[str, Any] | None = None,
     tradeoff_pictures: Sequence[Picture] = (),
+    *,
+    shown: str = "",
 ) -> str:
     """The page as a string, a pure function of its arguments.
 
@@ -33,11 +35,12 @@ def render(
         results: results of schema 1 with distinct labels, in display order.
         overview: figures that hold all results.
         details: figures of each result, in the same order.
-        sweep: content of ``sweep.json`` where the results are trials; the page shows the chosen one in full.
+        sweep: what a sweep found where the results are trials; the page shows the chosen one in full.
         sweep_pictures: figures of the sweep.
         analyses: figures of the analyses that the data allow.
-        tradeoff: content of ``tradeoff.json`` where the results are points of its curves.
+        tradeoff: what a trade-off found where the results are points of its curves.
         tradeoff_pictures: figures of the trade-off.
+        shown: a word for all of this, by which a later call sees whether anything has changed.
     Returns:
         HTML with images as data URIs, no script, and no reference to anything outside.
     """
@@ -62,6 +65,7 @@ def render(
     ]
     return environment.from_string(template).render(
         title=setting_words(results),
+        shown=shown,
         kind=_kind(results, sweep, tradeoff),
         sweep=None if sweep is None else (sweep_table(sweep), chosen_words(sweep), sweep_pictures),
         tradeoff=None

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engram.protocols.metrics import Summary
+from engram.report.comparable import comparable
 from engram.report.words import (
     MISSING,
     by_accuracy,
@@ -18,7 +20,7 @@ from engram.report.words import (
     spread_words,
     task_names,
 )
-from engram.studies.results import comparable
+from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -146,9 +148,6 @@ def accuracy_table(results: Sequence[Result]) -> Table:
 
 def matrix_table(result: Result) -> Table:
     """Accuracy matrix [%] in numbers, mean ± half width of the 95 % interval over the finished seeds."""
-    from engram.protocols.metrics import Summary
-    from engram.studies.results import done_seeds
-
     matrices = [s["accuracy_matrix"] for s in done_seeds(result)]
     names = task_names(result)
     rows = []

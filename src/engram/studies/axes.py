@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from engram.errors import ConfigError
 from engram.methods.registry import about
 from engram.studies.settings import plain
 
-__all__ = ["Axis", "axes_of", "grid", "parse_over", "trial_folder", "trial_name"]
+__all__ = ["Axis", "axes_of", "grid", "not_both", "parse_over", "shown", "trial_name"]
 
 MOST = 1000  # trials of a grid; more is taken for a slip
 EXAMPLE = "give for example --over c=0.01,0.1,1 or, with --engine optuna, --over c=0.001..10:log"
@@ -204,8 +203,3 @@ def shown(value: Any) -> str:
 def trial_name(options: Mapping[str, Any]) -> str:
     """``c=0.1`` or ``c=0.1,xi=0.001``: what a trial is called."""
     return ",".join(f"{k}={shown(v)}" for k, v in options.items())
-
-
-def trial_folder(name: str) -> str:
-    """The name of a trial's folder."""
-    return re.sub(r"[^A-Za-z0-9._=,+-]+", "-", name).strip("-.")

@@ -1,4 +1,4 @@
-"""Worker processes side by side, and what they say.
+"""Worker processes of this machine side by side, and what they say.
 
 Each job is a process of its own (no fork, no pickle). A worker that dies takes nobody with it: its end is
 reported like any other event.
@@ -11,37 +11,19 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.studies.settings import Job
+import engram
+from engram.studies.jobs import JOB_FILE, LOG_FILE, Event, Job, Listener
 
-LOG = "worker.log"
-JOB = "job.json"
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something a worker said, or its end.
-
-    Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, valid, seconds, n_tasks, epochs_done); ``epoch`` (task,
-    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds, valid where recorded); ``note``
-    (message); ``done``; ``failed`` (message, expected).
-    """
-
-    job: Job
-    kind: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-Listener = Callable[[Event], None]
 
 
 def default_jobs(device: str) -> int:
@@ -53,85 +35,116 @@ def default_jobs(device: str) -> int:
     return os.cpu_count() or 1
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    limit: int,
-    listener: Listener,
-    *,
-    keep_open: Sequence[int] = (),
-    dropped: Callable[[Job], bool] = lambda job: False,
-    ready: Callable[[Job], bool] = lambda job: True,
-) -> None:
-    """Run every job, at most ``limit`` at once, in the order given.
+class Processes:
+    """Runs jobs on this machine, see :class:`engram.studies.jobs.Executor`; a context that leaves no process behind.
 
     Args:
-        jobs: each with a folder of its own, which exists.
         limit: processes side by side.
-        listener: told everything, in this thread.
-        keep_open: file descriptors that the workers inherit.
-        dropped: asked after every event; a job for which it is true is stopped, or never started, and no
-            failure. Its checkpoints stay.
-        ready: asked whenever there is room; a job for which it is false waits, and later ones go first. One that
-            waits while nothing runs is taken as ready.
-
-    Raises:
-        KeyboardInterrupt: passed on after all workers have been stopped; their checkpoints stay.
+        device: that all jobs use.
+        early: processes to start now: they import what a run needs while the jobs are made.
     """
-    waiting, running = list(jobs), set[_Worker]()
-    said: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-    for job in jobs:
-        listener(Event(job, "queued"))
-    try:
-        while waiting or running:
-            while waiting and len(running) < limit:
-                able = [i for i, job in enumerate(waiting) if ready(job)] or ([] if running else [0])
-                if not able:
-                    break
-                worker = _Worker(waiting.pop(able[0]), said, keep_open)
-                running.add(worker)
-                listener(Event(worker.job, "spawn", {"pid": worker.process.pid}))
-            worker, message = said.get()
-            if message is not None:
-                if message["event"] == "error":
+
+    def __init__(self, limit: int, device: str = "cpu", early: int = 0) -> None:
+        self.limit, self.device = limit, device
+        self.locks: Sequence[int] = ()  # open lock files, which workers hold as well
+        self.said: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+        self.idle = [_Worker(device, self.said) for _ in range(min(early, limit))]
+        self.running: set[_Worker] = set()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop(self.idle)
+        for worker in self.idle:
+            if worker.process.stdout is not None:  # nobody has read it
+                worker.process.stdout.close()
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        listener: Listener,
+        *,
+        dropped: Callable[[Job], bool] = lambda job: False,
+        ready: Callable[[Job], bool] = lambda job: True,
+    ) -> None:
+        """As :class:`engram.studies.jobs.Executor` says."""
+        waiting, running = list(jobs), self.running
+        for job in jobs:
+            listener(Event(job, "queued"))
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.limit:
+                    able = [i for i, job in enumerate(waiting) if ready(job)] or ([] if running else [0])
+                    if not able:
+                        break
+                    worker = self._begin(waiting.pop(able[0]))
+                    listener(Event(worker.job, "spawn", {"pid": worker.process.pid}))
+                worker, message = self.said.get()
+                if message is None:
+                    running.discard(worker)
+                    end = worker.end()
+                    if end is not None and not worker.dropped:
+                        listener(end)
+                elif message["event"] == "error":
                     worker.error = message
+                    continue
                 else:
                     worker.finished |= message["event"] == "done"
                     listener(Event(worker.job, message.pop("event"), message))
-                    waiting = [job for job in waiting if not dropped(job)]
-                    for other in running:
-                        other.drop(dropped(other.job))
-                continue
-            running.discard(worker)
-            end = worker.end()
-            if end is not None and not worker.dropped:
-                listener(end)
                 waiting = [job for job in waiting if not dropped(job)]
-    finally:
-        _stop(running)
+                for other in running:
+                    other.drop(dropped(other.job))
+        finally:
+            self._stop(running)
+            running.clear()
+
+    def _begin(self, job: Job) -> _Worker:
+        """A process for the job. A job that holds an object, which no file can name, would be forked here."""
+        worker = self.idle.pop() if self.idle else _Worker(self.device, self.said)
+        self.running.add(worker)
+        worker.begin(job, self.locks)
+        return worker
+
+    def _stop(self, workers: Sequence[_Worker] | set[_Worker]) -> None:
+        for worker in workers:
+            worker.told.close()
+            worker.process.terminate()
+        for worker in workers:
+            try:
+                worker.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
 
 
 class _Worker:
-    """One process and the thread that reads what it says."""
+    """One process, first without a job, and the thread that reads what it says."""
 
-    def __init__(
-        self, job: Job, said: queue.Queue[tuple[_Worker, dict[str, Any] | None]], keep_open: Sequence[int]
-    ) -> None:
-        self.job, self.said = job, said
+    job: Job
+
+    def __init__(self, device: str, said: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        self.said = said
         self.error: dict[str, Any] | None = None
         self.finished = self.dropped = False
-        folder = Path(job.folder)
-        path = folder / JOB
-        path.write_text(job.to_json(), encoding="utf-8")
-        with open(folder / LOG, "ab" if job.resume else "wb") as log:
+        self.told, standard_input = socket.socketpair()
+        with standard_input:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "engram.studies.worker", str(path)],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "engram.studies.worker"],
+                stdin=standard_input.fileno(),
                 stdout=subprocess.PIPE,
-                stderr=log,
-                env=_environment(job.device),
-                pass_fds=tuple(keep_open),
+                stderr=subprocess.DEVNULL,
+                env=environment(device),
                 start_new_session=True,  # a Ctrl-C reaches the parent alone, which stops the workers
             )
+
+    def begin(self, job: Job, locks: Sequence[int]) -> None:
+        """Send the job, and listen."""
+        self.job = job
+        path = Path(job.folder) / JOB_FILE
+        path.write_text(job.to_json(), encoding="utf-8")
+        with contextlib.suppress(OSError):  # it is dead, which its end will say
+            socket.send_fds(self.told, [os.fsencode(path.resolve())], list(locks))
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -142,6 +155,7 @@ class _Worker:
                     with contextlib.suppress(ValueError):  # half a line of a killed process
                         self.said.put((self, json.loads(line)))
         self.process.wait()
+        self.told.close()
         self.said.put((self, None))
 
     def drop(self, wanted: bool) -> None:
@@ -159,20 +173,18 @@ class _Worker:
         if self.error is not None:
             message, expected = str(self.error["message"]), bool(self.error["expected"])
             if not expected:
-                message = f"stopped by an unexpected {message} (see {self.job.folder}/{LOG})"
+                message = f"stopped by an unexpected {message} (see {self.job.folder}/{LOG_FILE})"
         elif code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             why = ", perhaps for want of memory" if name == "SIGKILL" else ""
             message = f"its process was killed by {name}{why}"
         else:
-            message = f"its process ended with exit status {code} (see {self.job.folder}/{LOG})"
+            message = f"its process ended with exit status {code} (see {self.job.folder}/{LOG_FILE})"
         return Event(self.job, "failed", {"message": message, "expected": expected})
 
 
-def _environment(device: str) -> dict[str, str]:
-    """The worker's environment: one thread on a CPU, and this very package."""
-    import engram
-
+def environment(device: str = "cpu") -> dict[str, str]:
+    """The environment of a process of ours: one thread on a CPU, and this very package."""
     env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     if device.startswith("cpu"):
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -180,14 +192,3 @@ def _environment(device: str) -> dict[str, str]:
     if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
     return env
-
-
-def _stop(workers: set[_Worker]) -> None:
-    for worker in workers:
-        worker.process.terminate()
-    for worker in workers:
-        try:
-            worker.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()

@@ -15,16 +15,18 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engram.core.files import write_atomically
 from engram.errors import ConfigError, EngramError
-from engram.studies.processes import JOB, LOG, Event, Listener, _environment
-from engram.studies.settings import Job
-from engram.studies.worker import SEED_RESULT
+from engram.studies.jobs import JOB_FILE, LOG_FILE, SEED_FILE, Event, Job, Listener
+from engram.studies.processes import environment
+from engram.studies.worker import learn
 
 RETRIES = 3
 PATIENCE = 20.0  # seconds for a cluster to answer
@@ -50,31 +52,84 @@ def _ray() -> Any:
     return ray
 
 
-def connect(address: str | None, room: int, device: str) -> None:
-    """Join the cluster at ``address``, or start one on this machine with room for so many tasks.
+class Cluster:
+    """Runs jobs on the cluster at ``address``, or on one of this machine's own: a context that joins it, and leaves.
 
-    A cluster that this process has joined already is used as it is.
+    A cluster that this process has joined already is used as it is; one that was started here ends.
+
+    Args:
+        address: HOST:PORT, ray://HOST:PORT or auto; None for this machine.
+        room: tasks side by side on this machine; another cluster has its own limit.
+        device: that all jobs use.
 
     Raises:
         ConfigError: no cluster answers there.
     """
-    ray = _ray()
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    with _quiet_warnings():
-        if address is None:
-            gpus = room if device.startswith("cuda") else 0
-            env = _environment(device)
-            with _environment_set("PYTHONPATH", env.get("PYTHONPATH")):
-                ray.init(address="local", num_cpus=room, num_gpus=gpus, include_dashboard=False, **quiet)
-            return
-        _check_answers(address)
-        variables = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
+
+    def __init__(self, address: str | None, room: int, device: str) -> None:
+        self.address, self.room, self.device = address, room, device
+
+    def __enter__(self) -> Cluster:
+        ray = _ray()
+        if ray.is_initialized():
+            return self
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        with _quiet_warnings():
+            if self.address is None:
+                gpus = self.room if self.device.startswith("cuda") else 0
+                with _environment_set("PYTHONPATH", environment(self.device).get("PYTHONPATH")):
+                    ray.init(
+                        address="local", num_cpus=self.room, num_gpus=gpus, include_dashboard=False, **quiet
+                    )
+                return self
+            _check_answers(self.address)
+            variables = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
+            env = {"env_vars": variables} if variables else None
+            try:
+                ray.init(address=self.address, runtime_env=env, **quiet)
+            except Exception as error:
+                raise _silent(self.address, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _quiet_warnings():
+            _ray().shutdown()
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        listener: Listener,
+        *,
+        dropped: Callable[[Job], bool] = lambda job: False,
+        ready: Callable[[Job], bool] = lambda job: True,
+    ) -> None:
+        """As :class:`engram.studies.jobs.Executor`, but no job is dropped and none waits for another.
+
+        Events of a job come when it ends. On an interrupt its tasks are cancelled; checkpoints stay.
+        """
+        ray = _ray()
+        gpus = 1 if self.device.startswith("cuda") else 0
+        # max_calls=1: a process a job, as everywhere; its peak memory is its own.
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=1)(learn_there)
+        pending: dict[Any, Job] = {}
         try:
-            ray.init(address=address, runtime_env={"env_vars": variables} if variables else None, **quiet)
-        except Exception as error:
-            raise _silent(address, error) from error
+            with _quiet_warnings():
+                for job in jobs:
+                    there = replace(job, folder=str(Path(job.folder).resolve()))
+                    pending[task.remote(there.to_json())] = job
+                    listener(Event(job, "queued"))
+                while pending:
+                    ended, _ = ray.wait(list(pending), timeout=1.0)  # short, so that an interrupt is heard
+                    for reference in ended:
+                        job = pending.pop(reference)
+                        try:
+                            answer = ray.get(reference)
+                        except ray.exceptions.RayError as error:
+                            answer = {"error": _death(error), "expected": False}
+                        _note(job, answer, listener)
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=True)
 
 
 @contextlib.contextmanager
@@ -138,49 +193,6 @@ def _check_answers(address: str) -> None:
     raise _silent(address, why)
 
 
-def leave() -> None:
-    """Leave the cluster; one that was started here ends."""
-    with _quiet_warnings():
-        _ray().shutdown()
-
-
-def run_on_ray(
-    jobs: Sequence[Job],
-    limit: int,
-    listener: Listener,
-    *,
-    keep_open: Sequence[int] = (),
-    dropped: Callable[[Job], bool] = lambda job: False,
-) -> None:
-    """As `engram.studies.processes.run_jobs`, on the cluster that `connect` joined; ``limit`` is the cluster's own.
-
-    Events of a job come when it ends. On an interrupt its tasks are cancelled; checkpoints stay.
-    """
-    ray = _ray()
-    gpus = 1 if any(job.device.startswith("cuda") for job in jobs) else 0
-    # max_calls=1: a process a job, as everywhere; its peak memory is its own.
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=1)(learn)
-    pending: dict[Any, Job] = {}
-    try:
-        with _quiet_warnings():
-            for job in jobs:
-                there = replace(job, folder=str(Path(job.folder).resolve()))
-                pending[task.remote(there.to_json())] = job
-                listener(Event(job, "queued"))
-            while pending:
-                ended, _ = ray.wait(list(pending), timeout=1.0)  # short, so that an interrupt is heard
-                for reference in ended:
-                    job = pending.pop(reference)
-                    try:
-                        answer = ray.get(reference)
-                    except ray.exceptions.RayError as error:
-                        answer = {"error": _death(error), "expected": False}
-                    _note(job, answer, listener)
-    finally:
-        for reference in pending:
-            ray.cancel(reference, force=True)
-
-
 def _death(error: Exception) -> str:
     if "WorkerCrashed" in type(error).__name__ or "OutOfMemory" in type(error).__name__:
         return f"its process died, {RETRIES} times again after the first ({type(error).__name__})"
@@ -189,12 +201,10 @@ def _death(error: Exception) -> str:
 
 def _note(job: Job, answer: dict[str, Any], listener: Listener) -> None:
     """The events of a job that has ended; its entry is written unless the disk it was written to is ours."""
-    from engram.core.files import write_atomically
-
     if "error" in answer:
         listener(Event(job, "failed", {"message": answer["error"], "expected": answer["expected"]}))
         return
-    path = Path(job.folder) / SEED_RESULT
+    path = Path(job.folder) / SEED_FILE
     if not path.exists():
         write_atomically(path, answer["entry"].encode())
     entry = json.loads(answer["entry"])
@@ -219,31 +229,29 @@ class _Silence:
         """Nothing."""
 
 
-def learn(text: str) -> dict[str, Any]:
+def learn_there(text: str) -> dict[str, Any]:
     """What a task does: one job, in this process; returns ``entry``, or ``error`` and ``expected``."""
-    from engram.studies.worker import _learn
-
     job = Job.from_json(text)
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / TASK_LOCK, "w") as lock, open(folder / LOG, "a", encoding="utf-8") as log:
+    with open(folder / TASK_LOCK, "w") as lock, open(folder / LOG_FILE, "a", encoding="utf-8") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        path, told = folder / SEED_RESULT, folder / JOB
+        path, told = folder / SEED_FILE, folder / JOB_FILE
         same = replace(job, resume=False).to_json()
         again = told.exists() and told.read_text(encoding="utf-8") == same
         if not (again and path.exists()):
             print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=log, flush=True)
             told.write_text(same, encoding="utf-8")
             try:
-                _learn(replace(job, resume=job.resume or again), _Silence())  # type: ignore[arg-type]
+                learn(replace(job, resume=job.resume or again), _Silence())
             except EngramError as error:
                 print(f"{type(error).__name__}: {error}", file=log, flush=True)
                 return {"error": str(error), "expected": True}
             except Exception as error:
-                import traceback
-
                 traceback.print_exc(file=log)
                 first = (str(error).splitlines() or [""])[0]
-                message = f"stopped by an unexpected {type(error).__name__}: {first} (see {job.folder}/{LOG})"
+                message = (
+                    f"stopped by an unexpected {type(error).__name__}: {first} (see {job.folder}/{LOG_FILE})"
+                )
                 return {"error": message, "expected": False}
         return {"entry": path.read_text(encoding="utf-8")}

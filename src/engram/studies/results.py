@@ -1,10 +1,13 @@
-"""Result files, schema 1: what a run measured, as plain JSON that the report and other tools read.
+"""What a study leaves on disk, and the one reader of it.
 
-``DIR/results.json`` belongs to a run of one method, ``DIR/METHOD/results.json`` to a comparison of several. A
-file has no NaN (null instead), keeps its key order, and is replaced atomically, so that a reader never sees
-half a file. The ``summary`` is recomputed from the seeds at every write and therefore cannot contradict them.
+``study.json``, schema 2, stands at the root: kind, data, tasks, the variants with their options and facts, and what
+the study concluded from its runs. Each seed has a ``seed.json`` in a folder of its own, written once, when it ends. A
+file has no NaN (null instead) and is replaced atomically, so that a reader never sees half of it. A *result* is what
+was measured of one variant, its seeds and their summary; it is put together, checked and summarised when it is read.
 
-Departures: none (no paper). Cost: one JSON file; weights and images live in files of their own.
+Results of schema 1, a ``results.json`` a variant (and ``sweep.json`` or ``tradeoff.json`` beside), are read too.
+
+Departures: none (no paper). Cost: one JSON file a seed; weights and images live in files of their own.
 Shape legend: S seeds, T tasks, C classes.
 """
 
@@ -13,43 +16,39 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engram.core.files import write_atomically
 from engram.errors import EngramError
 from engram.protocols.entry import STATUSES, plain, seed_result
 from engram.protocols.metrics import Summary, as_matrix
-from engram.studies.comparable import comparable, done_seeds
+from engram.studies.folders import OLD_RESULT, OLD_SWEEP, OLD_TRADEOFF, STUDY_FILE
+from engram.studies.jobs import SEED_FILE
 
 __all__ = [
-    "SCHEMA",
+    "Findings",
     "FoundResult",
-    "comparable",
     "done_seeds",
-    "find_results",
+    "read",
+    "read_entry",
     "read_result",
+    "read_study",
     "seed_result",
     "summarise",
-    "write_result",
+    "write_study",
 ]
 
-SCHEMA = 1
-RESULT_FILE, SWEEP_FILE, TRIALS = "results.json", "sweep.json", "trials"
-TRADEOFF_FILE = "tradeoff.json"
+SCHEMA, RESULT_SCHEMA = 2, 1
 
 Result = dict[str, Any]
 
-_KEYS = ["schema", "engram", "method", "label", "config", "protocol", "data", "tasks"]
-_KEYS += ["device", "facts", "seeds"]
-_REQUIRED: dict[str, type] = {
-    "method": str,
-    "config": dict,
-    "protocol": dict,
-    "data": dict,
-    "tasks": list,
-    "device": dict,
-    "seeds": list,
-}
+_RESULT = {"method": str, "label": str, "config": dict, "protocol": dict, "data": dict, "tasks": list}
+_RESULT |= {"device": dict, "facts": dict, "seeds": list}
+_STUDY = {"kind": str, "data": dict, "data_settings": dict, "tasks": list, "variants": list, "found": dict}
+_VARIANT = {"label": str, "folder": str, "method": str, "config": dict, "protocol": dict, "device": dict}
+_VARIANT |= {"facts": dict, "identity": str, "seeds": list}
 
 
 class FoundResult(NamedTuple):
@@ -57,6 +56,28 @@ class FoundResult(NamedTuple):
 
     directory: Path
     result: Result
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that is known of a study: what its report shows.
+
+    Args:
+        root: its folder.
+        kind: run, comparison, sweep or tradeoff.
+        results: one a variant.
+        found: what a sweep or a trade-off concluded from them; empty for others.
+    """
+
+    root: Path
+    kind: str
+    results: list[FoundResult]
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def done_seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The finished seeds of a result, the only ones that any number or figure is made of."""
+    return [s for s in result["seeds"] if s["status"] == "done"]
 
 
 def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -117,101 +138,138 @@ def _summarise_series(series: Sequence[Sequence[float | None] | None]) -> dict[s
     }
 
 
-def write_result(path: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
-    """Write a result file atomically; the summary is recomputed, NaN becomes null.
+def read(directory: str | os.PathLike[str]) -> Findings:
+    """The study in a folder, of either schema.
 
-    Args:
-        path: the file, or an existing folder in which ``results.json`` is written.
-        result: schema 1 without ``schema``, ``engram`` and ``summary``, which are filled in.
-    Returns:
-        The path of the file.
     Raises:
-        EngramError: a required key is missing or malformed.
-    """
-    target = Path(path)
-    target = target / RESULT_FILE if target.is_dir() else target
-    full = dict(plain(dict(result)))
-    full["schema"] = SCHEMA
-    full.setdefault("engram", _version())
-    full.setdefault("label", full.get("method"))
-    full.setdefault("facts", {})
-    _validate(full, str(target))
-    full["summary"] = summarise(full["seeds"])
-    order = [*_KEYS, *(k for k in full if k not in _KEYS and k != "summary"), "summary"]
-    ordered = {k: full[k] for k in order if k in full}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(_json(ordered) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
-
-
-def read_result(path: str | os.PathLike[str]) -> Result:
-    """Read and check a result file.
-
-    Args:
-        path: the file, or the folder that holds ``results.json``.
-    Returns:
-        The dictionary of schema 1, its summary recomputed from the seeds.
-    Raises:
-        EngramError: one line, when the file is missing, is not JSON, or is not a result of schema 1.
-    """
-    source = Path(path)
-    source = source / RESULT_FILE if source.is_dir() else source
-    try:
-        data = json.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EngramError(f"cannot read {source}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise EngramError(f"{source} is not a result file: it is not JSON ({error}).") from error
-    _validate(data, str(source))
-    return {
-        "facts": {},
-        **data,
-        "label": data.get("label", data["method"]),
-        "summary": summarise(data["seeds"]),
-    }
-
-
-def find_results(directory: str | os.PathLike[str]) -> list[FoundResult]:
-    """The results of a run (``results.json``), a comparison (``METHOD/results.json``) or a sweep (its trials').
-
-    Args:
-        directory: the folder.
-    Returns:
-        The folder's own result first, then those of its direct sub-folders by name.
-    Raises:
-        EngramError: the folder does not exist, holds no result, or a result in it is malformed.
+        EngramError: one line, when the folder does not exist, holds no study, or a file in it is malformed.
     """
     root = Path(directory)
     if not root.is_dir():
         raise EngramError(f"{root} is not a folder: name the folder of a run or of a comparison.")
-    root = root / TRIALS if (root / SWEEP_FILE).is_file() else root
-    files = [root / RESULT_FILE, *sorted(root.glob(f"*/{RESULT_FILE}"))]
-    found = [FoundResult(f.parent, read_result(f)) for f in files if f.is_file()]
-    if not found:
-        raise EngramError(f"no {RESULT_FILE} in {root} or in its direct sub-folders: is that a run?")
-    return found
+    if not (root / STUDY_FILE).is_file():
+        return _read_old(root)
+    study = read_study(root)
+    return Findings(root, study["kind"], [_found(root, study, v) for v in study["variants"]], study["found"])
 
 
-def _validate(data: Any, where: str) -> None:
-    """One-line EngramError unless data is a result of schema 1 whose finished seeds have all tasks."""
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """The result of a run's or a variant's folder, or of a file that holds a result alone; errors as `read`."""
+    source = Path(path)
+    if not source.is_dir():
+        return _checked(_load(source, "result"), str(source))
+    folder = source.resolve()
+    root = next((p for p in (folder, *folder.parents[:2]) if (p / STUDY_FILE).is_file()), folder)
+    own = [found.result for found in read(root).results if found.directory == folder]
+    if not own:
+        raise EngramError(
+            f"{source} must be the folder of one variant, it is none: name the study's for all."
+        )
+    return own[0]
+
+
+def read_study(root: Path) -> dict[str, Any]:
+    """The content of ``study.json``; ``EngramError`` where it cannot be read or is none of ours."""
+    path = root / STUDY_FILE
+    study = _load(path, "study")
+    if not isinstance(study, dict) or study.get("schema") != SCHEMA:
+        raise EngramError(
+            f"{path} is not a study of engram, or of another version: this one reads schema {SCHEMA}."
+        )
+    _check_keys(study, _STUDY, f"{path} is not a study of engram")
+    for variant in study["variants"]:
+        _check_keys(variant, _VARIANT, f"{path} is not a study of engram: a variant in it is incomplete")
+    return study
+
+
+def read_entry(folder: Path, identity: str) -> dict[str, Any] | None:
+    """The entry of the seed in ``folder``; None where it has not ended, is of another run, or unreadable."""
+    try:
+        entry = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(entry, dict) or entry.pop("identity", None) != identity:
+        return None
+    return entry if folder.name == f"seed-{entry.get('seed')}" else None
+
+
+def write_study(root: Path, study: Mapping[str, Any]) -> None:
+    """Write ``study.json`` atomically."""
+    write_atomically(root / STUDY_FILE, (as_text(plain({"schema": SCHEMA, **study})) + "\n").encode())
+
+
+def as_text(value: Any, indent: str = "") -> str:
+    """JSON, indented by two, with a list of scalars on one line so that a matrix reads like one."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{inner}{json.dumps(k)}: {as_text(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
+        return "[\n" + ",\n".join(inner + as_text(v, inner) for v in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _found(root: Path, study: Mapping[str, Any], variant: Mapping[str, Any]) -> FoundResult:
+    """The result of one variant, put together from the study and the entries of its seeds."""
+    folder = root / variant["folder"]
+    n = len(study["tasks"])
+    entries = [read_entry(folder / f"seed-{s}", variant["identity"]) for s in variant["seeds"]]
+    seeds = [
+        entry or seed_result(seed, [[None] * n], status="unfinished")
+        for seed, entry in zip(variant["seeds"], entries, strict=True)
+    ]
+    kept = {k: variant[k] for k in ("engram", "method", "label", "config", "protocol")}
+    kept["config"] = {**kept["config"], "data": study["data_settings"], "seeds": variant["seeds"]}
+    kept |= {"data": study["data"], "tasks": study["tasks"]}
+    kept |= {"device": variant["device"], "facts": variant["facts"], "seeds": seeds}
+    return FoundResult(folder, _checked({"schema": RESULT_SCHEMA, **kept}, str(folder)))
+
+
+def _read_old(root: Path) -> Findings:
+    """A folder of schema 1."""
+    sweep, tradeoff = (root / OLD_SWEEP).is_file(), (root / OLD_TRADEOFF).is_file()
+    places = ["*/trials/*/", "*/"] if tradeoff else ["trials/*/"] if sweep else ["", "*/"]
+    files = [path for place in places for path in sorted(root.glob(place + OLD_RESULT))]
+    results = [FoundResult(path.parent, read_result(path)) for path in files]
+    if not results:
+        raise EngramError(f"no {STUDY_FILE} in {root}: is that the folder of a run?")
+    if not sweep and not tradeoff:
+        return Findings(root, "comparison" if len(results) > 1 else "run", results)
+    path = root / (OLD_TRADEOFF if tradeoff else OLD_SWEEP)
+    found = _load(path, "study")
+    if not isinstance(found, dict) or found.get("schema") != 1 or not {"methods", "trials"} & set(found):
+        raise EngramError(f"{path} is not a study of engram, or of another version: this one reads schema 1.")
+    return Findings(root, "tradeoff" if tradeoff else "sweep", results, found)
+
+
+def _load(path: Path, what: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EngramError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise EngramError(f"{path} is not a {what} of engram: it is not JSON ({error}).") from error
+
+
+def _check_keys(value: Any, kinds: Mapping[str, type], what: str) -> None:
+    for key, kind in kinds.items():
+        found = value.get(key) if isinstance(value, Mapping) else None
+        if not isinstance(found, kind):
+            raise EngramError(f'{what}: "{key}" must be a {kind.__name__}, got {type(found).__name__}.')
+
+
+def _checked(data: Any, where: str) -> Result:
+    """The result with its summary; one-line EngramError unless it is one and its finished seeds have all tasks."""
 
     def refuse(why: str) -> EngramError:
-        return EngramError(f"{where} is not a result file of engram: {why}.")
+        return EngramError(f"{where} is not a result of engram: {why}.")
 
-    if not isinstance(data, Mapping) or "schema" not in data:
+    if not isinstance(data, dict) or "schema" not in data:
         raise refuse('it has no "schema"')
-    if data["schema"] != SCHEMA:
-        raise refuse(f"its schema is {data['schema']!r}, this version reads schema {SCHEMA}")
-    for key, kind in _REQUIRED.items():
-        if not isinstance(data.get(key), kind):
-            raise refuse(f'"{key}" must be a {kind.__name__}, got {type(data.get(key)).__name__}')
-    if not isinstance(data.get("label", ""), str) or not isinstance(data.get("facts", {}), Mapping):
-        raise refuse('"label" must be a string and "facts" an object')
+    if data["schema"] != RESULT_SCHEMA:
+        raise refuse(f"its schema is {data['schema']!r}, this version reads schema {RESULT_SCHEMA}")
+    data = {"facts": {}, "label": data.get("method"), **data}
+    _check_keys(data, _RESULT, f"{where} is not a result of engram")
     if not all(isinstance(t, Mapping) for t in data["tasks"]):
         raise refuse('every entry of "tasks" must be an object')
     for entry in data["seeds"]:
@@ -228,20 +286,4 @@ def _validate(data: Any, where: str) -> None:
             raise refuse(
                 f"finished seed {entry['seed']} has a {shape[0]}x{shape[1]} matrix, not {n_tasks}x{n_tasks}"
             )
-
-
-def _json(value: Any, indent: str = "") -> str:
-    """JSON, indented by two, with a list of scalars on one line so that a matrix reads like one."""
-    inner = indent + "  "
-    if isinstance(value, dict) and value:
-        items = [f"{inner}{json.dumps(k)}: {_json(v, inner)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
-        return "[\n" + ",\n".join(inner + _json(v, inner) for v in value) + f"\n{indent}]"
-    return json.dumps(value, allow_nan=False)
-
-
-def _version() -> str:
-    import engram
-
-    return str(getattr(engram, "__version__", "unknown"))
+    return {**data, "summary": summarise(data["seeds"])}

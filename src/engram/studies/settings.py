@@ -1,32 +1,23 @@
-"""What a run needs, as plain frozen values that JSON can hold: data, network, method, seed and place."""
+"""What a study is told about data, network and place, as plain frozen values that JSON can hold."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engram.core.options import closest, options_of
-from engram.core.values import typed_all
-from engram.errors import ConfigError, DataError
+from engram.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engram.core.network import Network
-    from engram.methods.registry import MethodSpec
     from engram.protocols.evaluation import Protocol
-    from engram.streams import ImageData, Stream
 
-__all__ = ["DataSettings", "Job", "NetworkSettings", "build_network", "build_stream", "prepare"]
+__all__ = ["DataSettings", "NetworkSettings", "Settings", "plain", "section"]
 
-MOST_TASKS = 10  # by default
-VALID_FRACTION = 0.1  # of a sweep, by default
-# Of a trade-off:
-RECIPE = "tradeoff-small"  # where none is named
-FINETUNE = "finetune"  # its target accuracy is what others are required to come near
+# By default: of a sweep; and of a trade-off, whose required target accuracies come from fine-tuning.
+VALID_FRACTION = 0.1
+RECIPE, FINETUNE = "tradeoff-small", "finetune"
 POINTS, WIDEN = 9, 3
-SMALL_IMAGE = 12  # pixels; up to this size the small network is the default
 
 Selection = Literal["last", "val_real_all"]
 
@@ -159,70 +150,52 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One seed of one method, complete: what a worker process is told.
+class Settings:
+    """What every study is told beside what it compares.
 
     Args:
-        data: the data and how they arrive.
-        network: with its name resolved.
-        method: a registered name.
-        options: all of its options.
-        seed: of everything random in training.
-        device: cpu or cuda.
-        folder: of this seed; gets checkpoints, samples and the result.
-        resume: continue from the checkpoints in the folder.
-        label: what the method is called in tables and messages.
-        method_file: of a method of one's own, where it is loaded from.
-        record_valid: measure validation samples too, see :class:`engram.protocols.evaluation.Protocol`.
-        identity: checksum of what makes the run this run; the seed's entry carries it.
-        start: folder of a common start, from which a job without checkpoints of its own begins.
-        common: this job is a common start: it ends where the method's trade-off option begins to matter.
+        out: folder of the study.
+        data, network: what is learned, and with which network.
+        seeds: distinct integers >= 0.
+        device: cpu, cuda, or auto for cuda where there is an accelerator.
+        jobs: processes side by side; None is the number of cores on a CPU, 1 on an accelerator.
+        resume: continue what ``out`` holds; finished seeds are not repeated.
+        overwrite: replace what ``out`` holds of these variants.
+        recipe: name of the recipe that settings come from, for the record.
     """
 
+    out: Path
     data: DataSettings
     network: NetworkSettings
-    method: str
-    options: Mapping[str, Any]
-    seed: int
-    device: str
-    folder: str
+    seeds: Sequence[int] = (0,)
+    device: str = "cpu"
+    jobs: int | None = None
     resume: bool = False
-    label: str = ""
-    record_valid: bool = False
-    identity: str = ""
-    start: str = ""
-    common: bool = False
-    method_file: str = ""
+    overwrite: bool = False
+    recipe: str | None = None
 
-    def to_json(self) -> str:
-        """The job as JSON text."""
-        return json.dumps(asdict(replace(self, options=dict(self.options))), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        """The job that ``to_json`` wrote."""
-        values = json.loads(text)
-        values["data"] = DataSettings(**values["data"])
-        values["network"] = NetworkSettings(**values["network"])
-        return cls(**values)
-
-    def protocol(self) -> Protocol:
-        """How the run is judged."""
-        return replace(self.data.protocol(), record_valid=self.record_valid)
-
-    def spec(self) -> MethodSpec:
-        """The method with its options; ``ConfigError`` for unknown ones."""
-        from engram.methods.registry import add_file, entry, method
-
-        if self.method_file:
-            add_file(self.method_file)
-        found = entry(self.method)
-        options = {k: v for k, v in self.options.items() if k not in found.fixed}
-        return method(self.method, options)
+    def __post_init__(self) -> None:
+        if not isinstance(self.seeds, Iterable):
+            raise ConfigError(
+                f"seeds must be a list of distinct integers >= 0, got {self.seeds!r}: give for example [0]."
+            )
+        object.__setattr__(self, "out", Path(self.out))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        good = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in self.seeds)
+        if not self.seeds or not good or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(
+                f"seeds must be distinct integers >= 0, at least one, got {list(self.seeds)}: give for example 0 1 2."
+            )
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"jobs must be an integer >= 1, got {self.jobs}: leave it out for one a core.")
+        if self.resume and self.overwrite:
+            raise ConfigError("only one of resume and overwrite may be given, got both: leave one out.")
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"out must be a folder, got the file {self.out}: give another --out.")
 
 
 def section(name: str) -> str:
-    """The name of a method's or network's options in files, where no hyphen may be."""
+    """The name of a method's or network's options in files and namespaces, where no hyphen may be."""
     return name.replace("-", "_")
 
 
@@ -233,118 +206,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value
-
-
-def network_name(settings: DataSettings, image_shape: tuple[int, ...]) -> str:
-    """The network for data when none is named.
-
-    Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what
-    fits that size; everything else a convolutional pair, to whose size the images are brought.
-    """
-    from engram.networks import default_for
-
-    if settings.scenario == "domain" and settings.domain == "permuted":
-        return "mlp"
-    if settings.image_size is not None:
-        return default_for(image_shape).name
-    return "dcgan8" if max(image_shape[1:]) <= SMALL_IMAGE else "dcgan"
-
-
-def build_network(settings: NetworkSettings, name: str) -> Network:
-    """The network called ``name`` with the options given.
-
-    Raises:
-        ConfigError: an unknown network or option, or a value out of range.
-    """
-    from engram import networks
-
-    return networks.by_name(name)(**typed_all(name, networks.about(name).options, settings.options))
-
-
-def load_data(settings: DataSettings, name: str | None) -> tuple[list[ImageData], str]:
-    """The data sets at the size that the network called ``name`` needs, and the network's name."""
-    from engram import networks
-    from engram.streams import resize, to_channels
-
-    sets = [_load(settings, one) for one in settings.sets]
-    name = name or network_name(settings, sets[0].image_shape)
-    size = networks.about(name).image_size
-    if settings.image_size is None and size is not None:
-        sets = [resize(one, size) for one in sets]  # says so in the notes
-    channels = max(one.image_shape[0] for one in sets)
-    return [to_channels(one, channels) for one in sets], name
-
-
-def _load(settings: DataSettings, name: str) -> ImageData:
-    from engram.streams import SHORT_NAMES, load
-
-    try:
-        return load(
-            name,
-            data_dir=settings.data_dir,
-            cache_dir=settings.cache_dir,
-            image_size=settings.image_size,
-            image_column=settings.image_column,
-            label_column=settings.label_column,
-        )
-    except DataError as error:
-        hint = closest(name, ["digits", *SHORT_NAMES])
-        if not hint or name in SHORT_NAMES or "data must be" not in str(error):
-            raise
-        raise DataError(f"{str(error).rstrip('.')}{hint}.") from error
-
-
-def build_stream(settings: DataSettings, network_hint: str | None = None) -> Stream:
-    """The stream that the settings describe.
-
-    Args:
-        settings: the data and how they arrive.
-        network_hint: name of the network it is for, None for the one that fits; images are resized to its
-            size unless the settings name a size, and the stream's notes say so.
-
-    Raises:
-        DataError: data that cannot be read or used.
-        ConfigError: classes that cannot be split so, or another value that cannot work.
-    """
-    return _stream(settings, load_data(settings, network_hint)[0])
-
-
-def prepare(settings: DataSettings, network: NetworkSettings) -> tuple[Stream, Network]:
-    """The stream and the network that fit together; errors as `build_stream` and `build_network`."""
-    if network.name is not None:
-        build_network(network, network.name)  # before any data are read
-    data, name = load_data(settings, network.name)
-    return _stream(settings, data), build_network(network, name)
-
-
-def _stream(settings: DataSettings, sets: list[ImageData]) -> Stream:
-    from engram.streams import class_incremental, permuted, rotated, sequence
-
-    s, data = settings, sets[0]
-    more: dict[str, Any] = {
-        "seed": s.stream_seed,
-        "valid_fraction": s.valid_fraction,
-        "max_per_class": s.max_per_class,
-    }
-    if len(sets) > 1:
-        return sequence(sets, **more)
-    if s.scenario != "domain":
-        tasks = s.tasks
-        if tasks is None and s.groups is None:
-            tasks = min(MOST_TASKS, data.n_classes)
-        return class_incremental(data, n_tasks=tasks, groups=s.groups, class_order=s.class_order, **more)
-    tasks = MOST_TASKS if s.tasks is None else s.tasks
-    if s.domain == "permuted":
-        return permuted(data, tasks, **more)
-    if s.angles is not None:
-        if s.tasks is not None:
-            raise ConfigError(
-                f"only one of tasks and angles may be given, got {s.tasks} and {list(s.angles)}."
-            )
-        return rotated(data, angles=s.angles, **more)
-    return rotated(data, tasks, max_angle=s.max_angle, **more)
-
-
-def network_options(network: Network) -> dict[str, Any]:
-    """All options of a network as JSON."""
-    return {o.name: plain(o.default) for o in options_of(network)}

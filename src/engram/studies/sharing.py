@@ -13,19 +13,18 @@ Departures: none (no paper). Cost: the checkpoints of one run a group on disk, u
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engram.core.files import checksum
+from engram.methods.registry import entry
 from engram.studies import folders
-from engram.studies.processes import Event, Listener, run_jobs
-from engram.studies.settings import Job, plain
-from engram.studies.worker import SEED_RESULT
+from engram.studies.jobs import SEED_FILE, Event, Executor, Job, Listener
+from engram.studies.settings import plain
 
-__all__ = ["SHARED", "clear", "run_shared"]
+__all__ = ["SHARED", "run_shared"]
 
 SHARED = "shared"
 LABEL = "common start"
@@ -50,27 +49,24 @@ class _Group:
 
 def run_shared(
     jobs: Sequence[Job],
-    limit: int,
     listener: Listener,
+    executor: Executor,
     *,
     root: Path,
     starts: Listener | None = None,
-    keep_open: Sequence[int] = (),
     dropped: Callable[[Job], bool] = lambda job: False,
-    run: Any = run_jobs,
 ) -> None:
-    """Run every job as `engram.studies.processes.run_jobs` does; what several of them begin with is learned once.
+    """Run every job; what several of them begin with is learned once.
 
     Args:
         jobs: of any methods, data and seeds.
-        limit: processes side by side.
+        executor: runs them.
         listener: told everything about these jobs, and nothing about common starts. Where a common start fails by
             an error that the user can act on, such as a loss that is not finite, the jobs that wait for it fail with
             its message; where its process died, they begin from as far as it got, or from nothing.
         root: gets the folder ``shared``.
         starts: told everything about common starts; their jobs have ``common`` set and a label that says so.
-        keep_open, dropped: as for `run_jobs`; a common start is dropped when all jobs that wait for it are.
-        run: `run_jobs`, or what takes its place.
+        dropped: as for an executor; a common start is dropped when all jobs that wait for it are.
     """
     groups = _groups(jobs, Path(root))
     of_start = {group.start.folder: group for group in groups}
@@ -81,7 +77,7 @@ def run_shared(
         if group.pending:
             folder = Path(group.start.folder)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / SEED_RESULT).unlink(missing_ok=True)  # of one whose checkpoints are gone
+            (folder / SEED_FILE).unlink(missing_ok=True)  # of one whose checkpoints are gone
 
     def told(job: Job) -> Job:
         """The job, and where it begins."""
@@ -120,23 +116,11 @@ def run_shared(
         return group is None or not group.pending or given[job.folder] not in group.fresh
 
     queue = [*(group.start for group in groups if group.pending), *(told(job) for job in jobs)]
-    run(queue, limit, heard, keep_open=keep_open, dropped=is_dropped, ready=is_ready)
-
-
-def clear(root: Path) -> None:
-    """Remove the common starts in ``root``, and nothing else."""
-    for folder in (Path(root) / SHARED).glob("*/"):
-        folders.clear(folder)
-        with contextlib.suppress(OSError):  # not empty, or a link
-            folder.rmdir()
-    with contextlib.suppress(OSError):
-        (Path(root) / SHARED).rmdir()
+    executor.run(queue, heard, dropped=is_dropped, ready=is_ready)
 
 
 def _groups(jobs: Sequence[Job], root: Path) -> list[_Group]:
     """The groups of the jobs whose method has a trade-off option, in the order of their first jobs."""
-    from engram.methods.registry import entry
-
     alike: dict[tuple[str, int], list[Job]] = {}
     names: dict[str, str] = {}
     for job in jobs:
@@ -183,4 +167,4 @@ def _begun(job: Job) -> bool:
 
 def _ended(start: Job) -> bool:
     """Whether a common start has reached its end and is still there."""
-    return (Path(start.folder) / SEED_RESULT).exists() and _begun(start)
+    return (Path(start.folder) / SEED_FILE).exists() and _begun(start)

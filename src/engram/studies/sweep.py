@@ -1,281 +1,253 @@
 """A sweep: one method with several values of its options, and the choice of one of them on validation data.
 
-A sweep's folder holds ``sweep.json`` (all trials, their scores, the choice and what data made it), ``report.html``, and
-``trials/NAME=value/``, each a run's folder. A trial is named by its options and its identity is (options, seed):
-a finished one is never run again, whichever engine or process finished it. Trials of a grid that differ in the
-method's trade-off option only learn what comes before it matters once (:mod:`engram.studies.sharing`), in ``shared/``.
+A trial is named by its options and its identity is (options, seed): a finished one is never run again, whichever engine
+or process finished it. A seed that diverged is a result like others; a trial that lacks a seed is never chosen.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engram.recipes import chosen_recipe
-from engram.studies import planning, sweep_file
-from engram.studies.axes import axes_of, grid, not_both, trial_folder, trial_name
-from engram.studies.comparison import Book, Outcome, Problem, _folder
-from engram.studies.processes import Event, Listener, default_jobs, run_jobs
-from engram.studies.results import TRIALS, read_result
-from engram.studies.rules import Rule, rule
-from engram.studies.settings import VALID_FRACTION, DataSettings, Job, NetworkSettings
-from engram.studies.sharing import run_shared
-from engram.studies.sweep_plan import Engine, Plan, found_device
+from engram.core.options import closest
+from engram.errors import ConfigError
+from engram.protocols.metrics import Summary
+from engram.studies.axes import Axis, grid, trial_name
+from engram.studies.folders import folder_name
+from engram.studies.jobs import Executor
+from engram.studies.rules import Rule, all_rules, parts, rule
+from engram.studies.settings import VALID_FRACTION, Settings, plain
+from engram.studies.study import Done, Entry, Problem, Record, Study
+from engram.studies.variants import Variant
 
-__all__ = ["Plan", "SweepOutcome", "execute", "sweep"]
+if TYPE_CHECKING:
+    from engram.studies.planning import Planner
 
+__all__ = ["ENGINES", "SIGNS", "Sweep"]
 
-@dataclass
-class SweepOutcome(Outcome):
-    """What came of a sweep: as `engram.studies.comparison.Outcome`, and the content of ``sweep.json``.
-
-    A trial whose training diverged is a result of the sweep; it lies in ``problems`` and makes the exit status 2
-    only when no trial could be chosen.
-    """
-
-    sweep: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def chosen(self) -> dict[str, Any] | None:
-        """The entry of the chosen trial: ``name``, ``options``, ``score``, ``data``; None where none finished."""
-        found: dict[str, Any] | None = self.sweep.get("chosen")
-        return found
-
-    @property
-    def exit_code(self) -> int:
-        """0 something was chosen and no worker died; else as of a comparison."""
-        if not self.interrupted and self.chosen and all(p.expected for p in self.problems):
-            return 0
-        return super().exit_code
+ENGINES = ("grid", "optuna", "ray")
+TRIALS = "trials"  # the folder that holds those of the trials
+SIGNS = "=,+"  # that stay in the name of a trial's folder
 
 
-def sweep(
-    method: str,
-    over: Mapping[str, Sequence[Any] | str],
-    data: DataSettings | str | None = None,
-    network: NetworkSettings | str | None = None,
-    *,
-    out: str | os.PathLike[str],
-    options: Mapping[str, Any] | None = None,
-    recipe: str | None = None,
-    seeds: Sequence[int] = (0,),
-    engine: Engine = "grid",
-    trials: int | None = None,
-    sweep_seed: int = 0,
-    choose_on: str | None = None,
-    address: str | None = None,
-    device: str = "auto",
-    jobs: int | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    listener: Listener | None = None,
-) -> SweepOutcome:
-    """Learn one stream with several values of a method's options, and choose among them on validation data.
+class Sweep(Study):
+    """The product of some values of a method's options.
 
     Args:
+        settings: data need a valid_fraction above 0.
         method: a registered name.
-        over: by option, the values to try, or a range such as ``"0.001..10:log"`` for engine optuna.
-        data: settings, or the name of the data; None takes the recipe's, else digits. Without a valid_fraction it
-            becomes 0.1.
-        network: settings or a name; None for the one that fits.
-        out: folder of the sweep.
-        options: of the method, on top of the recipe's.
-        recipe: a name, ``"none"``, or None for the data's default recipe.
-        seeds: distinct integers >= 0, of every trial.
-        engine: grid, optuna (TPE with median pruning), or ray (the grid on a Ray cluster).
-        trials: number of trials of optuna.
-        sweep_seed: of optuna's sampler.
-        choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
+        axes: what varies.
+        options: of the method, which all trials share.
+        choose_on: name of the rule of choice, None for the default.
+        engine: grid, or ray (the grid on a Ray cluster).
         address: of a Ray cluster; None starts one on this machine.
-        device: cpu, cuda, or auto for cuda where there is an accelerator.
-        jobs, resume, overwrite, listener: as for `engram.studies.comparison`.
-
-    Returns:
-        The trials' results, the choice, the page, and what went wrong.
 
     Raises:
-        EngramError: whatever can be known before training; nothing in ``out`` has been touched then.
+        ConfigError: options that contradict each other.
     """
-    from engram.methods.registry import check_name
 
-    check_name(method)
-    name = data.data if isinstance(data, DataSettings) else data
-    chosen = chosen_recipe(recipe, name or "digits") if name or not recipe else chosen_recipe(recipe, "")
-    if not isinstance(data, DataSettings):
-        fields = {"valid_fraction": VALID_FRACTION, **(chosen.data if chosen else {})}
-        data = DataSettings(**{**fields, **({"data": data} if data else {})})
-    if network is None and chosen is not None:
-        network = NetworkSettings(chosen.network, chosen.network_options)
-    elif not isinstance(network, NetworkSettings):
-        network = NetworkSettings(network)
-    axes = tuple(axes_of(method, over))
-    for axis in axes:
-        if axis.name in (options or {}):
-            raise not_both(axis.name)
-    base = {**(chosen.methods.get(method, {}) if chosen else {}), **(options or {})}
-    plan = Plan(
-        method,
-        base,
-        axes,
-        data,
-        network,
-        tuple(planning.check_seeds(seeds)),
-        engine,
-        trials,
-        sweep_seed,
-        choose_on,
-        address,
-        found_device(device),
-        jobs,
-        resume,
-        overwrite,
-        chosen.name if chosen else None,
-    )
-    return execute(plan, Path(out), listener=listener)
-
-
-def execute(plan: Plan, out: Path, *, listener: Listener | None = None) -> SweepOutcome:
-    """`sweep`, all names resolved."""
-    from engram.report import write_report
-
-    plan.check()
-    sweep_file.check_folder(out)
-    first = [(a.values[0] if a.values else (int(a.low) if a.whole else a.low)) for a in plan.axes]
-    probe = _works(plan, out, [dict(zip([a.name for a in plan.axes], first, strict=True))], known=True)[0]
-    choose = rule(plan.choose_on, len(probe.skeleton["tasks"]))
-    head = sweep_file.head(plan, probe, choose)
-    if plan.overwrite:
-        sweep_file.check_ours(out)
-    else:
-        sweep_file.check_same(out, head)
-    values = None if plan.engine == "optuna" else grid(plan.axes)
-    if values is not None:
-        _works(plan, out, values)  # every trial is checked before any is started
-    if plan.engine == "ray":
-        from engram.studies.ray_engine import connect
-
-        connect(plan.address, plan.jobs or default_jobs(plan.device), plan.device)
-    outcome = SweepOutcome(out)
-    with _folder(out) as handle:
-        if plan.overwrite:
-            sweep_file.clear(out)
-        state = State(plan, out, choose, head, outcome, listener, handle)
-        state.write()
-        try:
-            if values is not None:
-                state.run(state.open(values), run=_runner(plan, out, listener))
-            else:
-                from engram.studies.optuna_engine import drive
-
-                drive(state)
-        except KeyboardInterrupt:
-            outcome.interrupted = True
-        finally:
-            if plan.engine == "ray":
-                from engram.studies.ray_engine import leave
-
-                leave()
-        outcome.results = [book.close() for book in state.books.values()]
-        outcome.sweep = state.write()
-        if not outcome.interrupted:
-            outcome.report = write_report(out)
-    return outcome
-
-
-def _runner(plan: Plan, out: Path, listener: Listener | None) -> Any:
-    if plan.engine == "ray":
-        from engram.studies.ray_engine import run_on_ray
-
-        return run_on_ray
-    return partial(run_shared, root=out, starts=listener)
-
-
-def _works(
-    plan: Plan, out: Path, trials: Sequence[Mapping[str, Any]], *, known: bool = False
-) -> list[planning.Work]:
-    """Trials checked and ready; ``known`` looks at no folder."""
-    return planning.make(
-        [(trial_name(values), plan.spec(values)) for values in trials],
-        plan.data,
-        plan.network,
-        seeds=plan.seeds,
-        out=out / TRIALS,
-        nested=True,
-        device=plan.device,
-        resume=plan.resume and not known,
-        overwrite=plan.overwrite or known,
-        recipe=plan.recipe,
-        record_valid=True,
-        folder_name=trial_folder,
-    )
-
-
-class State:
-    """A sweep in progress: its trials' books and ``sweep.json``."""
+    kind = "sweep"
+    record_valid = True
+    keeps_diverged = True
 
     def __init__(
         self,
-        plan: Plan,
-        out: Path,
-        choose: Rule,
-        head: Mapping[str, Any],
-        outcome: SweepOutcome,
-        listener: Listener | None,
-        handle: int,
+        settings: Settings,
+        method: str,
+        axes: Sequence[Axis],
+        options: Mapping[str, Any],
+        *,
+        choose_on: str | None = None,
+        engine: str = "grid",
+        address: str | None = None,
     ) -> None:
-        self.plan, self.out, self.rule, self.head = plan, out, choose, head
-        self.outcome, self.listener, self.handle = outcome, listener, handle
-        self.books: dict[str, Book] = {}
-        self.trials: dict[str, dict[str, Any]] = {}
+        self.trials = [] if engine == "optuna" else grid(axes)
+        super().__init__(settings, len(self.trials) or 1)
+        self.method, self.axes, self.options = method, tuple(axes), dict(options)
+        self.choose_on, self.engine, self.address = choose_on, engine, address
+        if settings.data.valid_fraction <= 0:
+            raise ConfigError(
+                f"a sweep chooses on validation data, got valid_fraction {settings.data.valid_fraction:g}: give a "
+                f"share above 0, for example --valid-fraction {VALID_FRACTION}."
+            )
+        if address is not None and engine != "ray":
+            raise ConfigError(f"address is of a Ray cluster, got it with engine {engine}: give --engine ray.")
 
-    def open(self, values: Sequence[Mapping[str, Any]], *, over: bool = False) -> list[Job]:
-        """Make trials ready; the jobs that are left, those of one seed together. None of trials that are over."""
-        values = [v for v in values if trial_name(v) not in self.books]
-        works = _works(self.plan, self.out, values, known=over) if values else []
-        todo: list[Job] = []
-        for work, options in zip(works, values, strict=True):
-            ended = over or work.state == "finished"
-            book = Book(work, overwrite=False)
-            if not ended:
-                book.open()
-            self.books[work.label] = book
-            self.trials[work.label] = {"folder": f"{TRIALS}/{work.folder.name}", "options": dict(options)}
-            if ended:
-                self.outcome.kept.append(work.label)
-                stored = read_result(work.folder)["seeds"]
-                book.entries = {s["seed"]: s for s in stored if s["seed"] in self.plan.seeds}
-            todo += book.todo
-        self.write()
-        return sorted(todo, key=lambda job: self.plan.seeds.index(job.seed))
+    def variant(self, values: Mapping[str, Any]) -> Variant:
+        """A trial."""
+        label = trial_name(values)
+        folder = f"{TRIALS}/{folder_name(label, SIGNS)}"
+        return Variant(label, folder, self.method, {**self.options, **values}, values)
 
-    def run(self, todo: Sequence[Job], *, run: Any = run_jobs, heard: Any = None, **more: Any) -> None:
-        """Run jobs; ``heard`` is told each event after it was noted."""
+    def wanted(self, done: Done) -> list[Variant]:
+        return [self.variant(values) for values in self.trials]
 
-        def note(event: Event) -> None:
-            self.note(event)
-            if heard is not None:
-                heard(event)
-            if self.listener is not None:
-                self.listener(event)
+    def asked(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "over": {axis.name: axis.describe() for axis in self.axes},
+            "options": self.options,
+            "choose_on": self.choose_on,
+            "engine": self.describe_engine(),
+        }
 
-        limit = self.plan.jobs or default_jobs(self.plan.device)
-        run(todo, limit, note, keep_open=[self.handle], **more)
+    def describe_engine(self) -> dict[str, Any]:
+        """The engine as JSON."""
+        return {"name": self.engine}
 
-    def note(self, event: Event) -> None:
-        """Keep what an event says about a trial; write ``sweep.json`` when a seed ends."""
-        self.books[event.job.label].note(event)
-        if event.kind == "failed":
-            job, said = event.job, event.data
-            self.outcome.problems.append(Problem(job.label, job.seed, said["message"], said["expected"]))
-        if event.kind in ("done", "failed"):
-            self.write()
+    def territory(self) -> list[str]:
+        return [TRIALS]
 
-    def write(self) -> dict[str, Any]:
-        """``sweep.json`` as it stands."""
-        entries = {label: book.entries for label, book in self.books.items()}
-        trials = dict(sorted(self.trials.items(), key=lambda item: item[1].get("numbers", [])))
-        return sweep_file.write(self.out, self.head, self.rule, trials, entries)
+    def common(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        swept = {axis.name for axis in self.axes}
+        of = identity["method"]
+        options = {k: v for k, v in of["options"].items() if k not in swept}
+        return {**identity, "method": {**of, "options": options}}
+
+    def check(self) -> None:
+        if self.engine == "ray":
+            # Ray takes seconds to import; it is wanted here only.
+            from engram.studies.ray_engine import require
+
+            require()
+
+    def begin(self, planner: Planner, records: Sequence[Record], found: Mapping[str, Any]) -> None:
+        """A folder may be used again by the same sweep, with more values or seeds, or another rule."""
+        self.rule = rule(self.choose_on, planner.stream.n_tasks)
+        names = [axis.name for axis in self.axes]
+        if not found:
+            return
+        if sorted(found["over"]) != sorted(names):
+            raise self.another(f"over {', '.join(found['over'])} there, {', '.join(names)} now")
+        for axis in self.axes:
+            values = plain(axis.values)
+            lost = [v for v in found["over"][axis.name].get("values", []) if v not in values]
+            if lost:
+                raise self.another(f"{axis.name}: value {json.dumps(lost[0])} there, not now")
+        for seed in found["seeds"]:
+            if seed not in self.settings.seeds:
+                raise self.another(f"seed {seed} there, not now")
+
+    def another(self, difference: str) -> ConfigError:
+        """The error of a folder that holds another sweep."""
+        return ConfigError(
+            f"{self.settings.out} must hold the same sweep or none, it holds another ({difference}): "
+            "give another --out, or --overwrite to replace it."
+        )
+
+    def read(self, records: Mapping[str, Record], done: Done) -> dict[str, Any]:
+        """The trials with their scores by each rule, the chosen one, and what data chose it."""
+        rules = all_rules(self.rule)
+        trials = [self._trial(record, done.get(label, {}), rules) for label, record in records.items()]
+        order = {label: i for i, label in enumerate(self.labels)}
+        trials.sort(key=lambda t: t.get("numbers") or [order.get(t["name"], len(order))])
+        some = next(iter(records.values()))
+        return {
+            "method": self.method,
+            "over": {axis.name: axis.describe() for axis in self.axes},
+            "engine": self.describe_engine(),
+            "seeds": self.settings.seeds,
+            "rule": self.rule.describe(),
+            "data": some["data"],
+            "protocol": some["protocol"],
+            "n_tasks": len(some["tasks"]),
+            "chosen": self._choice(trials),
+            "trials": trials,
+        }
+
+    def of_trial(self, label: str) -> dict[str, Any]:
+        """What else there is to say of a trial."""
+        return {}
+
+    def _trial(self, record: Record, entries: Mapping[int, Entry], rules: Sequence[Rule]) -> dict[str, Any]:
+        seeds, more = self.settings.seeds, self.of_trial(record["label"])
+        found = [entries[s] for s in seeds if s in entries]
+        finished = [e for e in found if e["status"] == "done"]
+        if len(finished) == len(seeds):
+            status = "done"
+        elif more.get("pruned"):
+            status = "pruned"
+        else:
+            status = "failed" if len(found) > len(finished) else "unfinished"
+        per_seed = [
+            {
+                "seed": e["seed"],
+                "valid": {r.name: r.score(e.get("valid_matrix") or []) for r in rules},
+                "test": parts(e["accuracy_matrix"]),
+            }
+            for e in finished
+        ]
+        return {
+            "name": record["label"],
+            "folder": record["folder"],
+            "options": record["varied"],
+            **more,
+            "status": status,
+            "error": next((e["error"] for e in found if e["status"] == "failed"), None),
+            "seeds": per_seed,
+            "valid": {r.name: _summary([p["valid"][r.name] for p in per_seed]) for r in rules},
+            "test": {k: _summary([p["test"][k] for p in per_seed]) for k in ("average", "new", "old")},
+        }
+
+    def _choice(self, trials: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """The trial with the best mean score over all seeds; of equals the first. None where no trial has all seeds."""
+        name = self.rule.name
+        scored = [t for t in trials if t["status"] == "done" and t["valid"][name] is not None]
+        if not scored:
+            return None
+        score = {t["name"]: float(t["valid"][name]["mean"]) for t in scored}
+        best = max(scored, key=lambda t: score[t["name"]])
+        return {
+            "name": best["name"],
+            "folder": best["folder"],
+            "options": best["options"],
+            "rule": name,
+            "data": self.rule.words,
+            "score": score[best["name"]],
+            "equal": [t["name"] for t in scored if score[t["name"]] == score[best["name"]] and t is not best],
+            "left_out": [t["name"] for t in trials if t["status"] != "done"],
+            "at_the_edge": [a.name for a in self.axes if _at_edge(best["options"][a.name], trials, a.name)],
+        }
+
+    def answered(self, found: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
+        return found.get("chosen") is not None
+
+    def cluster(self, limit: int, device: str) -> contextlib.AbstractContextManager[Executor] | None:
+        if self.engine != "ray":
+            return None
+        from engram.studies.ray_engine import Cluster  # as above
+
+        return Cluster(self.address, limit, device)
+
+
+def check_engine(engine: str, trials: int | None) -> None:
+    """``ConfigError`` unless there is such an engine and ``trials`` is given where it is needed."""
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"engine must be grid, optuna or ray, got {engine!r}{closest(str(engine), ENGINES)}: give one of them."
+        )
+    if (trials is not None) != (engine == "optuna"):
+        given = "none" if trials is None else str(trials)
+        raise ConfigError(
+            f"trials must be given with engine optuna, and only there, got {given} with engine {engine}: "
+            "a grid tries all of its values."
+        )
+    if trials is not None and trials < 1:
+        raise ConfigError(f"trials must be an integer >= 1, got {trials}.")
+
+
+def _summary(values: Sequence[float | None]) -> dict[str, Any] | None:
+    if not values or any(v is None for v in values):
+        return None
+    s = Summary.of(values)
+    return {"mean": s.mean, "sd": s.sd if s.n > 1 else None, "ci95": s.ci95, "n": s.n}
+
+
+def _at_edge(value: Any, trials: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether a number is the smallest or largest one tried; 0 is a natural end."""
+    tried = [t["options"][name] for t in trials]
+    if any(isinstance(v, (bool, str, list, tuple)) or v is None for v in tried) or len(set(tried)) < 3:
+        return False
+    return value == max(tried) or (value == min(tried) and value != 0)

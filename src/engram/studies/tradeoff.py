@@ -3,133 +3,413 @@
 J. Lee et al., "Residual Continual Learning" (AAAI 2020): a method's own option trades the accuracy of the source task
 for that of the target task, so what is compared are curves over it; see `engram.protocols.tradeoff`.
 
-A trade-off's folder holds ``tradeoff.json``, ``report.html`` and a folder a method: that of an ordinary sweep over the
-option, or, for a method without one, that of an ordinary run. What is finished there is never run again, and what the
-runs of a curve begin with is learned once.
+Each method has a folder, with one a point of its curve; a method without such an option is one point. Points that the
+folder holds from an earlier call stay on the curve.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from engram.core.options import closest, split_variant
 from engram.errors import ConfigError
-from engram.recipes import chosen_recipe
-from engram.studies import tradeoff_file
-from engram.studies.axes import axes_of
-from engram.studies.comparison import Outcome, Problem, _folder, variant
-from engram.studies.processes import Event, Listener, default_jobs
-from engram.studies.settings import VALID_FRACTION, DataSettings, Job, NetworkSettings, prepare
-from engram.studies.sharing import run_shared
-from engram.studies.sweep_plan import found_device
-from engram.studies.tradeoff_parts import DIVERGED, Part, part
-from engram.studies.tradeoff_plan import FINETUNE, POINTS, RECIPE, WIDEN, Plan, checked_grid
+from engram.methods.registry import about, check_name, entry, method
+from engram.protocols import tradeoff as measures
+from engram.protocols.metrics import Summary
+from engram.protocols.tradeoff import BELOW, Measure, Point
+from engram.studies.axes import Axis, parse_over, trial_name
+from engram.studies.folders import folder_name
+from engram.studies.settings import FINETUNE, POINTS, VALID_FRACTION, WIDEN, DataSettings, Settings
+from engram.studies.study import Done, Entry, Problem, Record, Study, diverged
+from engram.studies.sweep import SIGNS
+from engram.studies.variants import Variant, check_distinct
 
-__all__ = ["Plan", "TradeoffOutcome", "execute", "tradeoff"]
+if TYPE_CHECKING:
+    from engram.studies.planning import Planner
+
+__all__ = ["Tradeoff", "checked_grid", "log_value", "pair_of", "parse_grids", "with_finetune"]
+
+DECADES = 4  # of a logarithmic grid before it is widened
+LEAST = 3  # points of a curve
+LINEAR = tuple(round(0.1 * i, 1) for i in range(11))
+EXAMPLE = "give for example --over lwf.strength=0.1,0.3,1,3"
 
 
 @dataclass
-class TradeoffOutcome(Outcome):
-    """What came of a trade-off: as `engram.studies.comparison.Outcome`, and the content of ``tradeoff.json``.
-
-    A setting whose training diverged is a point that is left out, not a failure.
-    """
-
-    tradeoff: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 every method has a point; 1 a worker died; 2 a method has none; 130 interrupted."""
-        if self.interrupted:
-            return 130
-        if any(not p.expected for p in self.problems):
-            return 1
-        return 0 if all(m["m1"] for m in self.tradeoff["methods"]) else 2
-
-
-def tradeoff(
-    methods: Sequence[str],
-    source: str | None = None,
-    target: str | None = None,
-    *,
-    out: str | os.PathLike[str],
-    data: Mapping[str, Any] | None = None,
-    network: NetworkSettings | str | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    over: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
-    points: int = POINTS,
-    widen: int = WIDEN,
-    required: Sequence[float] = (),
-    recipe: str | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
-    device: str = "auto",
-    jobs: int | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    listener: Listener | None = None,
-) -> TradeoffOutcome:
-    """Draw the trade-off curves of several methods between two data sets, and measure them.
+class _Curve:
+    """One method, and the option of it that is varied.
 
     Args:
-        methods: names or variants such as ``"lwf:temperature_squared=true"``; fine-tuning is run beside them.
-        source, target: names of the data sets, such as ``"mnist:0-4"``; None takes the recipe's.
-        out: folder of the trade-off.
-        data: further fields of `DataSettings`, on top of the recipe's.
-        network: settings or a name; None for the recipe's, or the one that fits.
-        options: by method name, on top of the recipe's.
-        over: by method name, one option and its values, at least three; other methods get a grid.
-        points: values of a logarithmic grid over four decades.
-        widen: most decades that are added at an end that is not saturated.
-        required: further required target accuracies, in percent.
-        recipe: a name, ``"none"``, or None for ``tradeoff-small``.
-        seeds: distinct integers >= 0; a source network each.
-        device: cpu, cuda, or auto for cuda where there is an accelerator.
-        jobs, resume, overwrite, listener: as for `engram.studies.comparison`.
+        method: the method, its label and its folder.
+        option: what is varied; None for a method without a trade-off, which is one point.
+        scale: log, linear or by_hand; None for one point.
+        centre: of a logarithmic grid.
+        values: so far.
+    """
 
-    Returns:
-        The content of ``tradeoff.json``, the page, and what went wrong.
+    method: Variant
+    option: str | None = None
+    scale: str | None = None
+    centre: float | None = None
+    values: list[Any] = field(default_factory=list)
+
+    def variants(self) -> list[Variant]:
+        """The points, by value."""
+        m = self.method
+        said = {
+            "label": m.label,
+            "folder": m.folder,
+            "option": self.option,
+            "scale": self.scale,
+            "centre": self.centre,
+        }
+        if self.option is None:
+            return [Variant(m.label, m.folder, m.method, m.options, {}, said)]
+        points = []
+        for value in sorted(self.values):
+            varied = {self.option: value}
+            name = trial_name(varied)
+            folder = f"{m.folder}/{folder_name(name, SIGNS)}"
+            points.append(
+                Variant(f"{m.label} {name}", folder, m.method, {**m.options, **varied}, varied, said)
+            )
+        return points
+
+    def widen(self, points: int, most: int, *, stable: bool) -> None:
+        """Add a decade at an end of a logarithmic grid, as dense as the grid; nothing beyond ``most`` decades.
+
+        Args:
+            points: of the grid.
+            most: decades at each end.
+            stable: the end of large values; else that of small ones.
+        """
+        if self.scale != "log" or self.centre is None:
+            return
+        steps = (points - 1) / DECADES  # of a decade
+        places = range(1, math.floor(steps * most + 1e-9) + 1)
+        if stable:
+            values = [log_value(self.centre, points, points - 1 + i) for i in places]
+            beyond = [v for v in values if v > max(self.values)]
+        else:
+            values = [log_value(self.centre, points, -i) for i in places]
+            beyond = [v for v in values if v < min(self.values)]
+        self.values += beyond[: max(1, round(steps))]
+
+
+def log_value(centre: float, points: int, index: int) -> float:
+    """The index-th value of ``points`` over four decades around ``centre``, to three digits; any index."""
+    return float(f"{centre * 10 ** (DECADES * (index / (points - 1) - 0.5)):.3g}")
+
+
+class Tradeoff(Study):
+    """Curves of several methods.
+
+    Args:
+        settings: data are two data sets, scenario task, and a valid_fraction above 0.
+        methods: fine-tuning among them.
+        grids: by method, the option and its values given by hand.
+        points: of a logarithmic grid.
+        widen: most decades that are added at each end of it.
+        required: further required target accuracies, in percent.
+        beside: fine-tuning was not asked for.
 
     Raises:
-        EngramError: whatever can be known before training; nothing in ``out`` has been touched then.
+        ConfigError: what can be said before data are read.
     """
-    chosen = chosen_recipe(recipe or RECIPE, "")
-    if network is None and chosen is not None:
-        network = NetworkSettings(chosen.network, chosen.network_options)
-    elif not isinstance(network, NetworkSettings):
-        network = NetworkSettings(network)
-    merged = {m: dict(o) for m, o in (chosen.methods if chosen else {}).items()}
-    for name, values in (options or {}).items():
-        merged.setdefault(name, {}).update(values)
-    named, beside = with_finetune(methods)
-    grids = {}
-    for name, given in (over or {}).items():
-        if len(given) != 1:
-            raise ConfigError(f"over must name one option of {name}, got {', '.join(given) or 'none'}.")
-        grids[name] = checked_grid(name, axes_of(name, given)[0])
-    fields = {"valid_fraction": VALID_FRACTION, **(chosen.data if chosen else {}), **(data or {})}
-    plan = Plan(
-        tuple(variant(text, merged.get(text.partition(":")[0])) for text in named),
-        settings_of(source, target, fields),
-        network,
-        grids,
-        points,
-        widen,
-        tuple(float(tau) for tau in required),
-        beside,
-        tuple(seeds),
-        found_device(device),
-        jobs,
-        resume,
-        overwrite,
-        chosen.name if chosen else None,
-    )
-    return execute(plan, Path(out), listener=listener)
+
+    kind = "tradeoff"
+    record_valid = True
+    keeps_diverged = True
+
+    def __init__(
+        self,
+        settings: Settings,
+        methods: Sequence[Variant],
+        *,
+        grids: Mapping[str, Axis],
+        points: int = POINTS,
+        widen: int = WIDEN,
+        required: Sequence[float] = (),
+        beside: bool = False,
+    ) -> None:
+        super().__init__(settings, len(methods))
+        check_distinct(methods)
+        self.methods, self.grids = list(methods), dict(grids)
+        self.points, self.widen = points, widen
+        self.required, self.beside = tuple(map(float, required)), beside
+        self.curves: list[_Curve] = []
+        self._check_settings()
+        self._check_grids()
+
+    def _check_settings(self) -> None:
+        if self.points < LEAST:
+            raise ConfigError(
+                f"points must be an integer >= {LEAST}, a curve needs three, got {self.points}."
+            )
+        if self.widen < 0:
+            raise ConfigError(
+                f"widen must be an integer >= 0, got {self.widen}: 0 leaves the grids as they are."
+            )
+        for tau in self.required:
+            if not 0 < tau <= 100:
+                raise ConfigError(
+                    f"required must be target accuracies in percent, above 0 to 100, got {tau:g}: "
+                    "give for example 97.5."
+                )
+        data = self.settings.data
+        if data.valid_fraction <= 0:
+            raise ConfigError(
+                f"settings are also chosen on validation data, got valid_fraction {data.valid_fraction:g}: "
+                f"give a share above 0, for example --valid-fraction {VALID_FRACTION}."
+            )
+        if len(data.sets) != 2 or data.scenario != "task":
+            raise ConfigError(
+                f"a trade-off needs two data sets with task labels, a source and a target, got {data.data} with "
+                f"scenario {data.scenario}: give --source and --target."
+            )
+
+    def _check_grids(self) -> None:
+        names = {m.method for m in self.methods}
+        for name, axis in self.grids.items():
+            if name not in names:
+                raise ConfigError(
+                    f"over must name a method that is run, got {name!r}{closest(name, names)}: {EXAMPLE}."
+                )
+            if name == FINETUNE:
+                raise ConfigError(
+                    f"{FINETUNE} must be one point, the required target accuracies come from it, got values of its "
+                    f"{axis.name}: give one with --{FINETUNE}.{axis.name}, or name variants."
+                )
+        for m in self.methods:
+            option = self._option(m)
+            if option is not None and option in split_variant(m.label)[1]:
+                raise ConfigError(
+                    f"a variant must leave open what its curve varies, got {m.label} with curves over {option}: "
+                    f"leave {option} out."
+                )
+
+    def _option(self, m: Variant) -> str | None:
+        return self.grids[m.method].name if m.method in self.grids else about(m.method).tradeoff
+
+    def asked(self) -> dict[str, Any]:
+        return {
+            "methods": [vars(m) for m in self.methods],
+            "over": {name: {axis.name: axis.values} for name, axis in self.grids.items()},
+            "points": self.points,
+            "widen": self.widen,
+            "required": self.required,
+            "beside": self.beside,
+        }
+
+    def territory(self) -> list[str]:
+        return [m.folder for m in self.methods]
+
+    def common(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: identity.get(k) for k in ("data", "fingerprint", "network", "device")}
+
+    def begin(self, planner: Planner, records: Sequence[Record], found: Mapping[str, Any]) -> None:
+        """Make the grids; values that the folder holds of a curve stay on it."""
+        self.curves = [self._curve(m, planner.stream.tasks[1].n_train) for m in self.methods]
+        for curve in self.curves:
+            for record in records:
+                if record["curve"]["label"] != curve.method.label:
+                    continue
+                if record["curve"]["option"] != curve.option:
+                    raise ConfigError(
+                        f"{self.settings.out / curve.method.folder} must hold the same curve or none, it holds another "
+                        f"({record['curve']['option']} varied there, {curve.option} now): give another --out."
+                    )
+                curve.values += [v for v in record["varied"].values() if v not in curve.values]
+
+    def _curve(self, m: Variant, n_target: int) -> _Curve:
+        """The first grid of a method, for a target task of ``n_target`` training samples."""
+        option, make = self._option(m), entry(m.method).make
+        if option is None:
+            return _Curve(m)
+        if m.method in self.grids:
+            return _Curve(m, option, "by_hand", None, list(self.grids[m.method].values))
+        of: Any = make  # a class with a trade-off
+        if of.tradeoff.scale == "linear":
+            return _Curve(m, option, "linear", None, list(LINEAR))
+        centre = float(of.tradeoff_centre(method(m.method, m.options).config, n_target))
+        if not 0 < centre < math.inf:
+            raise ConfigError(
+                f"the middle of a logarithmic grid must be above 0, got {centre:g} of {m.label}: give its values, "
+                f"--over {m.method}.{option}=..."
+            )
+        values = [log_value(centre, self.points, i) for i in range(self.points)]
+        return _Curve(m, option, "log", centre, values)
+
+    def wanted(self, done: Done) -> list[Variant]:
+        if self.labels:
+            self._widen(done)
+        return [point for curve in self.curves for point in curve.variants()]
+
+    def _widen(self, done: Done) -> None:
+        """Widen the ends of curves that are not saturated; not one that diverged or is not known."""
+        entries: list[dict[str, Any]] = []
+        for curve in self.curves:
+            points = [self._point(v, done, self.settings.seeds) for v in map(vars, curve.variants())]
+            entries.append({"label": curve.method.label, "method": curve.method.method, "points": points})
+            entries[-1]["option"] = curve.option
+        for curve, found in zip(self.curves, self._concluded(entries)["methods"], strict=True):
+            ends, points = found["saturated"], found["points"]
+            if ends is not None:
+                for end, last, stable in (("plastic", points[0], False), ("stable", points[-1], True)):
+                    if not ends[end] and last["status"] == "done":
+                        curve.widen(self.points, self.widen, stable=stable)
+
+    def read(self, records: Mapping[str, Record], done: Done) -> dict[str, Any]:
+        """The curves, both measures, and what decided about them; curves of earlier calls last."""
+        own = [m.label for m in self.methods]
+        curves: dict[str, list[Record]] = {label: [] for label in own}
+        for record in records.values():
+            curves.setdefault(record["curve"]["label"], []).append(record)
+        entries = []
+        for label, held in curves.items():
+            held.sort(key=lambda r: [*r["varied"].values()])
+            first = held[0]
+            options = first["config"]["method"]["options"]
+            entries.append(
+                {
+                    **first["curve"],
+                    "method": first["method"],
+                    "options": {k: v for k, v in options.items() if k != first["curve"]["option"]},
+                    "facts": first["facts"],
+                    "points": [
+                        self._point(r, done, self.settings.seeds if label in own else r["seeds"])
+                        for r in held
+                    ],
+                }
+            )
+        source, target = self.settings.data.sets
+        return {
+            "source": source,
+            "target": target,
+            "seeds": self.settings.seeds,
+            "points": self.points,
+            "widen": self.widen,
+            "required": self.required,
+            "finetune_beside": self.beside,
+            "recipe": self.settings.recipe,
+            **self._concluded(entries),
+        }
+
+    def _point(self, record: Mapping[str, Any], done: Done, seeds: Sequence[int]) -> dict[str, Any]:
+        """A point: status, and accuracies [n seeds] where all of them finished."""
+        entries = [e for e in (done.get(record["label"], {}).get(s) for s in seeds) if e is not None]
+        complete = len(entries) == len(seeds) and all(e["status"] == "done" for e in entries)
+        failed = [e for e in entries if e["status"] == "failed"]
+        status = "done" if complete else "unfinished"
+        if failed:
+            status = "diverged" if all(map(diverged, failed)) else "failed"
+        shown = entries if complete else []
+        valid = shown if all(e.get("valid_matrix") for e in shown) else []
+        curve = Path(record["curve"]["folder"])
+        return {
+            "name": trial_name(record["varied"]) or record["label"],
+            "value": next(iter(record["varied"].values()), None),
+            "folder": Path(record["folder"]).relative_to(curve).as_posix(),
+            "status": status,
+            "error": f"seed {failed[0]['seed']}: {failed[0]['error']}" if failed else None,
+            "seeds": [e["seed"] for e in shown],
+            "source": _column(shown, "accuracy_matrix", 0),
+            "target": _column(shown, "accuracy_matrix", 1),
+            "source_network": [e["accuracy_matrix"][0][0] for e in shown],
+            "valid_source": _column(valid, "valid_matrix", 0),
+            "valid_target": _column(valid, "valid_matrix", 1),
+        }
+
+    def _concluded(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What follows from the points of all methods."""
+        plain = next((e for e in entries if e["label"] == FINETUNE), None)
+        done = [p for p in plain["points"] if p["status"] == "done"] if plain else []
+        tuned, network = (Summary.of(done[0][k]) if done else None for k in ("target", "source_network"))
+        taus: list[dict[str, Any]] = []
+        if tuned is not None:
+            taus += [
+                {"below": b, "tau": t} for b, t in zip(BELOW, measures.required(tuned.mean), strict=True)
+            ]
+        taus += [{"below": None, "tau": t / 100} for t in self.required]
+        return {
+            "finetuned_target": _summary(tuned) if tuned else None,
+            "source_network": _summary(network) if network else None,
+            "other_source_network": _other_networks(entries, done[0]) if done else {},
+            "taus": taus,
+            "methods": [{**e, **_measured(e, taus, tuned, network)} for e in entries],
+        }
+
+    def answered(self, found: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
+        return all(m["m1"] for m in found["methods"])
 
 
+def curve_points(of: Mapping[str, Any], prefix: str = "") -> list[Point]:
+    """The finished points of a method, on test images, or with ``prefix="valid_"`` on validation images."""
+    source, target = f"{prefix}source", f"{prefix}target"
+    return [
+        Point(p["value"], tuple(p[source]), tuple(p[target]))
+        for p in of["points"]
+        if p["status"] == "done" and p[source]
+    ]
+
+
+def _measured(
+    of: Mapping[str, Any], taus: Sequence[Mapping[str, Any]], tuned: Summary | None, network: Summary | None
+) -> dict[str, Any]:
+    """What follows from the points of a method."""
+    names = {p["value"]: p["name"] for p in of["points"]}
+    points, judged = curve_points(of), curve_points(of, "valid_")
+    ends = None
+    # Only of the method's own trade-off option do larger values keep more of the source.
+    if of["option"] is not None and of["option"] == about(of["method"]).tradeoff and tuned and network:
+        ends = measures.saturated(points, tuned.mean, network.mean)
+    best = measures.most_plastic(points)
+    return {
+        "pareto": [names[p.value] for p in measures.pareto(points)],
+        "saturated": None if ends is None else {"plastic": ends[0], "stable": ends[1]},
+        "best_target": None if best is None else {"name": names[best.value], "target": best.a_t},
+        "m1": _measure(measures.maximum_average(points), names),
+        "m1_valid": _measure(measures.chosen_average(points, judged), names),
+        "m2": [{**tau, "measure": _measure(measures.source_at(points, tau["tau"]), names)} for tau in taus],
+    }
+
+
+def _other_networks(entries: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> dict[str, float]:
+    """Methods whose source network differs from fine-tuning's: the largest difference in source accuracy of a seed."""
+    by_seed = dict(zip(reference["seeds"], reference["source_network"], strict=True))
+    out: dict[str, float] = {}
+    for of in entries:
+        gaps = [
+            abs(value - by_seed[seed])
+            for p in of["points"]
+            for seed, value in zip(p["seeds"], p["source_network"], strict=True)
+            if seed in by_seed
+        ]
+        if max(gaps, default=0.0) > 0:
+            out[of["label"]] = max(gaps)
+    return out
+
+
+def _measure(found: Measure | None, names: Mapping[Any, str]) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    at = [{"name": names[p.value], "value": p.value, "weight": w} for p, w in found.parts]
+    return {**_summary(found.summary), "per_seed": list(found.per_seed), "at": at}
+
+
+def _summary(s: Summary) -> dict[str, Any]:
+    return {"mean": s.mean, "sd": s.sd if s.n > 1 else None, "ci95": s.ci95, "n": s.n}
+
+
+def _column(entries: Iterable[Entry], matrix: str, task: int) -> list[float]:
+    return [float(e[matrix][-1][task]) for e in entries]
+
+
+# What is asked for ------------------------------------------------------------------------------------------
 def with_finetune(methods: Sequence[str]) -> tuple[list[str], bool]:
     """The methods with fine-tuning among them, and whether it was added."""
     if not methods:
@@ -137,7 +417,7 @@ def with_finetune(methods: Sequence[str]) -> tuple[list[str], bool]:
     return (list(methods), False) if FINETUNE in methods else ([*methods, FINETUNE], True)
 
 
-def settings_of(source: str | None, target: str | None, fields: Mapping[str, Any]) -> DataSettings:
+def pair_of(source: str | None, target: str | None, fields: Mapping[str, Any]) -> DataSettings:
     """The data settings of a pair; what is not named comes from ``fields["data"]``, if that is a pair.
 
     Raises:
@@ -161,115 +441,37 @@ def settings_of(source: str | None, target: str | None, fields: Mapping[str, Any
     return DataSettings(**{**fields, "data": f"{source}+{target}", "scenario": "task"})
 
 
-def execute(plan: Plan, out: Path, *, listener: Listener | None = None) -> TradeoffOutcome:
-    """`tradeoff`, all names resolved."""
-    from engram.report import write_report
+def parse_grids(texts: Sequence[str]) -> dict[str, Axis]:
+    """The grids that ``--over METHOD.option=v1,v2,...`` gives, by method.
 
-    plan.check()
-    stream, _ = prepare(plan.data, plan.network)
-    parts = [part(member, plan, out) for member in plan.members(stream.tasks[1].n_train)]
-    for one in parts:
-        one.check()
-    given = tradeoff_file.head(plan, parts[0].skeleton)
-    labels = {one.member.label for one in parts}
-    earlier = [
-        entry
-        for entry in tradeoff_file.check_folder(out, given, overwrite=plan.overwrite)
-        if entry["label"] not in labels
-    ]
-    outcome = TradeoffOutcome(out)
-    with contextlib.ExitStack() as stack:
-        handles = [stack.enter_context(_folder(out))]
-        queue = _Queue(plan, out, parts, handles, listener, lambda: _write(out, given, parts, earlier))
-        for one in parts:
-            handles.append(stack.enter_context(_folder(one.folder)))
-            queue.jobs += one.open(handles[-1])
-        queue.write()
-        try:
-            while queue.jobs:
-                queue.run()
-                queue.jobs = [job for one in parts for job in _wider(one, queue.write())]
-        except KeyboardInterrupt:
-            outcome.interrupted = True
-        for one in parts:
-            one.close()
-        outcome.tradeoff = queue.write()
-        outcome.kept = [name for one in parts for name in one.kept]
-        outcome.problems = [p for one in parts for p in _named(one)]
-        if not outcome.interrupted:
-            outcome.report = write_report(out)
-    return outcome
+    Raises:
+        ConfigError: no method, an unknown one or an unknown option, a method twice, no numbers, fewer than three.
+    """
+    grids: dict[str, Axis] = {}
+    for text in texts:
+        name, dot, rest = text.partition(".")
+        if not dot or "=" in name or not rest:
+            raise ConfigError(f"over must be written METHOD.option=v1,v2,..., got {text!r}: {EXAMPLE}.")
+        check_name(name)
+        if name in grids:
+            raise ConfigError(
+                f"over must name every method once, got {name} twice: a curve varies one option."
+            )
+        grids[name] = checked_grid(name, parse_over(name, [rest])[0])
+    return grids
 
 
-def _write(
-    out: Path, given: Mapping[str, Any], parts: Iterable[Part], earlier: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    return tradeoff_file.write(out, given, [*(one.describe() for one in parts), *earlier])
-
-
-def _wider(one: Part, stored: Mapping[str, Any]) -> list[Job]:
-    """Jobs at the ends of a curve that are not saturated; none at an end that diverged or is not known."""
-    entry = next(m for m in stored["methods"] if m["label"] == one.member.label)
-    ends = entry["saturated"]
-    if ends is None:
-        return []
-    first, last = entry["points"][0], entry["points"][-1]
-    return one.wider(
-        plastic=not ends["plastic"] and first["status"] == "done",
-        stable=not ends["stable"] and last["status"] == "done",
-    )
-
-
-def _named(one: Part) -> list[Problem]:
-    """What went wrong in a part, but for points that diverged, which stand in the table."""
-    single = one.member.option is None
-    return [
-        p if single else replace(p, label=f"{one.member.label} {p.label}")
-        for p in one.problems
-        if single or not p.message.startswith(DIVERGED)
-    ]
-
-
-class _Queue:
-    """The jobs of all methods side by side; each part hears its own, the listener hears all."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        out: Path,
-        parts: Sequence[Part],
-        handles: list[int],
-        listener: Listener | None,
-        write: Any,
-    ) -> None:
-        self.plan, self.out, self.parts, self.handles = plan, out, parts, handles
-        self.listener, self.write = listener, write
-        self.jobs: list[Job] = []
-
-    def run(self) -> None:
-        """Run the jobs, those of the longest method first."""
-        owner = {one.folder: one for one in self.parts}
-
-        def of(job: Job) -> Part | None:
-            return next((owner[p] for p in Path(job.folder).parents if p in owner), None)
-
-        def weight(job: Job) -> tuple[int, int]:
-            one = of(job)
-            return (0, 0) if one is None else one.weight
-
-        def heard(event: Event) -> None:
-            one = of(event.job)
-            if one is not None:
-                one.note(event)
-                if event.kind in ("done", "failed"):
-                    self.write()
-            if self.listener is not None:
-                # Trials of two methods may have one name.
-                label = event.job.label
-                if one is not None and one.member.option is not None:
-                    label = f"{one.member.label} {label}"
-                self.listener(replace(event, job=replace(event.job, label=label)))
-
-        jobs = sorted(self.jobs, key=weight, reverse=True)
-        limit = self.plan.jobs or default_jobs(self.plan.device)
-        run_shared(jobs, limit, heard, root=self.out, starts=self.listener, keep_open=self.handles)
+def checked_grid(method: str, axis: Axis) -> Axis:
+    """The axis, if a curve can be made of it; ``ConfigError`` otherwise."""
+    where = f"{method}.{axis.name}"
+    if not axis.values:
+        raise ConfigError(f"over must list the values of {where}, got a range: {EXAMPLE}.")
+    if any(
+        isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in axis.values
+    ):
+        raise ConfigError(
+            f"over must give numbers, so that a curve has two ends, got others for {where}: {EXAMPLE}."
+        )
+    if len(axis.values) < LEAST:
+        raise ConfigError(f"a curve needs three values, got {len(axis.values)} of {where}: {EXAMPLE}.")
+    return axis

@@ -1,25 +1,28 @@
-"""One seed in a process of its own: ``python -m engram.studies.worker JOB.json``.
+"""One job in a process of its own: ``python -m engram.studies.worker``, told where its job lies on standard input.
 
-Events go to standard output as JSON lines, everything else to standard error, which the parent keeps in a log
-file. A finished seed's entry is written to ``result.json``, with the identity of its run, before it is
-announced; that of a common start (:mod:`engram.protocols.common_start`) says only that it is one. Exit status: 0 done,
-2 an error that a user can act on, 1 anything else.
+It imports what every run needs before it is told, so that this costs nothing while the parent still plans. Events
+go to standard output as JSON lines, everything else to the log in the job's folder. A finished seed's entry is written
+to ``seed.json``, with the identity of its run, before it is announced; that of a common start
+(:mod:`engram.protocols.common_start`) says only that it is one. Exit status: 0 done, 2 an error that a user can act
+on, 1 anything else.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import socket
 import sys
 import traceback
 import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+from engram.core.files import write_atomically
 from engram.errors import EngramError
-from engram.studies.settings import Job
-
-SEED_RESULT = "result.json"
+from engram.studies.jobs import LOG_FILE, SEED_FILE, Job
 
 
 class Channel:
@@ -37,12 +40,21 @@ class Channel:
             os._exit(0)
 
 
-def main(argv: list[str]) -> int:
-    """Run the job described in the file ``argv[0]``."""
-    # Stray prints of any library must not mix with the events.
-    channel = Channel(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    job = Job.from_json(Path(argv[0]).read_text(encoding="utf-8"))
+def main() -> int:
+    """Run the job whose file is named on standard input."""
+    channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    with contextlib.suppress(Exception):  # what is wrong is said when the job needs it
+        importlib.import_module("engram.protocols.common_start")
+    # Lock files of the study come along and stay open: its folder is in use as long as this process lives.
+    path, *_ = socket.recv_fds(socket.socket(fileno=0), 65536, 16)
+    if not path:
+        return 0
+    job = Job.from_json(Path(os.fsdecode(path)).read_text(encoding="utf-8"))
+    log = os.open(Path(job.folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    if not job.resume:
+        os.truncate(log, 0)
+    os.dup2(log, 2)
+    os.dup2(log, 1)  # stray prints of any library must not mix with the events
     print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=sys.stderr, flush=True)
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -51,7 +63,7 @@ def main(argv: list[str]) -> int:
 
     warnings.showwarning = note
     try:
-        _learn(job, channel)
+        learn(job, channel)
     except EngramError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         channel.send("error", message=str(error), expected=True)
@@ -64,15 +76,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _learn(job: Job, channel: Channel) -> None:
-    """Run the job, tell the channel, and write the seed's entry."""
+def learn(job: Job, channel: Any) -> None:
+    """Run the job in this process, tell the channel, and write the seed's entry."""
+    # Torch comes with these; a process that only sends jobs, or reads their results, does without.
     import torch
 
-    from engram.core.files import write_atomically
     from engram.learning.loop import EpochEnd
     from engram.protocols import common_start
     from engram.protocols.session import Session, TaskEnd, resolve
-    from engram.studies.settings import prepare
+    from engram.studies.building import prepare
 
     if job.device == "cpu":
         torch.set_num_threads(1)
@@ -123,9 +135,9 @@ def _learn(job: Job, channel: Channel) -> None:
         entry = {"common": True}
     else:
         entry = session.go(None)
-    write_atomically(folder / SEED_RESULT, json.dumps({"identity": job.identity, **entry}).encode())
+    write_atomically(folder / SEED_FILE, json.dumps({"identity": job.identity, **entry}).encode())
     channel.send("done")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -22,15 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
+from engram.core.files import write_atomically
 from engram.errors import EngramError
 from engram.report.style import COLOURS, LINES, WIDTH, new_figure, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
     from engram.methods.si import Si
     from engram.streams import Stream
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["FILE", "Paths", "measure", "read", "surrogate_figure"]
 
 FILE = "surrogate.json"
-State = dict[str, Tensor]
+State = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,10 @@ def measure(
         lr, steps: of gradient descent on the whole task, each task.
         seed: of the run.
     """
+    # A report shows what was measured, without torch.
+    import torch
+    from torch.nn import functional as F
+
     stream = stream if stream is not None else _digits()
     with_penalty, held, importance = _path(stream, hidden, c, xi, lr, steps, seed)
     without, _, _ = _path(stream, hidden, 0.0, xi, lr, steps, seed)
@@ -212,8 +214,6 @@ def read(path: Path) -> Paths:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and write ``surrogate.json`` and the figure; a report of the same folder shows it too."""
-    from engram.core.files import write_atomically
-
     parser = argparse.ArgumentParser(
         prog="python -m engram.report.analyses.surrogate", description=__doc__.split("\n")[0]
     )

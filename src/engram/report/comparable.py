@@ -9,15 +9,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["comparable", "done_seeds"]
+from engram.studies.results import done_seeds
+
+__all__ = ["comparable"]
 
 #: Training budgets whose largest is at most this many times the smallest count as the same.
 SAME_BUDGET = 1.1
-
-
-def done_seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The finished seeds of a result, the only ones that any number or figure is made of."""
-    return [s for s in result["seeds"] if s["status"] == "done"]
 
 
 def comparable(results: Sequence[Mapping[str, Any]]) -> list[str]:

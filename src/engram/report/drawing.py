@@ -1,0 +1,92 @@
+"""The page drawn in a process of its own, whose imports run beside the last runs: ``python -m engram.report.drawing``.
+
+It is told folders on standard input, a line each, and answers with the error of each, or an empty line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from engram.errors import EngramError
+from engram.report import is_current, write_report
+from engram.studies.jobs import Event, Listener
+from engram.studies.processes import environment
+
+
+class Drawing:
+    """Draws the page at the end of a study: a context, whose process starts when no run waits any more."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+        self.waiting: set[str] = set()
+
+    def __enter__(self) -> Drawing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.process.communicate()  # closes its input, so that it ends
+
+    def beside(self, listener: Listener | None) -> Listener:
+        """A listener that hears what ``listener`` does, and starts the process in time."""
+
+        def heard(event: Event) -> None:
+            if event.kind == "queued":
+                self.waiting.add(event.job.folder)
+            elif event.kind in ("spawn", "start", "failed"):
+                self.waiting.discard(event.job.folder)
+                if not self.waiting:
+                    self.start()
+            if listener is not None:
+                listener(event)
+
+        return heard
+
+    def start(self) -> subprocess.Popen[str]:
+        """The process, started if it was not."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "engram.report.drawing"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment(),
+                start_new_session=True,  # a Ctrl-C reaches the parent alone
+            )
+        return self.process
+
+    def page(self, root: Path) -> Path:
+        """The page of the study in ``root``, drawn anew where results have changed; errors as `write_report`."""
+        if not is_current(root):
+            process = self.start()
+            if process.stdin is not None and process.stdout is not None:
+                process.stdin.write(json.dumps(str(root)) + "\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+                if not answer:
+                    raise EngramError(
+                        f"the process that draws the page of {root} died: try engram report {root}."
+                    )
+                if json.loads(answer):
+                    raise EngramError(json.loads(answer))
+        return root / "report.html"
+
+
+def main() -> None:
+    """Import what a page needs, then draw those asked for."""
+    import scipy.stats  # noqa: F401
+
+    for line in sys.stdin:
+        error = ""
+        try:
+            write_report(json.loads(line))
+        except EngramError as fault:
+            error = str(fault)
+        print(json.dumps(error), flush=True)
+
+
+if __name__ == "__main__":
+    main()

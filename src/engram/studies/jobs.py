@@ -1,0 +1,125 @@
+"""What a worker is told, and what it says.
+
+A job is one seed of one variant, complete in JSON, so that it can be sent to a process or another machine by file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engram.methods.registry import MethodSpec, add_file, entry, method
+from engram.studies.settings import DataSettings, NetworkSettings
+
+if TYPE_CHECKING:
+    from engram.protocols.evaluation import Protocol as Judged
+
+__all__ = ["JOB_FILE", "LOG_FILE", "SEED_FILE", "Event", "Executor", "Job", "Listener"]
+
+# In the folder of a seed, beside its checkpoints.
+JOB_FILE, LOG_FILE, SEED_FILE = "job.json", "worker.log", "seed.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one variant.
+
+    Args:
+        data: the data and how they arrive.
+        network: with its name resolved.
+        method: a registered name.
+        options: all of its options.
+        seed: of everything random in training.
+        device: cpu or cuda.
+        folder: of this seed; gets checkpoints, samples and ``seed.json``.
+        resume: continue from the checkpoints in the folder.
+        label: what the variant is called in tables and messages.
+        method_file: of a method of one's own, where it is loaded from.
+        record_valid: measure validation samples too, see :class:`engram.protocols.evaluation.Protocol`.
+        identity: checksum of what makes the run this run; ``seed.json`` carries it.
+        start: folder of a common start, from which a job without checkpoints of its own begins.
+        common: this job is a common start: it ends where the method's trade-off option begins to matter.
+    """
+
+    data: DataSettings
+    network: NetworkSettings
+    method: str
+    options: Mapping[str, Any]
+    seed: int
+    device: str
+    folder: str
+    resume: bool = False
+    label: str = ""
+    record_valid: bool = False
+    identity: str = ""
+    start: str = ""
+    common: bool = False
+    method_file: str = ""
+
+    def to_json(self) -> str:
+        """The job as JSON text."""
+        return json.dumps(asdict(replace(self, options=dict(self.options))), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job that ``to_json`` wrote."""
+        values = json.loads(text)
+        values["data"] = DataSettings(**values["data"])
+        values["network"] = NetworkSettings(**values["network"])
+        return cls(**values)
+
+    def protocol(self) -> Judged:
+        """How the run is judged."""
+        return replace(self.data.protocol(), record_valid=self.record_valid)
+
+    def spec(self) -> MethodSpec:
+        """The method with its options; ``ConfigError`` for unknown ones."""
+        if self.method_file:
+            add_file(self.method_file)
+        fixed = entry(self.method).fixed
+        return method(self.method, {k: v for k, v in self.options.items() if k not in fixed})
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a worker said, or its end.
+
+    Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, valid, seconds, n_tasks, epochs_done); ``epoch`` (task,
+    phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds, valid where recorded); ``note``
+    (message); ``done``; ``failed`` (message, expected).
+    """
+
+    job: Job
+    kind: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[Event], None]
+
+
+class Executor(Protocol):
+    """Runs jobs side by side: processes of this machine, or a cluster."""
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        listener: Listener,
+        *,
+        dropped: Callable[[Job], bool] = lambda job: False,
+        ready: Callable[[Job], bool] = lambda job: True,
+    ) -> None:
+        """Run every job, as far as there is room in the order given.
+
+        Args:
+            jobs: each with a folder of its own, which exists.
+            listener: told everything, in this thread.
+            dropped: asked after every event; a job for which it is true is stopped, or never started, and is no
+                failure. Its checkpoints stay.
+            ready: asked whenever there is room; a job for which it is false waits, and later ones go first. One that
+                waits while nothing runs is taken as ready.
+
+        Raises:
+            KeyboardInterrupt: passed on after everything that runs was stopped; checkpoints stay.
+        """

@@ -1,19 +1,31 @@
-"""No test sees the developer's cache; the command line is called in this process."""
+"""No test sees the developer's cache; the command line is called in this process, its workers start at once."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from calling import Call, Called, Refused
 from engram.cli.main import main
+from engram.studies import processes
+from forking import Forked
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENGRAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers() -> Iterator[None]:
+    """Workers of commands that a test starts in a process of their own are started as for a user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": Forked}))
         yield
 
 

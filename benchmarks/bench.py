@@ -41,10 +41,11 @@ from engram import seeds
 from engram.core.contract import Context, Method, Phase, Scenario, TaskInfo
 from engram.core.network import Network
 from engram.learning.checkpoint import Checkpoints
-from engram.learning.loop import EpochEnd, LoopState, run_phase, train_task
+from engram.learning.loop import EpochEnd, run_phase, train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method as method_named
 from engram.networks import Dcgan, Dcgan8, Mlp
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.streams import Samples, Stream
 from engram.streams.builders import class_incremental, permuted
 from engram.streams.images import ImageData, fingerprint

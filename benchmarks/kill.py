@@ -30,7 +30,7 @@ from engram.checks.comparing import differing, first_difference, timeless
 from engram.core.contract import Scenario
 from engram.methods.registry import METHODS, method
 from engram.networks import Dcgan8
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import run
 
 # Children are forked from a process that has loaded torch, and its compiler, which every optimiser loads.

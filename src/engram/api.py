@@ -13,6 +13,7 @@ from engram.methods.registry import MethodSpec, check_name, entry
 from engram.recipes import Recipe, chosen_recipe
 from engram.report.drawing import Drawing
 from engram.studies.axes import Axis, axes_of, not_both
+from engram.studies.conduct import execute
 from engram.studies.folders import folder_name
 from engram.studies.jobs import Listener
 from engram.studies.search import Search
@@ -25,7 +26,7 @@ from engram.studies.settings import (
     NetworkSettings,
     Settings,
 )
-from engram.studies.study import Comparison, Outcome, Study, execute
+from engram.studies.study import Comparison, Outcome, Study
 from engram.studies.sweep import Sweep, check_engine
 from engram.studies.tradeoff import Tradeoff, checked_grid, pair_of, with_finetune
 from engram.studies.variants import Variant, variant

@@ -17,10 +17,10 @@ from engram.checks import tiny_stream
 from engram.core.contract import Context, Method
 from engram.errors import CheckpointError
 from engram.learning.checkpoint import KEEP, Checkpoints, write_atomically
-from engram.learning.loop import Cursor, LoopState
+from engram.learning.state import Cursor, LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import run
 
 IDENTITY = {"seed": 0, "method": {"name": "finetune", "options": {"lr": 0.1, "epochs": 2}}}

@@ -11,7 +11,7 @@ from engram.core.contract import Context
 from engram.errors import CheckpointError
 from engram.learning import checkpoint
 from engram.learning.checkpoint import Checkpoints
-from engram.learning.loop import LoopState
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp
 

@@ -24,7 +24,7 @@ from engram.learning.learner import Learner
 from engram.methods.finetune import Finetune
 from engram.methods.registry import method
 from engram.networks import Mlp
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import Session, run
 from engram.streams import Stream, class_incremental
 

@@ -29,8 +29,6 @@ from engram.core.contract import (
 from engram.errors import ConfigError, DivergedError
 from engram.learning.feeder import Feeder
 from engram.learning.loop import (
-    Cursor,
-    LoopState,
     clip,
     gradients,
     load_optimiser_state,
@@ -38,6 +36,7 @@ from engram.learning.loop import (
     optimiser_state,
     train_task,
 )
+from engram.learning.state import Cursor, LoopState
 from engram.networks import Mlp
 
 TASK = TaskInfo(0, 0, 2, 2, (0, 2))

@@ -29,11 +29,12 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.networks import Dcgan8, Mlp
 from engram.parts.classifier import Classifier
 from engram.parts.memory import SampleMemory
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.streams import Stream, class_incremental, from_arrays, permuted
 
 

@@ -14,12 +14,13 @@ from engram.checks import tiny_stream
 from engram.checks.comparing import copied, same
 from engram.core.contract import Context, Step
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods.frozen import Frozen
 from engram.methods.registry import method
 from engram.networks import PreactResnet
 from engram.parts import training
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "task": ("task", {}),

@@ -11,7 +11,7 @@ from torch import Tensor
 from engram.core.contract import evaluating
 from engram.methods.dgm import Dgm
 from engram.methods.registry import method
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import Session, TaskEnd, resolve
 from engram.streams import class_incremental, load
 

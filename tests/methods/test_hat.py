@@ -15,13 +15,14 @@ from engram.checks import tiny_stream
 from engram.core.contract import Batch, Context, Samples, Step, TaskInfo, evaluating
 from engram.core.network import Network
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods.hat import Hat, soft_sparsity
 from engram.methods.registry import method
 from engram.networks import Dcgan, Dcgan8, Mlp, masks
 from engram.networks.dcgan import ConvTrunk
 from engram.parts.gated import GatedTrunk
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 SMALL: dict[str, Any] = {"epochs": 4, "batch_size": 4, "s_max": 50.0, "c": 0.5}
 HARSH = {"optimiser": "adam", "lr": 0.01, "keep_optimiser": True, "weight_decay": 0.1}

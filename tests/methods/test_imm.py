@@ -14,11 +14,12 @@ from engram.checks.comparing import copied, same
 from engram.core.contract import Context
 from engram.core.network import Network
 from engram.errors import ConfigError
-from engram.learning.loop import EpochEnd, LoopState, train_task
+from engram.learning.loop import EpochEnd, train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp, PreactResnet
 from engram.parts import task_fisher
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 D = torch.float64
 NAMES = ["imm-mean", "imm-mode", "averaging"]

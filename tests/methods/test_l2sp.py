@@ -13,14 +13,15 @@ from engram.checks import tiny_domains, tiny_stream
 from engram.checks.comparing import copied
 from engram.core.contract import Context, Step, TaskInfo
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods import ewc_online
 from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.parts import task_fisher
 from engram.parts.tables import Scratch, Table
 from engram.parts.transfer import add_pull, hold, pull
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 D = torch.float64
 STEP = Step(TaskInfo(1, 0, 2, 2, (0, 2)), "fit", 0, 1, 0, 1)

@@ -10,7 +10,7 @@ import pytest
 from engram.checks import tiny_stream
 from engram.methods.registry import method
 from engram.networks import Dcgan8
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import run
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,11 +13,12 @@ from engram.checks import tiny_domains, tiny_stream
 from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Step, TaskInfo
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods.lwf import Lwf, distillation
 from engram.methods.registry import method
 from engram.networks import Dcgan8, Mlp
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 D = torch.float64
 

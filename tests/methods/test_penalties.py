@@ -15,7 +15,8 @@ from engram.checks import tiny_domains, tiny_stream
 from engram.checks.comparing import copied, same
 from engram.core.contract import Context, Method, Step
 from engram.errors import ConfigError, DivergedError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods import mas
 from engram.methods.registry import entry, method
 from engram.methods.rwalk import scaled
@@ -23,7 +24,7 @@ from engram.networks import Dcgan8, Mlp
 from engram.parts import task_fisher
 from engram.parts.penalty import add_gradient, proximal_step, quadratic
 from engram.parts.tables import Scratch, Table
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 D = torch.float64
 

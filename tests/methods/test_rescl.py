@@ -15,12 +15,13 @@ from engram.checks import tiny_stream
 from engram.checks.comparing import copied, same
 from engram.core.contract import Batch, Context, Step, TaskInfo
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, gradients, train_task
+from engram.learning.loop import gradients, train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.methods.rescl import Rescl, divergence, shrink_
 from engram.networks import Dcgan8, Mlp
 from engram.parts.statistics import norms_of
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.streams.stream import Stream
 
 D = torch.float64

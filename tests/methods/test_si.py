@@ -17,11 +17,12 @@ from engram.core.contract import Batch, Context, Step
 from engram.core.network import Network, Norm
 from engram.core.samples import Shape
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, make_optimiser, take_step, train_task
+from engram.learning.loop import make_optimiser, take_step, train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.methods.si import Si, consolidated
 from engram.networks import Mlp
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import Session, resolve
 from engram.streams import Stream
 

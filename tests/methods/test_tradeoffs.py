@@ -11,10 +11,11 @@ from torch import Tensor
 from engram.checks import SMALL, tiny_stream
 from engram.checks.comparing import copied, differing
 from engram.core.contract import Context
-from engram.learning.loop import EpochEnd, LoopState, train_task
+from engram.learning.loop import EpochEnd, train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import METHODS, about, entry, method
 from engram.networks import PreactResnet
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 DECLARED = {n: entry(n).make.tradeoff for n in METHODS if about(n).tradeoff is not None}
 

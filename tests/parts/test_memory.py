@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from engram.checks import tiny_stream
 from engram.core.contract import Context, Samples, evaluating
 from engram.errors import ConfigError
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.parts.memory import SampleMemory, herded
 from engram.parts.training import Window, cross_entropy
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 
 def greedy(features: Tensor, n: int) -> list[int]:

@@ -15,13 +15,14 @@ from engram.core.contract import Batch, Context, Method, Step
 from engram.core.options import argument_help
 from engram.errors import ConfigError
 from engram.learning.feeder import Feeder
-from engram.learning.loop import LoopState, train_task
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Dcgan8, Mlp
 from engram.parts import training
 from engram.parts.tables import Scratch, Table
 from engram.parts.training import FitOptions
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 
 
 def build(scenario: Any, n_classes: int, **options: Any) -> Method:

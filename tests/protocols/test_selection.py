@@ -10,7 +10,7 @@ from engram.checks import SMALL, tiny_data
 from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.networks import Dcgan8
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import Session
 from engram.streams import Stream, class_incremental
 

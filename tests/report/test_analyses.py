@@ -12,7 +12,7 @@ import pytest
 
 from engram.checks import tiny_domains
 from engram.errors import EngramError
-from engram.report.analyses import accuracies, omegas, surrogate
+from engram.report.analyses import accuracies, omegas, paths, surrogate
 from engram.report.analyses.published import CIFAR, PERMUTED_MNIST
 from engram.report.analyses.sections import analysis_pictures
 from engram.studies.results import seed_result, summarise
@@ -151,22 +151,22 @@ def test_marks_of_the_authors(tmp_path: Path):
 def test_omegas_and_surrogate_get_pictures(tmp_path: Path):
     n = 3
     result = made("si", [lower(n)], scenario="class", tasks=correlated((0.3, 0.1, 0.2)))
-    paths = surrogate.Paths(1.0, 1e-3, 0.1, 1, 0, "x", *([[1.0, 0.5]] * 7))
-    (tmp_path / surrogate.FILE).write_text(json.dumps(asdict(paths)))
+    measured = paths.Paths(1.0, 1e-3, 0.1, 1, 0, "x", *([[1.0, 0.5]] * 7))
+    (tmp_path / paths.FILE).write_text(json.dumps(asdict(measured)))
     pictures = analysis_pictures([result], tmp_path, tmp_path / "figures")
     assert [p.name for p in pictures] == ["omega-correlations", "surrogate"]
     assert "trunk 0.20" in pictures[0].alt
-    (tmp_path / surrogate.FILE).write_text("{}")
+    (tmp_path / paths.FILE).write_text("{}")
     with pytest.raises(EngramError, match="is not a file of the surrogate analysis"):
         analysis_pictures([result], tmp_path, tmp_path / "figures")
 
 
 def test_surrogate_has_the_paths_drop_and_its_minimum_at_the_end():
-    paths = surrogate.measure(tiny_domains(2), hidden=(8,), steps=60, c=0.0, xi=1e-9, lr=0.02)
-    assert len(paths.first_true) == len(paths.second_true) == 61
-    assert paths.first_surrogate[-1] == pytest.approx(paths.first_true[-1])
-    assert paths.second_surrogate[0] == pytest.approx(paths.second_true[0])
-    drop, claimed = (v[0] - v[-1] for v in (paths.first_true, paths.first_surrogate))
+    measured = surrogate.measure(tiny_domains(2), hidden=(8,), steps=60, c=0.0, xi=1e-9, lr=0.02)
+    assert len(measured.first_true) == len(measured.second_true) == 61
+    assert measured.first_surrogate[-1] == pytest.approx(measured.first_true[-1])
+    assert measured.second_surrogate[0] == pytest.approx(measured.second_true[0])
+    drop, claimed = (v[0] - v[-1] for v in (measured.first_true, measured.first_surrogate))
     assert drop > 0.05
     assert claimed == pytest.approx(drop, rel=0.1)
-    assert min(paths.first_surrogate) == paths.first_surrogate[-1]
+    assert min(measured.first_surrogate) == measured.first_surrogate[-1]

@@ -20,7 +20,8 @@ from engram.errors import EngramError
 from engram.report import figures as fig
 from engram.report import is_current, write_report
 from engram.report.drawing import Drawing
-from engram.report.gallery import load_samples, slug
+from engram.report.gallery import load_samples
+from engram.report.picture import slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table, terminal
 from engram.studies.jobs import Event, Job
 from engram.studies.results import FoundResult, read, read_result, seed_result

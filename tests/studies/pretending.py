@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import DivergedError
-from engram.studies.jobs import JOB_FILE, SEED_FILE, Event, Job
+from engram.studies.folders import JOB_FILE, SEED_FILE
+from engram.studies.jobs import Event, Job
 from engram.studies.results import seed_result
 from engram.studies.settings import NetworkSettings
 

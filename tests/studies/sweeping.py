@@ -16,7 +16,7 @@ GIVEN: dict[str, Any] = {"data": DATA, "network": NETWORK, "recipe": "none"}
 def alone(options: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """What a trial of finetune measures when nothing interrupts it, in this process."""
     import engram
-    from engram.protocols.evaluation import Protocol
+    from engram.protocols.protocol import Protocol
     from engram.studies.building import prepare
 
     stream, network = prepare(DATA, NETWORK)

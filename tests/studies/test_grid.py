@@ -13,7 +13,7 @@ from sweeping import DATA, GIVEN, NETWORK, SMALL, alone, measured
 import engram
 from calling import Refused, no_figures
 from engram.cli.main import main
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.studies.building import prepare
 from engram.studies.jobs import Event, Job
 from engram.studies.processes import Processes

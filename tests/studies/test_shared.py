@@ -28,7 +28,8 @@ from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, Entry, entry
 from engram.methods.si import Si
 from engram.parts.training import TrainOptions
-from engram.studies.jobs import JOB_FILE, SEED_FILE, Event, Job, Listener
+from engram.studies.folders import JOB_FILE, SEED_FILE
+from engram.studies.jobs import Event, Job, Listener
 from engram.studies.processes import Processes
 from engram.studies.settings import plain
 from engram.studies.sharing import SHARED, run_shared
@@ -372,7 +373,7 @@ def test_a_dropped_group_needs_no_common_start(tmp_path: Path):
 
 def test_a_sweep_shares_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     here = Here()
-    monkeypatch.setattr("engram.studies.study.Processes", lambda *_: here)
+    monkeypatch.setattr("engram.studies.conduct.Processes", lambda *_: here)
     no_figures(monkeypatch)
     out = tmp_path / "sweep"
     given: dict[str, Any] = {**GIVEN, "options": OPTIONS["si"], "out": out}
@@ -400,7 +401,7 @@ def test_a_comparison_shares_among_variants_and_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     here = Here()
-    monkeypatch.setattr("engram.studies.study.Processes", lambda *_: here)
+    monkeypatch.setattr("engram.studies.conduct.Processes", lambda *_: here)
     no_figures(monkeypatch)
     labels: set[str] = set()
     given: dict[str, Any] = {**GIVEN, "options": {"si": OPTIONS["si"], "finetune": {"epochs": 3}}}

@@ -162,7 +162,7 @@ def test_killed_and_resumed_it_repeats_no_trial_and_gets_the_same_numbers(tmp_pa
     data = engram.DataSettings(
         data="digits:0-4+digits:5-9", scenario="task", max_per_class=20, valid_fraction=0.1
     )
-    from engram.protocols.evaluation import Protocol
+    from engram.protocols.protocol import Protocol
     from engram.studies.building import prepare
     from engram.studies.settings import NetworkSettings
 

@@ -19,7 +19,7 @@ from engram.core.network import Network
 from engram.errors import ConfigError
 from engram.learning.loop import EpochEnd
 from engram.methods.registry import MethodSpec
-from engram.protocols.evaluation import Protocol
+from engram.protocols.protocol import Protocol
 from engram.protocols.session import Session, TaskEnd
 from engram.streams import Stream
 

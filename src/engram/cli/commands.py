@@ -31,7 +31,7 @@ def main(command: str, words: Sequence[str]) -> int:
     if asked is None:
         return 0
     study, said = {"sweep": _sweep, "tradeoff": _tradeoff}.get(command, _comparison)(asked, command)
-    from engram.api import conclude
+    from engram.api import conclude  # with numpy, which help does without
 
     with _watched(asked, said) as progress:
         outcome = conclude(study, progress)
@@ -50,7 +50,7 @@ def _variants(asked: Asked, folder: str | None = None) -> list[Variant]:
 
 
 def _comparison(asked: Asked, command: str) -> tuple[Study, str]:
-    from engram.studies.study import Comparison
+    from engram.studies.study import Comparison  # as above
 
     data = DataSettings(**asked.data)
     settings = _settings(asked, data, "-".join([*asked.names, Path(data.data).name]))
@@ -61,6 +61,7 @@ def _comparison(asked: Asked, command: str) -> tuple[Study, str]:
 
 
 def _sweep(asked: Asked, command: str) -> tuple[Study, str]:
+    # As above.
     from engram.api import sweep_study
     from engram.studies.axes import not_both, parse_over
 
@@ -86,7 +87,7 @@ def _sweep(asked: Asked, command: str) -> tuple[Study, str]:
 
 
 def _tradeoff(asked: Asked, command: str) -> tuple[Study, str]:
-    from engram.studies import tradeoff
+    from engram.studies import tradeoff  # as above
 
     options = asked.options
     assert isinstance(options, Tradeoff)
@@ -127,7 +128,7 @@ def _held_out(data: DataSettings) -> str:
 @contextlib.contextmanager
 def _watched(asked: Asked, said: str) -> Iterator[Any]:
     """What is going on is shown; a polite kill stops the workers too, as Ctrl-C does."""
-    from engram.cli.progress import Progress
+    from engram.cli.progress import Progress  # with rich, which help does without
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.cli import ending
+import engram
+from engram.cli import commands, ending
 from engram.core.options import closest
 from engram.errors import ConfigError, EngramError
+from engram.report import write_report
 
 HELP = """\
 usage: engram COMMAND ...
@@ -81,9 +83,7 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0
     if argv[0] in ("--version", "-V"):
-        from engram import __version__
-
-        print(f"engram {__version__}")
+        print(f"engram {engram.__version__}")
         return 0
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:
@@ -95,8 +95,6 @@ def _dispatch(argv: list[str]) -> int:
         return _report(rest)
     if command == "list":
         return _list(rest)
-    from engram.cli import commands
-
     return commands.main(command, rest)
 
 
@@ -112,8 +110,6 @@ def _report(rest: list[str]) -> int:
         print("usage: engram report DIR\n\nDraw figures and DIR/report.html of a folder of results again.")
         return 0
     (folder,) = _one("report", "DIR", rest)
-    from engram.report import write_report
-
     page = write_report(folder)
     ending.print_tables(Path(folder))
     print(f"Report: {page}")
@@ -126,7 +122,7 @@ def _list(rest: list[str]) -> int:
             "usage: engram list [METHOD]\n\nMethods, data, networks and recipes; or the options of a method."
         )
         return 0
-    from engram.cli.listing import everything, one_method
+    from engram.cli.listing import everything, one_method  # with rich, which help does without
 
     names = _one("list", "[METHOD]", rest, least=0)
     screen = ending.console()

@@ -109,12 +109,13 @@ class Progress:
         self._live: Any = None
         self.headline = headline
         if tensorboard:
-            from engram.cli.tensorboard import TensorBoard
+            from engram.cli.tensorboard import TensorBoard  # with torch
 
             self.board = TensorBoard()
 
     def __enter__(self) -> Progress:
         if self.live_wanted:
+            # A quiet command does without rich.
             from rich.console import Console
             from rich.live import Live
 
@@ -139,7 +140,7 @@ class Progress:
         if self.quiet:
             return
         if self._live is not None:
-            from rich.text import Text
+            from rich.text import Text  # as above
 
             self._live.console.print(Text(line))
         else:
@@ -199,6 +200,7 @@ class Progress:
 
     def render(self) -> RenderableType:
         """The live display: a row a running seed, and a bar over all."""
+        # As above.
         from rich import box
         from rich.console import Group
         from rich.progress_bar import ProgressBar

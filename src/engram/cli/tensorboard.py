@@ -19,7 +19,7 @@ class TensorBoard:
 
     def __init__(self) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # an extra, and with torch
         except ImportError as error:
             raise ConfigError(
                 "--tensorboard needs the package tensorboard, it is not installed: "

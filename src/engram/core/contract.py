@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from engram.core.network import Network
 from engram.core.samples import Samples, Shape
 from engram.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engram.core.network import Network
 
 Terms = dict[str, Tensor]
 Scenario = Literal["class", "task", "domain"]
@@ -42,6 +44,11 @@ class TaskInfo:
     stop: int
     n_seen: int
     active: tuple[int, int]
+
+    @classmethod
+    def of(cls, index: int, start: int, stop: int, scenario: Scenario) -> TaskInfo:
+        """A task whose classes are ``start .. stop - 1``, the last ones seen."""
+        return cls(index, start, stop, stop, (start, stop) if scenario == "task" else (0, stop))
 
     @property
     def n_classes(self) -> int:

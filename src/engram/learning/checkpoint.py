@@ -28,7 +28,7 @@ from torch import Tensor
 from engram.core.contract import Method
 from engram.core.files import digest, drop_leftovers, sealed, unsealed, write_atomically
 from engram.errors import CheckpointError
-from engram.learning.loop import Cursor, LoopState
+from engram.learning.state import Cursor, LoopState
 
 FORMAT = 2
 KEEP = 2

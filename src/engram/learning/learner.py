@@ -27,7 +27,8 @@ from engram.core.samples import Samples, Shape
 from engram.core.values import typed_all
 from engram.errors import CheckpointError, ConfigError
 from engram.learning.checkpoint import Checkpoints, difference
-from engram.learning.loop import EpochEnd, LoopState, train_task
+from engram.learning.loop import EpochEnd, train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import MethodSpec, entry, method
 from engram.networks import by_name, default_for
 
@@ -81,11 +82,6 @@ def fingerprint(samples: Samples) -> str:
         found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
         found.update(tensor.cpu().contiguous().numpy().data)
     return found.hexdigest()
-
-
-def task_info(index: int, start: int, stop: int, scenario: Scenario) -> TaskInfo:
-    """The numbers of a task whose classes are ``start .. stop - 1``, as methods see them."""
-    return TaskInfo(index, start, stop, stop, (start, stop) if scenario == "task" else (0, stop))
 
 
 class Learner:
@@ -163,7 +159,7 @@ class Learner:
                 f"a task must be among the {len(self.learned)} learned, got {index}: learn it first."
             )
         own, stop = self.learned[index]["classes"], len(self._arrived(index + 1))
-        return task_info(index, stop - len(own), stop, self.scenario)
+        return TaskInfo.of(index, stop - len(own), stop, self.scenario)
 
     # Learning ----------------------------------------------------------------------------------------------------
     def learn(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,25 +21,7 @@ from engram import seeds
 from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
 from engram.errors import ConfigError, DivergedError
 from engram.learning.feeder import Feeder
-
-OptimiserState = dict[str, dict[str, Tensor]]
-
-
-@dataclass
-class Cursor:
-    """Where training stands: ``epochs`` of phase ``phase`` of task ``task`` are done; 0, 0 of a task is its start."""
-
-    task: int = 0
-    phase: int = 0
-    epochs: int = 0
-
-
-@dataclass
-class LoopState:
-    """What a resume needs beside the method: the cursor and each player's optimiser state by parameter name."""
-
-    cursor: Cursor = field(default_factory=Cursor)
-    optimisers: dict[str, OptimiserState] = field(default_factory=dict)
+from engram.learning.state import LoopState, OptimiserState
 
 
 @dataclass(frozen=True)

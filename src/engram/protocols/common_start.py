@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 from engram.core.contract import Tradeoff
 from engram.errors import CheckpointError
 from engram.learning.checkpoint import Checkpoints
-from engram.learning.loop import Cursor
-from engram.protocols.session import training_data
-from engram.streams import Guard
+from engram.learning.state import Cursor
+from engram.streams.guard import Guard
 
 if TYPE_CHECKING:
     from engram.protocols.session import Session
@@ -49,7 +48,7 @@ def at_fork(session: Session) -> bool:
     task, method = session.protocol.task(session.stream, 1), session.method
     guard = Guard(session.stream, method.reads)
     guard.begin(1)
-    data = training_data(guard, 1)
+    data = guard.training_data(1)
     if cursor.phase == 0 and cursor.epochs == 0:
         # Phases are known when a task has begun, and the loop begins it: a copy is asked.
         method = copy.deepcopy(method)

@@ -27,8 +27,10 @@ from engram.learning.loop import EpochEnd
 from engram.methods.registry import MethodSpec
 from engram.parts.memory import SampleMemory
 from engram.protocols.entry import seed_result
-from engram.protocols.evaluation import Oracle, Protocol, evaluate, sample_grid
-from engram.streams import Guard, Samples, Stream
+from engram.protocols.evaluation import Oracle, evaluate, sample_grid
+from engram.protocols.protocol import Protocol
+from engram.streams.guard import Guard
+from engram.streams.stream import Stream
 
 GRID = 10
 
@@ -187,7 +189,7 @@ class Session:
     def _learn(self, index: int, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> None:
         task = self.protocol.task(self.stream, index)
         self.guard.begin(index)
-        data = training_data(self.guard, index)
+        data = self.guard.training_data(index)
         classes = self.stream.class_names[0 if self.method.reads == "all" else task.start : task.stop]
         began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
 
@@ -299,14 +301,6 @@ class Session:
             samples=samples,
             valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
         )
-
-
-def training_data(guard: Guard, index: int) -> Samples:
-    """What a method learns the open task from: its samples, or where it reads all, those of every task so far."""
-    if guard.reads != "all":
-        return guard.train(index)
-    parts = [guard.train(i) for i in range(index + 1)]
-    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
 
 def _protocol_identity(protocol: Protocol) -> dict[str, Any]:

@@ -195,6 +195,7 @@ def storage_bars(results: Sequence[Result]) -> Figure:
     Args:
         results: one or more results; those without recorded storage are left out.
     """
+    # Matplotlib is loaded when something is drawn.
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     shown = [r for r in results if r["summary"]["storage_total_bytes"] is not None]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.report.gallery import Picture, slug
+from engram.report.picture import Picture, slug
 from engram.report.style import (
     COLOURS,
     INK,

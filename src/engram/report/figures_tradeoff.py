@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.protocols.metrics import Summary
-from engram.report.gallery import Picture
+from engram.report.picture import Picture
 from engram.report.style import GRID, MUTED, WIDTH, line_style, new_figure, place_legend, save, styled
 from engram.report.table import Column, Table
 from engram.report.words import MISSING, mean_pm

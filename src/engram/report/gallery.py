@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.report import figures
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
+from engram.report.picture import Picture, slug
 from engram.report.style import save
 from engram.report.words import counts_words, mean_pm, number
 from engram.studies.results import FoundResult, done_seeds
@@ -19,29 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "comparison_pictures", "load_samples", "method_pictures", "slug"]
+__all__ = ["comparison_pictures", "load_samples", "method_pictures"]
 
 Result = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: file name without ending, alternative text, caption, PNG bytes."""
-
-    name: str
-    alt: str
-    caption: str
-    png: bytes
-
-    @property
-    def data_uri(self) -> str:
-        """The PNG as a data URI, so that the page needs no other file."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
-
-
-def slug(text: str) -> str:
-    """A name for files and anchors: lower-case letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "method"
 
 
 def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture]:
@@ -173,6 +151,7 @@ def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | Non
     Returns:
         None where no seed names a readable file with uint8 images [C, n, channels, H, W] and labels [C].
     """
+    # For generated samples alone.
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from engram.report.figures_sweep import chosen_words, sweep_table
 from engram.report.figures_tradeoff import measures_table, points_table
-from engram.report.gallery import Picture, slug
+from engram.report.picture import Picture, slug
 from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
 from engram.report.words import scenario_words, setting_words, spread_words, task_names
 
@@ -44,7 +44,7 @@ def render(
     Returns:
         HTML with images as data URIs, no script, and no reference to anything outside.
     """
-    import jinja2
+    import jinja2  # 0.1 s, for a page alone
 
     template = resources.files("engram.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -142,6 +142,6 @@ def _tasks(result: Result) -> list[tuple[str, str, str]]:
 
 
 def _yaml(config: Mapping[str, Any]) -> str:
-    import yaml
+    import yaml  # as above
 
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, default_flow_style=False)

@@ -65,7 +65,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        import matplotlib
+        import matplotlib  # when something is drawn
 
         with matplotlib.rc_context(RC):
             return function(*args, **kwargs)
@@ -75,6 +75,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 def new_figure(width: float, height: float, title: str, note: str) -> Figure:
     """An empty figure, sizes in inches: title on top, below what was measured over how many seeds."""
+    # As above.
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -133,7 +134,7 @@ def save(figure: Figure, stem: Path) -> bytes:
     Returns:
         The bytes of the PNG.
     """
-    import matplotlib
+    import matplotlib  # as above
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(RC):

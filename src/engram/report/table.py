@@ -221,6 +221,7 @@ def terminal(table: Table, *, width: int = 120) -> Group:
         table: any table of this module.
         width: columns of the terminal; what does not fit moves below the table.
     """
+    # A page does without rich.
     from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable

@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from engram.errors import ConfigError, DataError, reason
-from engram.streams.images import resize_pixels
+from engram.streams.resizing import resize_pixels
 
 # where it comes from (for messages), and the file or its content, None where there is none
 Encoded = Iterable[tuple[str, bytes | Path | None]]

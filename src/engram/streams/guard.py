@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
+import torch
+
 from engram.core.contract import Reads
 from engram.core.samples import Samples
 from engram.errors import ConfigError, StrictnessError
@@ -69,6 +71,13 @@ class Guard:
         """The task's training samples. Raises StrictnessError when reading them is not declared."""
         self._check("train", task_index)
         return self._stream.train(task_index)
+
+    def training_data(self, task_index: int) -> Samples:
+        """What a method learns the open task from: its samples, or where it reads all, those of every task so far."""
+        if self.reads != "all":
+            return self.train(task_index)
+        parts = [self.train(i) for i in range(task_index + 1)]
+        return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
     def valid(self, task_index: int) -> Samples:
         """The task's validation samples. Raises StrictnessError when reading them is not declared."""

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from engram.core.samples import Shape
 from engram.errors import ConfigError, DataError, printable, reason
 from engram.streams.labels import number
+from engram.streams.resizing import resize_pixels
 
 _FLOATS = 1 << 24  # pixels that are held as floats at a time
 
@@ -193,16 +193,6 @@ def to_channels(data: ImageData, n_channels: int = 3) -> ImageData:
         )
     widened = [x.expand(-1, n_channels, -1, -1).contiguous() for x in (data.train_x, data.test_x)]
     return _with_pixels(data, widened[0], widened[1], f"grey repeated over {n_channels} channels")
-
-
-def resize_pixels(x: Tensor, size: int) -> Tensor:
-    """The pixels of `resize`: uint8 [N, C, H, W] to uint8 [N, C, size, size]."""
-    planes = x.reshape(-1, 1, *x.shape[2:])
-    parts = []
-    for part in planes.split(max(1, _FLOATS // x.shape[2:].numel())):
-        scaled = functional.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
-        parts.append(scaled.round_().clamp_(0, 255).to(torch.uint8))
-    return torch.cat(parts).reshape(*x.shape[:2], size, size)
 
 
 def check_size(size: object) -> None:

@@ -5,22 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from engram import networks
+from engram.core.data_names import SHORT_NAMES
 from engram.core.network import Network
 from engram.core.options import closest, options_of
 from engram.core.values import typed_all
 from engram.errors import ConfigError, DataError
-from engram.streams import (
-    SHORT_NAMES,
-    ImageData,
-    Stream,
-    class_incremental,
-    load,
-    permuted,
-    resize,
-    rotated,
-    sequence,
-    to_channels,
-)
+from engram.streams.builders import class_incremental, permuted, rotated, sequence
+from engram.streams.images import ImageData, resize, to_channels
+from engram.streams.sources import load
+from engram.streams.stream import Stream
 from engram.studies.settings import DataSettings, NetworkSettings, plain
 
 __all__ = ["build_network", "network_options", "prepare"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from engram.core.files import LOCK
 from engram.errors import ConfigError
-from engram.studies.jobs import JOB_FILE
 
 STUDY_FILE, CONFIG_FILE = "study.json", "config.yaml"
+JOB_FILE, LOG_FILE, SEED_FILE = "job.json", "worker.log", "seed.json"  # of a seed
 OLD_RESULT, OLD_SWEEP, OLD_TRADEOFF = OLD_FILES = (
     "results.json",
     "sweep.json",

@@ -14,12 +14,11 @@ from engram.methods.registry import MethodSpec, add_file, entry, method
 from engram.studies.settings import DataSettings, NetworkSettings
 
 if TYPE_CHECKING:
-    from engram.protocols.evaluation import Protocol as Judged
+    from engram.protocols.protocol import Protocol as Judged
 
-__all__ = ["JOB_FILE", "LOG_FILE", "SEED_FILE", "Event", "Executor", "Job", "Listener"]
+__all__ = ["Event", "Executor", "Job", "Listener"]
 
 # In the folder of a seed, beside its checkpoints.
-JOB_FILE, LOG_FILE, SEED_FILE = "job.json", "worker.log", "seed.json"
 
 
 @dataclass(frozen=True)

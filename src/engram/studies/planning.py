@@ -17,7 +17,7 @@ from engram.core.files import checksum, write_atomically
 from engram.learning.checkpoint import Checkpoints
 from engram.methods.registry import MethodSpec, entry, method
 from engram.protocols.session import Session, check_device, resolve
-from engram.streams import Stream
+from engram.streams.stream import Stream
 from engram.studies.building import network_options, prepare
 from engram.studies.folders import CONFIG_FILE, CONFIG_HEAD
 from engram.studies.jobs import Job

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import engram
-from engram.studies.jobs import JOB_FILE, LOG_FILE, Event, Job, Listener
+from engram.studies.folders import JOB_FILE, LOG_FILE
+from engram.studies.jobs import Event, Job, Listener
 
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
 

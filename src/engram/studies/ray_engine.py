@@ -24,7 +24,8 @@ from typing import Any
 
 from engram.core.files import write_atomically
 from engram.errors import ConfigError, EngramError
-from engram.studies.jobs import JOB_FILE, LOG_FILE, SEED_FILE, Event, Job, Listener
+from engram.studies.folders import JOB_FILE, LOG_FILE, SEED_FILE
+from engram.studies.jobs import Event, Job, Listener
 from engram.studies.processes import environment
 from engram.studies.worker import learn
 
@@ -48,7 +49,7 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import ray
+        import ray  # an extra, and seconds
     return ray
 
 

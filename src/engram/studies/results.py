@@ -24,8 +24,7 @@ from engram.core.files import write_atomically
 from engram.errors import EngramError
 from engram.protocols.entry import STATUSES, plain, seed_result
 from engram.protocols.metrics import Summary, as_matrix
-from engram.studies.folders import OLD_RESULT, OLD_SWEEP, OLD_TRADEOFF, STUDY_FILE
-from engram.studies.jobs import SEED_FILE
+from engram.studies.folders import OLD_RESULT, OLD_SWEEP, OLD_TRADEOFF, SEED_FILE, STUDY_FILE
 
 __all__ = [
     "Findings",

@@ -238,7 +238,7 @@ class Search(Sweep):
 def _optuna() -> Any:
     """Optuna, which takes a second to import and is not there without its extra; ``ConfigError`` then."""
     try:
-        import optuna
+        import optuna  # an extra
     except ImportError as error:
         raise ConfigError(
             "engine optuna needs Optuna, it is not installed: pip install engram[optuna]."

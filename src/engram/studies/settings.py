@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engram.protocols.evaluation import Protocol
+    from engram.protocols.protocol import Protocol
 
 __all__ = ["DataSettings", "NetworkSettings", "Settings", "plain", "section"]
 
@@ -126,7 +126,7 @@ class DataSettings:
 
     def protocol(self) -> Protocol:
         """How the run is judged."""
-        from engram.protocols.evaluation import Protocol
+        from engram.protocols.protocol import Protocol  # with torch
 
         return Protocol(self.scenario, selection=self.selection)
 

@@ -21,7 +21,8 @@ from typing import Any
 from engram.core.files import checksum
 from engram.methods.registry import entry
 from engram.studies import folders
-from engram.studies.jobs import SEED_FILE, Event, Executor, Job, Listener
+from engram.studies.folders import SEED_FILE
+from engram.studies.jobs import Event, Executor, Job, Listener
 from engram.studies.settings import plain
 
 __all__ = ["SHARED", "run_shared"]

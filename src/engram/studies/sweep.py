@@ -6,7 +6,6 @@ or process finished it. A seed that diverged is a result like others; a trial th
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from engram.errors import ConfigError
 from engram.protocols.metrics import Summary
 from engram.studies.axes import Axis, grid, trial_name
 from engram.studies.folders import folder_name
-from engram.studies.jobs import Executor
 from engram.studies.rules import Rule, all_rules, parts, rule
 from engram.studies.settings import VALID_FRACTION, Settings, plain
 from engram.studies.study import Done, Entry, Problem, Record, Study
@@ -67,6 +65,7 @@ class Sweep(Study):
         super().__init__(settings, len(self.trials) or 1)
         self.method, self.axes, self.options = method, tuple(axes), dict(options)
         self.choose_on, self.engine, self.address = choose_on, engine, address
+        self.on_ray = engine == "ray"
         if settings.data.valid_fraction <= 0:
             raise ConfigError(
                 f"a sweep chooses on validation data, got valid_fraction {settings.data.valid_fraction:g}: give a "
@@ -105,13 +104,6 @@ class Sweep(Study):
         of = identity["method"]
         options = {k: v for k, v in of["options"].items() if k not in swept}
         return {**identity, "method": {**of, "options": options}}
-
-    def check(self) -> None:
-        if self.engine == "ray":
-            # Ray takes seconds to import; it is wanted here only.
-            from engram.studies.ray_engine import require
-
-            require()
 
     def begin(self, planner: Planner, records: Sequence[Record], found: Mapping[str, Any]) -> None:
         """A folder may be used again by the same sweep, with more values or seeds, or another rule."""
@@ -213,13 +205,6 @@ class Sweep(Study):
 
     def answered(self, found: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
         return found.get("chosen") is not None
-
-    def cluster(self, limit: int, device: str) -> contextlib.AbstractContextManager[Executor] | None:
-        if self.engine != "ray":
-            return None
-        from engram.studies.ray_engine import Cluster  # as above
-
-        return Cluster(self.address, limit, device)
 
 
 def check_engine(engine: str, trials: int | None) -> None:

@@ -22,7 +22,8 @@ from typing import Any, TextIO
 
 from engram.core.files import write_atomically
 from engram.errors import EngramError
-from engram.studies.jobs import LOG_FILE, SEED_FILE, Job
+from engram.studies.folders import LOG_FILE, SEED_FILE
+from engram.studies.jobs import Job
 
 
 class Channel:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.report.analyses import accuracies, omegas, surrogate
-from engram.report.gallery import Picture
+from engram.report.analyses import accuracies, omegas, paths
+from engram.report.picture import Picture
 from engram.report.style import save
 
 __all__ = ["analysis_pictures"]
@@ -46,16 +46,16 @@ def analysis_pictures(results: Sequence[Result], root: Path, folder: Path) -> li
                 save(omegas.matrices_figure(with_omegas), folder / "omega-correlations"),
             )
         )
-    if (root / surrogate.FILE).is_file():
-        paths = surrogate.read(root / surrogate.FILE)
+    if (root / paths.FILE).is_file():
+        found = paths.read(root / paths.FILE)
         out.append(
             Picture(
                 "surrogate",
-                f"Line charts: loss of task 1 falls from {paths.first_true[0]:.2f} to {paths.first_true[-1]:.2f} nats, "
-                f"its surrogate from {paths.first_surrogate[0]:.2f}; after task 2 the loss is "
-                f"{paths.second_true[-1]:.2f}, without penalty {paths.free_true[-1]:.2f}.",
+                f"Line charts: loss of task 1 falls from {found.first_true[0]:.2f} to {found.first_true[-1]:.2f} nats, "
+                f"its surrogate from {found.first_surrogate[0]:.2f}; after task 2 the loss is "
+                f"{found.second_true[-1]:.2f}, without penalty {found.free_true[-1]:.2f}.",
                 "Surrogate and true loss along the path, a small problem of its own (Zenke et al. 2017, Fig. 1 and 2).",
-                save(surrogate.surrogate_figure(paths), folder / "surrogate"),
+                save(paths.surrogate_figure(found), folder / "surrogate"),
             )
         )
     return out

@@ -18,53 +18,28 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from engram.core.files import write_atomically
 from engram.errors import EngramError
-from engram.report.style import COLOURS, LINES, WIDTH, new_figure, save, styled
+from engram.learning.loop import EpochEnd
+from engram.methods.registry import method
+from engram.methods.si import Si
+from engram.networks import Mlp
+from engram.protocols.session import Session, TaskEnd, resolve
+from engram.report.analyses.paths import FILE, Paths, surrogate_figure
+from engram.report.style import save
+from engram.streams import Stream, load, permuted
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
+__all__ = ["measure"]
 
-    from engram.methods.si import Si
-    from engram.streams import Stream
-
-__all__ = ["FILE", "Paths", "measure", "read", "surrogate_figure"]
-
-FILE = "surrogate.json"
-State = dict[str, "Tensor"]
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Losses in nats after each step, the start included; ``first`` and ``second`` name the task being trained.
-
-    Args:
-        c, xi, lr, steps, seed: of the runs.
-        data: what was learned.
-        first_true, first_surrogate: loss of task 1 and its surrogate while task 1 is trained.
-        second_true, second_surrogate: the same while task 2 is trained with the penalty.
-        second_new: loss of task 2 in that run.
-        free_true, free_new: losses of tasks 1 and 2 in a run without penalty (c = 0).
-    """
-
-    c: float
-    xi: float
-    lr: float
-    steps: int
-    seed: int
-    data: str
-    first_true: list[float]
-    first_surrogate: list[float]
-    second_true: list[float]
-    second_surrogate: list[float]
-    second_new: list[float]
-    free_true: list[float]
-    free_new: list[float]
+State = dict[str, Tensor]
 
 
 def measure(
@@ -86,10 +61,6 @@ def measure(
         lr, steps: of gradient descent on the whole task, each task.
         seed: of the run.
     """
-    # A report shows what was measured, without torch.
-    import torch
-    from torch.nn import functional as F
-
     stream = stream if stream is not None else _digits()
     with_penalty, held, importance = _path(stream, hidden, c, xi, lr, steps, seed)
     without, _, _ = _path(stream, hidden, 0.0, xi, lr, steps, seed)
@@ -118,8 +89,6 @@ def measure(
 
 
 def _digits() -> Stream:
-    from engram.streams import load, permuted
-
     return permuted(load("digits"), 2)
 
 
@@ -127,12 +96,6 @@ def _path(
     stream: Stream, hidden: tuple[int, ...], c: float, xi: float, lr: float, steps: int, seed: int
 ) -> tuple[list[State], Si, State]:
     """Parameters at the start and after each step of the first two tasks, the method, and Omega of the first task."""
-    from engram.learning.loop import EpochEnd
-    from engram.methods.registry import method
-    from engram.methods.si import Si
-    from engram.networks import Mlp
-    from engram.protocols.session import Session, TaskEnd, resolve
-
     n = max(task.n_train for task in stream.tasks)
     options: dict[str, Any] = {
         "c": c,
@@ -168,48 +131,6 @@ def _path(
     held.append(session.method)
     session.go(lambda event: isinstance(event, TaskEnd) and event.task == 1)
     return states, held[0], importance
-
-
-@styled
-def surrogate_figure(paths: Paths) -> Figure:
-    """Left: while task 1 is trained. Right: while task 2 is trained, with and without the penalty."""
-    note = (
-        f"{paths.data}; full-batch gradient descent, rate {paths.lr:g}, {paths.steps} steps a task; c = {paths.c:g}, "
-        f"xi = {paths.xi:g}; 1 seed. Losses on training images, of task 1."
-    )
-    figure = new_figure(WIDTH + 0.6, 3.8, "Surrogate and true loss of task 1 along the path", note)
-    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    left.plot(paths.first_true, color=COLOURS[0], label="true loss")
-    left.plot(paths.first_surrogate, color=COLOURS[1], linestyle=LINES[1], label="surrogate")
-    left.set_title("while task 1 is trained")
-    right.plot(paths.second_true, color=COLOURS[0], label=f"true loss, c = {paths.c:g}")
-    right.plot(
-        paths.second_surrogate, color=COLOURS[1], linestyle=LINES[1], label=f"surrogate, c = {paths.c:g}"
-    )
-    right.plot(paths.free_true, color=COLOURS[6], linestyle=LINES[2], label="true loss, c = 0")
-    right.set_title("while task 2 is trained")
-    for axes in (left, right):
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss [nats]")
-        axes.set_ylim(bottom=0)
-        axes.grid(axis="y")
-        axes.legend(fontsize=8)
-    return figure
-
-
-def read(path: Path) -> Paths:
-    """What `main` wrote.
-
-    Raises:
-        EngramError: one line, where the file is missing or something else.
-    """
-    try:
-        return Paths(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise EngramError(
-            f"{path} is not a file of the surrogate analysis ({error}): write it anew with "
-            "python -m engram.report.analyses.surrogate DIR."
-        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

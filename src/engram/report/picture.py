@@ -1,0 +1,27 @@
+"""A drawn figure with the words that describe it to a reader who cannot see it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: file name without ending, alternative text, caption, PNG bytes."""
+
+    name: str
+    alt: str
+    caption: str
+    png: bytes
+
+    @property
+    def data_uri(self) -> str:
+        """The PNG as a data URI, so that the page needs no other file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def slug(text: str) -> str:
+    """A name for files and anchors: lower-case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "method"

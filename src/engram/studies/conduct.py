@@ -1,0 +1,308 @@
+"""A study: which runs are asked for, given those that are done, and what follows from them.
+
+    while runs := study.next(done):     # a comparison asks once, a trade-off widens its curves
+        execute(runs)                   # processes of this machine, or Ray
+    study.read(done)                    # what a sweep or a trade-off concludes
+
+Its folder holds ``study.json``, ``report.html``, and in the folder of each variant ``config.yaml`` and ``seed-N/``.
+Every seed's entry is on disk as soon as the seed is done, so that nothing finished is run again, whoever finished it.
+Variants that differ only in their method's trade-off option learn what comes before it matters once
+(:mod:`engram.studies.sharing`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import engram
+from engram.core.data_names import source_identity
+from engram.core.files import checksum, in_use, write_atomically
+from engram.errors import ConfigError, EngramError
+from engram.protocols.entry import seed_result
+from engram.studies import folders, results, sharing
+from engram.studies.folders import SEED_FILE
+from engram.studies.jobs import Event, Executor, Job, Listener
+from engram.studies.processes import Processes, default_jobs
+from engram.studies.settings import plain
+from engram.studies.study import Entry, Outcome, Problem, Record, Study, diverged
+from engram.studies.variants import Variant, first_difference, identity_of
+
+if TYPE_CHECKING:
+    from engram.studies.planning import Planner, Work
+
+__all__ = ["execute"]
+
+NOUNS = {"run": "run", "comparison": "comparison", "sweep": "sweep", "tradeoff": "trade-off"}
+
+
+def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
+    """Run what the study asks for until it asks for nothing more.
+
+    Raises:
+        EngramError: whatever can be known before training; nothing in the folder has been touched then.
+    """
+    settings = study.settings
+    ledger = _Ledger(study, listener)
+    if ledger.is_answered():
+        return ledger.close()
+    # Torch comes with this; what is finished needs none.
+    from engram.studies.planning import Planner, found_device
+
+    study.check()
+    device = found_device(settings.device)
+    limit = settings.jobs or default_jobs(device)
+    cluster = _cluster(study, limit, device)
+    early = 0 if cluster is not None else study.n_variants * len(settings.seeds)
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(Processes(limit, device, early))
+        planner = Planner(replace(settings, device=device), study.record_valid)
+        study.begin(planner, list(ledger.records.values()), ledger.earlier)
+        works = ledger.planned(planner, study.next(ledger.done))
+        there = None if cluster is None else stack.enter_context(cluster)
+        here.locks = [stack.enter_context(in_use(settings.out))]
+        ledger.clear()
+        try:
+            while works:
+                todo = ledger.open(works)
+                if there is not None:
+                    there.run(todo, ledger.note, dropped=study.dropped)
+                else:
+                    sharing.run_shared(
+                        todo, ledger.note, here, root=settings.out, starts=listener, dropped=study.dropped
+                    )
+                works = ledger.planned(planner, study.next(ledger.done))
+        except KeyboardInterrupt:
+            ledger.outcome.interrupted = True
+        ledger.write()
+    return ledger.close()
+
+
+def _cluster(study: Study, limit: int, device: str) -> contextlib.AbstractContextManager[Executor] | None:
+    """Where jobs run, if not in processes of this machine."""
+    if not study.on_ray:
+        return None
+    # Ray is optional, and slow to import.
+    from engram.studies.ray_engine import Cluster, require
+
+    require()
+    return Cluster(study.address, limit, device)
+
+
+class _Ledger:
+    """What a study's folder holds: the records and entries of all its variants, those of earlier calls included."""
+
+    def __init__(self, study: Study, listener: Listener | None) -> None:
+        self.study, self.settings, self.listener = study, study.settings, listener
+        self.outcome = Outcome(self.settings.out)
+        self.stored = self._stored()
+        self.shared: dict[str, Any] = {k: self.stored.get(k) for k in ("data_settings", "data", "tasks")}
+        self.records: dict[str, Record] = {}
+        self.done: dict[str, dict[int, Entry]] = {}
+        self.found: dict[str, Any] = {}
+        self.partial: dict[tuple[str, int], tuple[list[Any], list[float]]] = {}
+        self.earlier = {} if self.settings.overwrite else self.stored.get("found", {})
+        replaced = study.territory() if self.settings.overwrite else []
+        for record in self.stored.get("variants", []):
+            if not any(Path(record["folder"]).is_relative_to(folder) for folder in replaced):
+                config = {**record["config"], "data": self.stored["data_settings"]}
+                self.records[record["label"]] = {**record, **self.shared, "config": config}
+                self.done[record["label"]] = self._entries(record)
+
+    def _stored(self) -> dict[str, Any]:
+        """The content of ``study.json``; empty where there is none, or none that stays."""
+        out, overwrite = self.settings.out, self.settings.overwrite
+        if not (out / folders.STUDY_FILE).exists():
+            if folders.holds_old(out) and not overwrite:
+                raise ConfigError(
+                    f"{out} must hold no results of an earlier version, which engram report reads and nothing adds to: "
+                    "give another --out, or --overwrite to replace them."
+                )
+            return {}
+        try:
+            stored = results.read_study(out)
+        except EngramError as error:
+            if overwrite:
+                return {}
+            raise ConfigError(f"{error} Give --overwrite to replace it, or another --out.") from error
+        if stored["kind"] != self.study.kind:
+            wanted, there = NOUNS[self.study.kind], NOUNS.get(stored["kind"], stored["kind"])
+            raise ConfigError(
+                f"{out} must be the folder of a {wanted}, it holds a {there}: give another --out."
+            )
+        return stored
+
+    def _entries(self, record: Record) -> dict[int, Entry]:
+        folder = self.settings.out / record["folder"]
+        found = {s: results.read_entry(folder / f"seed-{s}", record["identity"]) for s in record["seeds"]}
+        return {seed: entry for seed, entry in found.items() if entry is not None}
+
+    def _ended(self, label: str, seed: int) -> bool:
+        entry = self.done.get(label, {}).get(seed)
+        return entry is not None and (
+            entry["status"] == "done" or (self.study.keeps_diverged and diverged(entry))
+        )
+
+    def _asked(self) -> str:
+        """Everything that decides what there is to do, in one word."""
+        s = self.settings
+        what: dict[str, Any] = {
+            "engram": engram.__version__,
+            "kind": self.study.kind,
+            "seeds": s.seeds,
+            "device": s.device,
+        }
+        sources = [source_identity(name, s.data.data_dir) for name in s.data.sets]
+        what |= {"data": s.data.what(), "sources": sources, "network": vars(s.network)}
+        return checksum(plain({**what, **self.study.asked()}))
+
+    def is_answered(self) -> bool:
+        """Whether the same was asked before, with nothing left to do."""
+        last = self.stored.get("last", {})
+        if self.settings.overwrite or not last.get("complete") or last["asked"] != self._asked():
+            return False
+        labels = last["labels"]
+        if not all(self._ended(label, seed) for label in labels for seed in self.settings.seeds):
+            return False
+        self.found, self.study.labels, self.outcome.kept = self.stored["found"], labels, labels
+        return True
+
+    def planned(self, planner: Planner, variants: Sequence[Variant]) -> list[Work]:
+        """The variants as works, if they can be run beside what the folder holds; touches no file."""
+        works = [planner.work(variant) for variant in variants]
+        for work in works:
+            self._check(work)
+        if not self.shared["data"] and works:
+            record = works[0].record
+            self.shared = {
+                "data_settings": record["config"]["data"],
+                "data": record["data"],
+                "tasks": record["tasks"],
+            }
+        if works and self.settings.overwrite:
+            folders.check_ours([self.settings.out, *(self.settings.out / f for f in self.study.territory())])
+        return works
+
+    def _check(self, work: Work) -> None:
+        label, folder, out = work.variant.label, work.folder, self.settings.out
+        for other, record in self.records.items():
+            there, now = identity_of(record), identity_of(work.record)
+            if other != label and record["folder"] != work.variant.folder:
+                there, now = self.study.common(there), self.study.common(now)
+            difference = first_difference(there, now)
+            if difference:
+                raise ConfigError(
+                    f"{out} must hold the same {NOUNS[self.study.kind]} or none, it holds another "
+                    f"({other}: {difference}): give another --out, or --overwrite to replace it."
+                )
+        if self.settings.overwrite:
+            return
+        entries = self._entries(work.record)
+        begun = label in self.records or any(folder.glob("seed-*/checkpoints/*.json"))
+        self.done.setdefault(label, {}).update(entries)
+        if begun and not all(self._ended(label, job.seed) for job in work.jobs):
+            if not self.settings.resume:
+                raise ConfigError(
+                    f"{folder} must be empty or continued, it holds an unfinished run: "
+                    "give --resume to continue it, or --overwrite to start again."
+                )
+            work.check_checkpoints()
+
+    def clear(self) -> None:
+        """With --overwrite, remove what is to be replaced."""
+        if self.settings.overwrite:
+            (self.settings.out / "report.html").unlink(missing_ok=True)
+            for folder in [*self.study.territory(), sharing.SHARED]:
+                folders.clear(self.settings.out / folder)
+
+    def open(self, works: Sequence[Work]) -> list[Job]:
+        """Make folders ready and write the study; the jobs that are left, the longest first."""
+        todo: list[tuple[Any, Job]] = []
+        for work in works:
+            label, seeds = work.variant.label, self.settings.seeds
+            earlier = self.records.get(label, {}).get("seeds", [])
+            self.records[label] = {**work.record, "seeds": sorted({*earlier, *work.record["seeds"]})}
+            self.done.setdefault(label, {})
+            left = [job for job in work.jobs if not self._ended(label, job.seed)]
+            if not left:
+                self.outcome.kept.append(label)
+                continue
+            work.write_config(self.records[label]["seeds"])
+            for job in left:
+                self.done[label].pop(job.seed, None)
+                Path(job.folder).mkdir(parents=True, exist_ok=True)
+                (Path(job.folder) / SEED_FILE).unlink(
+                    missing_ok=True
+                )  # of another run, or of one that failed
+            heavy, epochs = work.weight
+            todo += [((-heavy, -epochs, seeds.index(job.seed)), job) for job in left]
+        self.write()
+        return [job for _, job in sorted(todo, key=lambda pair: pair[0])]
+
+    def note(self, event: Event) -> None:
+        """Keep what an event says about a seed; write the study when a seed ends."""
+        job, said, key = event.job, event.data, (event.job.label, event.job.seed)
+        if event.kind == "start":
+            self.partial[key] = list(said["rows"]), list(said["seconds"])
+        elif event.kind == "task":
+            self.partial[key][0].append(said["accuracies"])
+            self.partial[key][1].append(said["seconds"])
+        elif event.kind == "done":
+            self.done[job.label] |= self._entries({**self.records[job.label], "seeds": [job.seed]})
+        elif event.kind == "failed":
+            self._failed(event)
+        self.study.hear(event)
+        if event.kind in ("done", "failed"):
+            self.write()
+        if self.listener is not None:
+            self.listener(event)
+
+    def _failed(self, event: Event) -> None:
+        job, message = event.job, event.data["message"]
+        rows, seconds = self.partial.get((job.label, job.seed), ([], []))
+        n = len(self.shared["tasks"])
+        entry = seed_result(
+            job.seed,
+            [[*row, *[None] * (n - len(row))] for row in rows] or [[None] * n],
+            status="failed",
+            error=message,
+            seconds=sum(seconds),
+            seconds_per_task=seconds,
+        )
+        self.done[job.label][job.seed] = entry
+        text = json.dumps({"identity": job.identity, **entry})
+        write_atomically(Path(job.folder) / SEED_FILE, text.encode())
+        if not (self.study.keeps_diverged and diverged(entry)):
+            self.outcome.problems.append(Problem(job.label, job.seed, message, event.data["expected"]))
+
+    def write(self) -> None:
+        """``study.json`` as it stands."""
+        self.found = dict(plain(self.study.read(self.records, self.done)))
+        labels = self.study.labels
+        ended = all(self._ended(label, seed) for label in labels for seed in self.settings.seeds)
+        order = [*labels, *(label for label in self.records if label not in labels)]
+        listed = []
+        for record in (self.records[label] for label in order if label in self.records):
+            kept = {k: v for k, v in record.items() if k not in self.shared}
+            listed.append({**kept, "config": {k: v for k, v in kept["config"].items() if k != "data"}})
+        last = {"asked": self._asked(), "labels": labels, "complete": ended}
+        study = {
+            "kind": self.study.kind,
+            "last": last,
+            **self.shared,
+            "variants": listed,
+            "found": self.found,
+        }
+        results.write_study(self.settings.out, study)
+
+    def close(self) -> Outcome:
+        """The outcome, with the results as they are on disk at the end."""
+        by_label = {f.result["label"]: f.result for f in results.read(self.settings.out).results}
+        self.outcome.results = [by_label[label] for label in self.study.labels if label in by_label]
+        self.outcome.found = self.found
+        self.outcome.answered = self.study.answered(self.found, self.outcome.problems)
+        return self.outcome

@@ -130,6 +130,19 @@ class Forgetful(Sound):
             self.net.head.parts[0].bias.add_(1e-3 * self.steps)  # type: ignore[operator, union-attr]
 
 
+class Mindful(Sound):
+    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
+        self.active = task.active
+        return super().phases(task, n_samples)
+
+
+class Recounting(Sound):
+    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        with torch.no_grad():
+            self.net.head.parts[0].bias.add_(1e-3)  # type: ignore[operator, union-attr]
+        return super().players(task, phase)
+
+
 class Impure(Sound):
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
@@ -412,6 +425,10 @@ CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
         (Loud, Weighted(), r"records differ at tasks\[0\]"),
         (Misnamed, Config(), "is an option of the method; found: 'strength'"),
     ],
+    "phases_and_players_are_asked_freely": [
+        (Mindful, Config(), "set nothing; found: changed: active"),
+        (Recounting, Config(), r"set nothing; found: changed: net\.head\.parts\.0\.bias"),
+    ],
     "losses_are_pure_and_finite": [
         (Impure, Config(), "changes no state.*changed: count"),
         (Fickle, Config(), "a function of batch, step and state"),
@@ -480,9 +497,14 @@ def test_every_check_has_a_control() -> None:
     assert set(CONTROLS) == set(CHECKS)
 
 
+@pytest.fixture(scope="module")
+def sound() -> Bench:
+    return bench(Sound, Config())
+
+
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_sound_method_passes(name: str) -> None:
-    CHECKS[name](bench(Sound, Config()))
+def test_a_sound_method_passes(sound: Bench, name: str) -> None:
+    CHECKS[name](sound)
 
 
 def test_an_option_that_matters_where_it_says_passes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,6 +17,37 @@ from engram.checks.failure import CheckFailure, require
 from engram.checks.streams import tiny_stream
 from engram.core.contract import Batch, Step, TaskInfo, Terms, Update
 from engram.streams import Samples
+
+
+@look
+def phases_and_players_are_asked_freely(seen: Look) -> None:
+    """Asking for phases or players sets nothing: the loop asks again after each phase and on resume."""
+    method = seen.method
+
+    def attributes() -> dict[str, Any]:
+        return {
+            f"{name}.{key}".lstrip("."): value
+            for name, module in method.named_modules()
+            for key, value in vars(module).items()
+            if not key.startswith("_")
+            and not isinstance(getattr(type(module), key, None), functools.cached_property)
+        }
+
+    def asked(function: Callable[..., Any], *arguments: Any) -> Any:
+        state, held = copied(method.state_dict()), attributes()
+        answer = function(*arguments)
+        changed = [k for k, v in attributes().items() if k not in held or held[k] is not v]
+        changed += differing(state, method.state_dict())
+        require(
+            not changed,
+            "phases() and players() set nothing",
+            f"changed: {shown(changed)}",
+            "change state at the six moments, ask step.task in a loss, name by an underscore what can be recomputed",
+        )
+        return answer
+
+    seen.around("phases", asked)
+    seen.around("players", asked)
 
 
 @look

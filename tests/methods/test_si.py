@@ -388,7 +388,7 @@ def test_rows_that_a_head_gains_enter_without_importance() -> None:
     [({"c": -1.0}, "c"), ({"xi": 0.0}, "xi"), ({"clamp": "upper"}, "clamp"), ({"c": math.nan}, "c")],
 )
 def test_bad_options_give_one_line(options: dict[str, Any], word: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{word} must be [^\n]*$"):
+    with pytest.raises(ConfigError, match=rf"^(si\.)?{word} must be [^\n]*$"):
         method("si", options)
 
 

@@ -3,7 +3,7 @@
 ``check_method(thing)`` runs everything and raises :class:`CheckFailure` at the first one that fails;
 ``checks_for(thing)`` yields ``(name, check)`` pairs for ``pytest.mark.parametrize``.
 
-Departures: none (no paper). Cost: some ten runs of a few steps on 8x8 images, of which one is watched by most checks; seconds a method.
+Departures: none (no paper). Cost: some ten runs of a few steps on 8x8 images, one watched by most checks; seconds.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from engram.checks.comparing import State, copied, differing, first_difference, shown, timeless
-from engram.checks.failure import CheckFailure, require
+from engram.checks.failure import require
 from engram.core.contract import Batch, Context, Method, Scenario, Step, TaskInfo, Terms, Update
 from engram.core.network import Network
 from engram.errors import ConfigError
@@ -236,14 +236,21 @@ class Look:
         if self.fault is not None:
             return inner(*arguments)
         done: list[Any] = []
+        own: list[Exception] = []
 
         def once(*given: Any) -> Any:
-            done.append(inner(*given))
+            try:
+                done.append(inner(*given))
+            except Exception as error:
+                own.append(error)
+                raise
             return done[-1]
 
         try:
             return look(once, *arguments)
-        except CheckFailure as fault:
+        except Exception as fault:
+            if fault in own:
+                raise  # the method's, which ends the run for all
             self.fault = fault
             return done[-1] if done else inner(*arguments)
 

@@ -30,7 +30,8 @@ def no_figures(patch: pytest.MonkeyPatch) -> None:
     """Figures take longer than small runs: leave a page without them."""
     patch.setattr(Drawing, "start", lambda self: None)
     patch.setattr(Drawing, "page", lambda self, root: plain_page(root))
-    patch.setattr("engram.report.write_report", plain_page)
+    for place in ("engram.report.write_report", "engram.cli.main.write_report"):
+        patch.setattr(place, plain_page)
 
 
 def plain_page(directory: str | os.PathLike[str]) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engram.api import compare as compare
+    from engram.api import run as run
     from engram.api import sweep as sweep
     from engram.api import tradeoff as tradeoff
     from engram.errors import CheckpointError as CheckpointError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from engram.errors import StrictnessError as StrictnessError
     from engram.learning.learner import Learner as Learner
     from engram.methods.registry import method as method
-    from engram.protocols.session import run as run
     from engram.report import write_report as write_report
     from engram.streams import class_incremental as class_incremental
     from engram.streams import from_arrays as from_arrays
@@ -46,7 +46,7 @@ _HOMES = {
     "rotated": "engram.streams",
     "sequence": "engram.streams",
     "Learner": "engram.learning.learner",
-    "run": "engram.protocols.session",
+    "run": "engram.api",
     "compare": "engram.api",
     "sweep": "engram.api",
     "tradeoff": "engram.api",

@@ -1,15 +1,25 @@
-"""engram in Python: studies that end with their page. The command line ends its studies here too."""
+"""engram in Python: runs, and studies that end with their page. The command line ends its studies here too.
+
+Whatever can be named can be given as an object. Below, `Method` is a name, a variant such as ``"dgmw:solver=shared"``,
+``engram.method(name, option=...)``, or a class with its default options. `Network` is a name, settings, an object, a
+torch module that maps images to features, its class, or a function that makes it (:mod:`engram.networks.modules`).
+`Data` is a name, `DataSettings`, a stream, a data set, arrays or a torch `Dataset`
+(:func:`engram.streams.given.as_data`); ``DataSettings(data=...)`` takes objects too. Runs with objects are forked from
+this process (:mod:`engram.studies.processes`): no main guard is needed, and classes may be defined in a notebook.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from engram import networks
+from engram.core.options import split_variant
 from engram.errors import ConfigError
-from engram.methods.registry import MethodSpec, check_name, entry
+from engram.methods.registry import MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe
 from engram.report.drawing import Drawing
 from engram.studies.axes import Axis, axes_of, not_both
@@ -18,6 +28,7 @@ from engram.studies.folders import folder_name
 from engram.studies.jobs import Listener
 from engram.studies.search import Search
 from engram.studies.settings import (
+    FINETUNE,
     POINTS,
     RECIPE,
     VALID_FRACTION,
@@ -28,10 +39,70 @@ from engram.studies.settings import (
 )
 from engram.studies.study import Comparison, Outcome, Study
 from engram.studies.sweep import Sweep, check_engine
-from engram.studies.tradeoff import Tradeoff, checked_grid, pair_of, with_finetune
+from engram.studies.tradeoff import Tradeoff, checked_grid, pair_of
 from engram.studies.variants import Variant, variant
 
-__all__ = ["compare", "conclude", "sweep", "sweep_study", "tradeoff"]
+if TYPE_CHECKING:
+    from engram.core.contract import Method as MethodClass
+    from engram.learning.loop import EpochEnd
+    from engram.protocols.protocol import Protocol
+    from engram.protocols.session import Observer, TaskEnd
+
+    Method = str | MethodSpec | type[MethodClass]
+    Network = Any
+    Data = Any
+
+__all__ = ["compare", "conclude", "run", "sweep", "sweep_study", "tradeoff"]
+
+
+def run(
+    data: Data,
+    network: Network = None,
+    spec: Method = "dgmw",
+    protocol: Protocol | str | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    stop_after: Callable[[EpochEnd | TaskEnd], bool] | None = None,
+) -> dict[str, Any]:
+    """Learn a stream with one method and one seed in this process, see :func:`engram.protocols.session.run`.
+
+    Args:
+        data: a stream, or what one is made of, see above; without settings a task a class, at most 10.
+        network: see above; None for the one that fits.
+        spec: the method, see above.
+        protocol: a scenario's name (class, task, domain) or a `Protocol`; None is that of the settings, else class.
+        seed, device, out, resume, observer, stop_after: as there.
+
+    Returns:
+        The seed's entry of a result file.
+
+    Raises:
+        EngramError: as there, or data that cannot be used.
+    """
+    # Torch comes with these.
+    from engram.core.network import Network as NetworkObject
+    from engram.protocols import session
+    from engram.studies.building import prepare
+
+    settings, held = _data(data, None)
+    given = network if isinstance(network, NetworkObject) else _network(network, None)
+    stream, fitting = prepare(settings, given, held)
+    return session.run(
+        stream,
+        fitting,
+        spec,
+        protocol or settings.protocol(),
+        seed=seed,
+        device=device,
+        out=out,
+        resume=resume,
+        observer=observer,
+        stop_after=stop_after,
+    )
 
 
 def conclude(study: Study, listener: Listener | None = None) -> Outcome:
@@ -48,9 +119,9 @@ def conclude(study: Study, listener: Listener | None = None) -> Outcome:
 
 
 def compare(
-    methods: Sequence[str | MethodSpec],
-    data: DataSettings | str | None = None,
-    network: NetworkSettings | str | None = None,
+    methods: Sequence[Method],
+    data: Data = None,
+    network: Network = None,
     *,
     out: str | PathLike[str],
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -65,9 +136,9 @@ def compare(
     """Learn one stream with several methods and seeds, and write the report.
 
     Args:
-        methods: names, variants such as ``"dgmw:solver=shared"``, or ``engram.method(name, option=...)``.
-        data: settings, or the name of the data; None takes the recipe's, else digits.
-        network: settings or a name; None for the recipe's, or the one that fits.
+        methods: see above; no two of one name.
+        data: see above; None takes the recipe's, else digits.
+        network: see above; None for the recipe's, or the one that fits.
         out: folder of the comparison.
         options: by method name, on top of the recipe's.
         recipe: a name, ``"none"``, or None for the data's default recipe.
@@ -84,10 +155,11 @@ def compare(
     Raises:
         EngramError: whatever can be known before training; nothing in ``out`` has been touched then.
     """
-    chosen = chosen_recipe(recipe, _name(data) or "digits")
+    chosen = chosen_recipe(recipe, _name(data))
+    arriving, held = _data(data, chosen)
     settings = Settings(
         Path(out),
-        _data(data, chosen),
+        arriving,
         _network(network, chosen),
         seeds,
         device,
@@ -95,16 +167,17 @@ def compare(
         resume,
         overwrite,
         _of(chosen),
+        held,
     )
     merged = _merged(chosen, options)
     return conclude(Comparison(settings, [_variant(m, merged) for m in methods]), listener)
 
 
 def sweep(
-    method: str,
+    method: Method,
     over: Mapping[str, Sequence[Any] | str],
-    data: DataSettings | str | None = None,
-    network: NetworkSettings | str | None = None,
+    data: Data = None,
+    network: Network = None,
     *,
     out: str | PathLike[str],
     options: Mapping[str, Any] | None = None,
@@ -124,7 +197,7 @@ def sweep(
     """Learn one stream with several values of a method's options, and choose among them on validation data.
 
     Args:
-        method: a registered name.
+        method: see above.
         over: by option, the values to try, or a range such as ``"0.001..10:log"`` for engine optuna.
         data: as for `compare`; without a valid_fraction it becomes 0.1.
         options: of the method, on top of the recipe's.
@@ -141,11 +214,12 @@ def sweep(
     Raises:
         EngramError: as `compare`.
     """
-    check_name(method)
-    chosen = chosen_recipe(recipe, _name(data) or "digits")
+    named = split_variant(method)[0] if isinstance(method, str) else registered(method).name
+    base = _variant(method, _merged(chosen := chosen_recipe(recipe, _name(data)), {named: options or {}}))
+    arriving, held = _data(data, chosen, valid_fraction=VALID_FRACTION)
     settings = Settings(
         Path(out),
-        _data(data, chosen, valid_fraction=VALID_FRACTION),
+        arriving,
         _network(network, chosen),
         seeds,
         device,
@@ -153,17 +227,17 @@ def sweep(
         resume,
         overwrite,
         _of(chosen),
+        held,
     )
-    axes = axes_of(method, over)
+    axes = axes_of(named, over)
     for axis in axes:
         if axis.name in (options or {}):
             raise not_both(axis.name)
-    base = _merged(chosen, {method: options or {}})[method]
     study = sweep_study(
         settings,
-        method,
+        named,
         axes,
-        base,
+        base.options,
         engine,
         trials,
         sweep_seed=sweep_seed,
@@ -193,13 +267,13 @@ def sweep_study(
 
 
 def tradeoff(
-    methods: Sequence[str],
-    source: str | None = None,
-    target: str | None = None,
+    methods: Sequence[Method],
+    source: Data = None,
+    target: Data = None,
     *,
     out: str | PathLike[str],
     data: Mapping[str, Any] | None = None,
-    network: NetworkSettings | str | None = None,
+    network: Network = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     over: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
     points: int = POINTS,
@@ -216,8 +290,8 @@ def tradeoff(
     """Draw the trade-off curves of several methods between two data sets, and measure them.
 
     Args:
-        methods: names or variants such as ``"lwf:temperature_squared=true"``; fine-tuning is run beside them.
-        source, target: names of the data sets, such as ``"mnist:0-4"``; None takes the recipe's.
+        methods: see above, such as ``"lwf:temperature_squared=true"``; fine-tuning is run beside them.
+        source, target: the data sets, names such as ``"mnist:0-4"`` or objects, no streams; None takes the recipe's.
         data: further fields of `DataSettings`, on top of the recipe's.
         options: by method name, on top of the recipe's.
         over: by method name, one option and its values, at least three; other methods get a grid.
@@ -235,13 +309,18 @@ def tradeoff(
         EngramError: as `compare`.
     """
     chosen = chosen_recipe(recipe or RECIPE, "")
-    named, beside = with_finetune(methods)
+    merged = _merged(chosen, options)
+    variants = [_variant(m, merged) for m in methods]
+    beside = bool(variants) and all(v.label != FINETUNE for v in variants)
+    variants += [_variant(FINETUNE, merged)] if beside else []
     grids = {}
     for name, given in (over or {}).items():
         if len(given) != 1:
             raise ConfigError(f"over must name one option of {name}, got {', '.join(given) or 'none'}.")
         grids[name] = checked_grid(name, axes_of(name, given)[0])
     fields = {"valid_fraction": VALID_FRACTION, **(chosen.data if chosen else {}), **(data or {})}
+    held: dict[str, Any] = {}
+    source, target = _pair_name("source", source, held), _pair_name("target", target, held)
     settings = Settings(
         Path(out),
         pair_of(source, target, fields),
@@ -252,11 +331,11 @@ def tradeoff(
         resume,
         overwrite,
         _of(chosen),
+        held,
     )
-    merged = _merged(chosen, options)
     study = Tradeoff(
         settings,
-        [_variant(m, merged) for m in named],
+        variants,
         grids=grids,
         points=points,
         widen=widen,
@@ -270,23 +349,50 @@ def _of(recipe: Recipe | None) -> str | None:
     return recipe.name if recipe else None
 
 
-def _name(data: DataSettings | str | None) -> str | None:
-    return data.data if isinstance(data, DataSettings) else data
+def _name(data: Data) -> str:
+    """By which the default recipe is found; objects have none."""
+    given = data.data if isinstance(data, DataSettings) else data
+    return "digits" if given is None else given if isinstance(given, str) else ""
 
 
-def _data(data: DataSettings | str | None, recipe: Recipe | None, **default: Any) -> DataSettings:
-    if isinstance(data, DataSettings):
-        return data
-    named = {"data": data} if data else {}
-    return DataSettings(**{**default, **(recipe.data if recipe else {}), **named})
+def _data(data: Data, recipe: Recipe | None, **default: Any) -> tuple[DataSettings, Mapping[str, Any]]:
+    """The settings, and what they name that is no file's."""
+    settings = data if isinstance(data, DataSettings) else None
+    given = data.data if isinstance(data, DataSettings) else data
+    if given is None or isinstance(given, str):
+        named = {"data": given} if given else {}
+        return settings or DataSettings(**{**default, **(recipe.data if recipe else {}), **named}), {}
+    # Torch comes with these; data by name need it in the workers alone.
+    from engram.streams.stream import Stream
+    from engram.studies.building import hold
+
+    if settings is None and not isinstance(given, Stream):
+        settings = DataSettings(**{**default, **(recipe.data if recipe else {})})
+    return hold(given, settings)
 
 
-def _network(network: NetworkSettings | str | None, recipe: Recipe | None) -> NetworkSettings:
-    if isinstance(network, NetworkSettings):
-        return network
+def _pair_name(end: str, given: Data, held: dict[str, Any]) -> str | None:
+    """The name of the source or target of a trade-off; an object is held under it."""
+    if given is None or isinstance(given, str):
+        return given
+    from engram.streams.stream import Stream  # as above
+    from engram.studies.building import hold
+
+    settings, found = hold(given, None, end)
+    if isinstance(found[settings.data], Stream):
+        raise ConfigError(f"{end} must be one data set, got a stream: give what it is made of.")
+    held |= found
+    return settings.data
+
+
+def _network(network: Network, recipe: Recipe | None) -> NetworkSettings:
     if network is None and recipe is not None:
         return NetworkSettings(recipe.network, dict(recipe.network_options))
-    return NetworkSettings(network)
+    if isinstance(network, NetworkSettings):
+        return network
+    if network is None or isinstance(network, str):
+        return NetworkSettings(network)
+    return NetworkSettings(*networks.registered(network))
 
 
 def _merged(
@@ -299,8 +405,11 @@ def _merged(
     return merged
 
 
-def _variant(method: str | MethodSpec, options: Mapping[str, Mapping[str, Any]]) -> Variant:
+def _variant(method: Method, options: Mapping[str, Mapping[str, Any]]) -> Variant:
     if isinstance(method, str):
-        return variant(method, options.get(method.partition(":")[0]))
-    given = {k: v for k, v in asdict(method.config).items() if k not in entry(method.name).fixed}
-    return Variant(method.name, folder_name(method.name), method.name, given)
+        return variant(method, options.get(split_variant(method)[0]))
+    spec = registered(method)
+    if isinstance(method, type):
+        return variant(spec.name, options.get(spec.name))
+    given = {k: v for k, v in asdict(spec.config).items() if k not in entry(spec.name).fixed}
+    return Variant(spec.name, folder_name(spec.name), spec.name, given)

@@ -55,10 +55,10 @@ def test_they_are_compared_and_swept_like_others(method_file: Path, call: Call, 
     done = call("compare", "pull", "pull:strength=0.5", *small, "--out", out)
     assert done.code == 0, done.err
     config = read_result(out / "pull-strength-0.5")["config"]
-    assert config["method"]["source"] == {"file": "pull.py", "sha256": sha256(method_file)}
+    assert config["method"]["source"] == {"name": "Pull", "file": "pull.py", "sha256": sha256(method_file)}
     assert config["method"]["options"] == {"strength": 0.5, "epochs": 1}
     assert config["network"]["name"] == "narrow"
-    assert config["network"]["source"] == {"file": "net.py", "sha256": sha256(network)}
+    assert config["network"]["source"] == {"name": "Narrow", "file": "net.py", "sha256": sha256(network)}
     again = call("run", "pull", "--config", out / "pull" / "config.yaml", "--print-config")
     assert f"{network}:Narrow" in again.out
     swept = call("sweep", "pull", "--over", "strength=0.1", *small, "--out", tmp_path / "swept")
@@ -89,6 +89,5 @@ def test_a_bad_network(refused: Refused, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(NETWORK)
     assert "did you mean Narrow?" in refused("run", "finetune", "--network", "net.py:Narow")
-    assert "must be a subclass of engram's Network" in refused(
-        "run", "finetune", "--network", "net.py:MlpTrunk"
-    )
+    assert "must be made without arguments" in refused("run", "finetune", "--network", "net.py:MlpTrunk")
+    assert "a torch module" in refused("run", "finetune", "--network", "net.py:__name__")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from engram.core.origin import described
 from engram.core.samples import Shape
 from engram.errors import ConfigError
 
@@ -41,6 +42,14 @@ class Network(ABC):
     image_size: ClassVar[int | None] = None
     mean: ClassVar[float] = 0.0
     std: ClassVar[float] = 1.0
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options as JSON."""
+        return {"name": self.name, "options": asdict(self) if is_dataclass(self) else {}}
+
+    def source(self) -> dict[str, str] | None:
+        """What code of one's own it is, see :func:`engram.core.origin.described`; None for engram's."""
+        return described(type(self))
 
     def check(self, image_shape: Shape) -> None:
         """Raise ``ConfigError`` unless samples of ``image_shape``, (C, H, W) or (D,), fit."""

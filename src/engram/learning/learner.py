@@ -29,35 +29,26 @@ from engram.errors import CheckpointError, ConfigError
 from engram.learning.checkpoint import Checkpoints, difference
 from engram.learning.loop import EpochEnd, train_task
 from engram.learning.state import LoopState
-from engram.methods.registry import MethodSpec, entry, method
-from engram.networks import by_name, default_for
+from engram.methods.registry import MethodSpec, entry, spec_of
+from engram.networks import by_name, class_of, default_for
 
 BATCH = 500
 
 
-def as_network(network: Network | str | None, image_shape: Shape) -> Network:
-    """A network by name, or the one that fits the images where it is None; ``ConfigError`` if it cannot take them."""
+def as_network(network: Any, image_shape: Shape) -> Network:
+    """A network by name, an object, a module or what makes one, or the one that fits the images where it is None.
+
+    ``ConfigError`` if it cannot take them.
+    """
     if network is None:
         network = default_for(image_shape)
     elif isinstance(network, str):
         network = by_name(network)()
-    network.check(image_shape)
-    return network
-
-
-def as_spec(given: MethodSpec | type[Method] | str) -> MethodSpec:
-    """A method by name, or a class with its default options."""
-    if isinstance(given, str):
-        return method(given)
-    if isinstance(given, MethodSpec):
-        return given
-    return MethodSpec(given.__name__.lower(), given, given.Config())
-
-
-def describe_network(network: Network) -> dict[str, Any]:
-    """Name and options of a network as JSON."""
-    options: dict[str, Any] = dataclasses.asdict(network) if dataclasses.is_dataclass(network) else {}
-    return {"name": network.name, "options": options}
+    elif not isinstance(network, Network):
+        network = class_of(network, str(network))()
+    found: Network = network
+    found.check(image_shape)
+    return found
 
 
 def check_device(name: str) -> torch.device:
@@ -89,7 +80,8 @@ class Learner:
 
     Args:
         method: a name, ``engram.method(name, option=...)``, or a class of your own with its default options.
-        network: a name, an object, or None for the one that fits the images.
+        network: a name, a `Network`, a torch module that maps images to features, its class or a function that makes it
+            (see :mod:`engram.networks.modules`), or None for the one that fits the images.
         image_shape: (C, H, W) of every image, or (D,) of every feature vector.
         scenario: class (no task label, all classes known compete), task (label given, a task's own classes compete),
             or domain (no label, every task has the same classes).
@@ -109,7 +101,7 @@ class Learner:
     def __init__(
         self,
         method: MethodSpec | type[Method] | str,
-        network: Network | str | None = None,
+        network: Any = None,
         *,
         image_shape: Shape,
         scenario: Scenario = "class",
@@ -119,7 +111,7 @@ class Learner:
         device: str = "cpu",
     ) -> None:
         self.device = check_device(device)
-        self.spec, self.network = as_spec(method), as_network(network, image_shape)
+        self.spec, self.network = spec_of(method), as_network(network, image_shape)
         context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
         self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
         self.state = LoopState()
@@ -145,7 +137,7 @@ class Learner:
         context = self.method.context
         return {
             "method": self.spec.describe(),
-            "network": describe_network(self.network),
+            "network": self.network.describe(),
             "image_shape": list(context.image_shape),
             "scenario": context.scenario,
             "seed": context.seed,
@@ -351,7 +343,7 @@ class Learner:
         folder: str | os.PathLike[str],
         *,
         method: type[Method] | None = None,
-        network: Network | None = None,
+        network: Any = None,
         device: str = "cpu",
     ) -> Learner:
         """The learner kept in ``folder``, or that of a run whose folder it is.
@@ -359,7 +351,7 @@ class Learner:
         Args:
             folder: what `save` or `learn` was given, or the ``out`` of a run.
             method: its class, where that is your own; options are read from the folder.
-            network: where that is your own.
+            network: where that is your own, as for a new learner.
             device: cpu or cuda.
 
         Raises:

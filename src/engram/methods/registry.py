@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from engram.core import sources
 from engram.core.index import About, index
-from engram.core.options import closest, made_of_defaults, options_of
+from engram.core.options import closest, made_of_defaults, options_of, split_variant
+from engram.core.origin import described
 from engram.core.values import typed_all
 from engram.errors import ConfigError
 
@@ -85,9 +86,57 @@ class MethodSpec:
     file: str = ""
 
     def describe(self) -> dict[str, Any]:
-        """Name and options as JSON, with the file's checksum for a method of one's own."""
-        own = {"source": sources.load(self.file).describe()} if self.file else {}
-        return {"name": self.name, "options": asdict(self.config), **own}
+        """Name and options as JSON."""
+        return {"name": self.name, "options": asdict(self.config)}
+
+    def entry(self) -> Entry:
+        """The method under its name, with these options as defaults."""
+        summary = (self.make.__doc__ or "a method of one's own").strip().splitlines()[0]
+        return Entry(self.make, self.config, summary, file=self.file)
+
+
+def spec_of(given: MethodSpec | type[Method] | str, where: str = "") -> MethodSpec:
+    """A method by name, ``NAME:option=value,...``, or class, which has its default options; ``ConfigError``."""
+    if isinstance(given, str):
+        return method(*split_variant(given))
+    if isinstance(given, MethodSpec):
+        return given
+    if not isinstance(given, type):
+        raise ConfigError(f"a method must be a name, engram.method(...) or a class, got {given!r}.")
+    config = made_of_defaults(getattr(given, "Config", None), f"Config of {given.__qualname__}{where}")
+    return MethodSpec(given.__name__.lower(), given, config)
+
+
+def register(name: str, own: Entry) -> None:
+    """Know a method of one's own by its name, instead of an earlier one of its file, or of none.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    taken = METHODS.get(name)
+    if taken is not None and (isinstance(taken, str) or taken.file != own.file):
+        where = f" in {own.file}" if own.file else ""
+        raise ConfigError(f"a method of one's own must have a name of its own, got {name}{where}: rename it.")
+    METHODS[name] = own
+
+
+def registered(given: MethodSpec | type[Method]) -> MethodSpec:
+    """A spec, or a class with its default options, whose name this process knows from now on; errors as `register`."""
+    spec = spec_of(given)
+    if described(spec.make) is not None or spec.name not in METHODS:
+        register(spec.name, spec.entry())
+    return spec
+
+
+def own_sources() -> dict[str, Any]:
+    """What code the methods of one's own are, by name."""
+    return {name: described(m.make) for name, m in METHODS.items() if isinstance(m, Entry)}
+
+
+def in_hand(name: str) -> bool:
+    """Whether a method is known by an object of this process alone, which no other process can load."""
+    found = METHODS.get(name)
+    return isinstance(found, Entry) and not found.file
 
 
 def add_file(path: str) -> list[str]:
@@ -101,35 +150,20 @@ def add_file(path: str) -> list[str]:
     """
     from engram.core.contract import Method  # torch: the file needs it anyway
 
-    source = sources.load(path)
-    offered = vars(source.module)
-    found: dict[str, Entry] = dict(offered.get("ENTRIES", {}))
-    for value in offered.values() if not found else ():
-        if isinstance(value, MethodSpec):
-            found[value.name] = Entry(value.make, value.config, _first_line(value.make))
-        elif (
-            isinstance(value, type)
-            and issubclass(value, Method)
-            and value.__module__ == source.module.__name__
-        ):
-            config = made_of_defaults(getattr(value, "Config", None), f"Config of {value.__name__} in {path}")
-            found[value.__name__.lower()] = Entry(value, config, _first_line(value))
+    module = sources.load(path)
+    found: dict[str, Entry] = dict(vars(module).get("ENTRIES", {}))
+    for value in vars(module).values() if not found else ():
+        own = isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+        if own or isinstance(value, MethodSpec):
+            spec = spec_of(value, f" in {path}")
+            found[spec.name] = spec.entry()
     if not found:
         raise ConfigError(
             f"a file of methods must define one, a subclass of engram's Method, {path} does not."
         )
     for name, entry in found.items():
-        taken = METHODS.get(name)
-        if taken is not None and (isinstance(taken, str) or taken.file != str(source.path)):
-            raise ConfigError(
-                f"a method of one's own must have a name of its own, got {name} in {path}: rename it."
-            )
-        METHODS[name] = replace(entry, file=str(source.path))
+        register(name, replace(entry, file=str(module.__file__)))
     return list(found)
-
-
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "a method of one's own").strip().splitlines()[0]
 
 
 def check_name(name: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from engram.networks.plain_cnn import PlainCnn as PlainCnn
     from engram.networks.preact_resnet import PreactResnet as PreactResnet
 
+OWN: dict[str, type[Network]] = {}  # networks that this process was given as objects, by name
+
 #: By name, the module and class.
 NETWORKS = {
     "cifar-cnn": "engram.networks.cifar_cnn:CifarCnn",
@@ -40,7 +42,7 @@ def __getattr__(name: str) -> Any:  # classes are imported when first used: name
 
 def check_name(name: str) -> None:
     """``ConfigError`` with the known names unless there is a network of this name, or it is ``FILE.py:NAME``."""
-    if name not in NETWORKS and not is_place(name):
+    if name not in NETWORKS and name not in OWN and not is_place(name):
         raise ConfigError(
             f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}{closest(name, NETWORKS)}: "
             "choose one of them."
@@ -50,8 +52,10 @@ def check_name(name: str) -> None:
 def by_name(name: str) -> type[Network]:
     """The class registered under ``name`` or at ``FILE.py:NAME``; ``ConfigError`` as `check_name`, or of the file."""
     check_name(name)
+    if name in OWN:
+        return OWN[name]
     if is_place(name):
-        return _own(name)
+        return class_of(load_object(name), name)
     module, _, cls = NETWORKS[name].partition(":")
     found: type[Network] = getattr(importlib.import_module(module), cls)
     return found
@@ -60,25 +64,49 @@ def by_name(name: str) -> type[Network]:
 def about(name: str) -> About:
     """The network in words, without torch; ``ConfigError`` as `check_name`."""
     check_name(name)
-    return described(_own(name)) if is_place(name) else index("networks")[name]
+    return index("networks")[name] if name in NETWORKS else described(by_name(name))
 
 
-def source_of(name: str) -> dict[str, str] | None:
-    """File name and checksum of a network at ``FILE.py:NAME``; None for a registered one."""
-    return load_object(name)[1].describe() if is_place(name) else None
+def source_of(name: str | None) -> dict[str, str] | None:
+    """What code of one's own a network is; None for a registered one, or none."""
+    return None if name is None or name in NETWORKS else by_name(name)().source()
 
 
-def _own(place: str) -> type[Network]:
-    """The class at ``FILE.py:NAME``."""
-    from engram.core.network import Network  # torch: the file needs it anyway
+def class_of(given: Any, place: str) -> type[Network]:
+    """The class of a network of one's own: a subclass of `Network`, or of a module, its class, or what makes one.
 
-    found, _ = load_object(place)
-    if not (isinstance(found, type) and issubclass(found, Network)):
-        raise ConfigError(f"network {place} must be a subclass of engram's Network, got {found!r}.")
-    made_of_defaults(found, f"network {place}")
-    if not isinstance(getattr(found, "name", None), str):
+    Raises:
+        ConfigError: it is none of these; ``place`` names it in the error.
+    """
+    from engram.core.network import Network  # torch: what is given needs it anyway
+
+    if not (isinstance(given, type) and issubclass(given, Network)):
+        made: type[Network] = importlib.import_module("engram.networks.modules").of_module(given, place)
+        return made
+    made_of_defaults(given, f"network {place}")
+    if not isinstance(getattr(given, "name", None), str):
         raise ConfigError(f'network {place} must have a name, got none: add name: ClassVar[str] = "...".')
-    return found
+    return given
+
+
+def registered(given: Any) -> tuple[str, dict[str, Any]]:
+    """Name and options of a network given as an object, by which this process knows it from now on.
+
+    Args:
+        given: a `Network` or its class, a module, its class, or what makes one.
+
+    Raises:
+        ConfigError: as `class_of`, or the name is taken.
+    """
+    from engram.core.network import Network  # as above
+
+    cls = class_of(type(given) if isinstance(given, Network) else given, str(given))
+    options: dict[str, Any] = given.describe()["options"] if isinstance(given, Network) else {}
+    if cls.name not in NETWORKS:
+        OWN[cls.name] = cls
+    elif by_name(cls.name) is not cls:
+        raise ConfigError(f"a network of one's own must have a name of its own, got {cls.name}: rename it.")
+    return cls.name, options
 
 
 def described(cls: type[Network]) -> About:

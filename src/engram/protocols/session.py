@@ -20,11 +20,12 @@ from safetensors.torch import save as save_tensors
 from engram.core.contract import Method
 from engram.core.files import write_atomically
 from engram.core.network import Network
+from engram.core.origin import described
 from engram.errors import ConfigError
 from engram.learning.checkpoint import Checkpoints
-from engram.learning.learner import Learner, as_network, as_spec, check_device, checkpoint_folder
+from engram.learning.learner import Learner, as_network, check_device, checkpoint_folder
 from engram.learning.loop import EpochEnd
-from engram.methods.registry import MethodSpec
+from engram.methods.registry import MethodSpec, spec_of
 from engram.parts.memory import SampleMemory
 from engram.protocols.entry import seed_result
 from engram.protocols.evaluation import Oracle, evaluate, sample_grid
@@ -51,7 +52,7 @@ Observer = Callable[[EpochEnd | TaskEnd], None]
 
 def resolve(
     stream: Stream,
-    network: Network | str | None,
+    network: Any,
     spec: MethodSpec | type[Method] | str,
     protocol: Protocol | str,
 ) -> tuple[Network, MethodSpec, Protocol]:
@@ -63,12 +64,12 @@ def resolve(
             )
         protocol = Protocol(protocol)  # type: ignore[arg-type]
     protocol.check(stream)
-    return as_network(network, stream.image_shape), as_spec(spec), protocol
+    return as_network(network, stream.image_shape), spec_of(spec), protocol
 
 
 def run(
     stream: Stream,
-    network: Network | str | None = None,
+    network: Any = None,
     spec: MethodSpec | type[Method] | str = "dgmw",
     protocol: Protocol | str = "class",
     *,
@@ -159,9 +160,11 @@ class Session:
         self.started = time.perf_counter()
 
     def identity(self) -> dict[str, Any]:
-        """What makes a checkpoint belong to this run: its learner, and what it is judged by."""
+        """What makes a checkpoint belong to this run: its learner, code of one's own, and what it is judged by."""
+        own = {"method": described(self.learner.spec.make), "network": self.learner.network.source()}
         return {
             **self.learner.identity(),
+            **({"sources": own} if any(own.values()) else {}),
             "stream": self.stream.describe(),
             "protocol": _protocol_identity(self.protocol),
         }

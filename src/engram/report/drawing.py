@@ -13,7 +13,7 @@ from pathlib import Path
 from engram.errors import EngramError
 from engram.report import is_current, write_report
 from engram.studies.jobs import Event, Listener
-from engram.studies.processes import environment
+from engram.studies.machine import environment
 
 
 class Drawing:

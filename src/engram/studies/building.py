@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from engram import networks
 from engram.core.data_names import SHORT_NAMES
 from engram.core.network import Network
-from engram.core.options import closest, options_of
+from engram.core.options import closest
 from engram.core.values import typed_all
 from engram.errors import ConfigError, DataError
 from engram.streams.builders import class_incremental, permuted, rotated, sequence
+from engram.streams.given import as_data
 from engram.streams.images import ImageData, resize, to_channels
 from engram.streams.sources import load
 from engram.streams.stream import Stream
-from engram.studies.settings import DataSettings, NetworkSettings, plain
+from engram.studies.settings import DataSettings, NetworkSettings
 
-__all__ = ["build_network", "network_options", "prepare"]
+__all__ = ["build_network", "hold", "prepare"]
+
+Held = Mapping[str, ImageData | Stream]
+READING = ("data_dir", "cache_dir", "image_column", "label_column")  # how named data are read
+JUDGING = ("data", "scenario", "selection")
 
 MOST_TASKS = 10  # by default
 SMALL_IMAGE = 12  # pixels; up to this size the small network is the default
@@ -28,7 +35,7 @@ def network_name(settings: DataSettings, image_shape: tuple[int, ...]) -> str:
     Permuted pixels have no neighbours, so they get the perceptron; images whose size was asked for get what
     fits that size; everything else a convolutional pair, to whose size the images are brought.
     """
-    if settings.scenario == "domain" and settings.domain == "permuted":
+    if len(image_shape) != 3 or (settings.scenario == "domain" and settings.domain == "permuted"):
         return "mlp"
     if settings.image_size is not None:
         return networks.default_for(image_shape).name
@@ -44,18 +51,45 @@ def build_network(settings: NetworkSettings, name: str) -> Network:
     return networks.by_name(name)(**typed_all(name, networks.about(name).options, settings.options))
 
 
-def load_data(settings: DataSettings, name: str | None) -> tuple[list[ImageData], str]:
-    """The data sets at the size that the network called ``name`` needs, and the network's name."""
-    sets = [_load(settings, one) for one in settings.sets]
-    name = name or network_name(settings, sets[0].image_shape)
-    size = networks.about(name).image_size
-    if settings.image_size is None and size is not None:
-        sets = [resize(one, size) for one in sets]  # says so in the notes
-    channels = max(one.image_shape[0] for one in sets)
-    return [to_channels(one, channels) for one in sets], name
+def hold(given: Any, settings: DataSettings | None, name: str = "arrays") -> tuple[DataSettings, Held]:
+    """Settings that name data given as an object, and the object by that name.
+
+    Args:
+        given: a stream, a data set, arrays or a torch `Dataset`, see :func:`engram.streams.given.as_data`.
+        settings: of how the data arrive; all but scenario and selection must be left out with a stream. None are those
+            of a stream, or the default ones.
+        name: of arrays in results.
+
+    Raises:
+        ConfigError, DataError: it is none of these, or settings that cannot apply to it.
+    """
+    found = as_data(given, name)
+    stream = isinstance(found, Stream)
+    if settings is None:
+        shared = isinstance(found, Stream) and found.label_space == "shared"
+        settings = DataSettings(scenario="domain" if shared else "class")
+    idle = [f.name for f in fields(settings) if f.name not in JUDGING] if stream else READING
+    for field in fields(settings):
+        if field.name in idle and getattr(settings, field.name) != field.default:
+            what = "a stream, which has its tasks" if stream else "data that are read"
+            raise ConfigError(
+                f"{field.name} must be left out with {what} already, got {getattr(settings, field.name)!r}."
+            )
+    more: dict[str, Any] = {}
+    if isinstance(found, Stream):
+        name = " and ".join(one for one, _ in found.data)
+        more = {"tasks": found.n_tasks, "stream_seed": found.seed}
+        more["valid_fraction"] = float(found.options.get("valid_fraction", 0.0))
+    else:
+        name = found.name
+    key = f"{name.replace('+', ' and ')}@{found.fingerprint[:16]}"
+    return replace(settings, data=key, **more), {key: found}
 
 
-def _load(settings: DataSettings, name: str) -> ImageData:
+def _load(settings: DataSettings, name: str, held: Held) -> ImageData:
+    found = held.get(name)
+    if isinstance(found, ImageData):
+        return found if settings.image_size is None else resize(found, settings.image_size)
     try:
         return load(
             name,
@@ -72,12 +106,26 @@ def _load(settings: DataSettings, name: str) -> ImageData:
         raise DataError(f"{str(error).rstrip('.')}{hint}.") from error
 
 
-def prepare(settings: DataSettings, network: NetworkSettings) -> tuple[Stream, Network]:
+def prepare(
+    settings: DataSettings, network: NetworkSettings | Network, held: Held | None = None
+) -> tuple[Stream, Network]:
     """The stream and the network that fit together; errors: ``DataError``, ``ConfigError``."""
-    if network.name is not None:
-        build_network(network, network.name)  # before any data are read
-    data, name = load_data(settings, network.name)
-    return _stream(settings, data), build_network(network, name)
+    held = held or {}
+    given = network if isinstance(network, NetworkSettings) else NetworkSettings()
+    chosen = network if isinstance(network, Network) else None
+    if given.name is not None:
+        chosen = build_network(given, given.name)  # before any data are read
+    stream = held.get(settings.data)
+    if isinstance(stream, Stream):
+        return stream, chosen or build_network(given, networks.default_for(stream.image_shape).name)
+    sets = [_load(settings, one, held) for one in settings.sets]
+    chosen = chosen or build_network(given, network_name(settings, sets[0].image_shape))
+    if settings.image_size is None and chosen.image_size is not None:
+        sets = [resize(one, chosen.image_size) for one in sets]  # says so in the notes
+    if len(sets) > 1:
+        channels = max(one.image_shape[0] for one in sets)
+        sets = [to_channels(one, channels) for one in sets]
+    return _stream(settings, sets), chosen
 
 
 def _stream(settings: DataSettings, sets: list[ImageData]) -> Stream:
@@ -104,8 +152,3 @@ def _stream(settings: DataSettings, sets: list[ImageData]) -> Stream:
             )
         return rotated(data, angles=s.angles, **more)
     return rotated(data, tasks, max_angle=s.max_angle, **more)
-
-
-def network_options(network: Network) -> dict[str, Any]:
-    """All options of a network as JSON."""
-    return {o.name: plain(o.default) for o in options_of(network)}

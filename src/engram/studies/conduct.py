@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import engram
+from engram import networks
 from engram.core.data_names import source_identity
 from engram.core.files import checksum, in_use, write_atomically
 from engram.errors import ConfigError, EngramError
+from engram.methods.registry import own_sources
 from engram.protocols.entry import seed_result
 from engram.studies import folders, results, sharing
 from engram.studies.folders import SEED_FILE
 from engram.studies.jobs import Event, Executor, Job, Listener
-from engram.studies.processes import Processes, default_jobs
+from engram.studies.machine import default_jobs
+from engram.studies.processes import Processes
 from engram.studies.settings import plain
 from engram.studies.study import Entry, Outcome, Problem, Record, Study, diverged
 from engram.studies.variants import Variant, first_difference, identity_of
@@ -57,12 +60,17 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
     device = found_device(settings.device)
     limit = settings.jobs or default_jobs(device)
     cluster = _cluster(study, limit, device)
-    early = 0 if cluster is not None else study.n_variants * len(settings.seeds)
+    early = 0 if cluster is not None else study.n_sent * len(settings.seeds)
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(Processes(limit, device, early))
         planner = Planner(replace(settings, device=device), study.record_valid)
         study.begin(planner, list(ledger.records.values()), ledger.earlier)
         works = ledger.planned(planner, study.next(ledger.done))
+        if cluster is not None and any(job.inherits for work in works for job in work.jobs):
+            raise ConfigError(
+                "engine ray sends runs to other processes by file, objects of this process cannot be sent: use another "
+                "engine, or names and files."
+            )
         there = None if cluster is None else stack.enter_context(cluster)
         here.locks = [stack.enter_context(in_use(settings.out))]
         ledger.clear()
@@ -158,6 +166,7 @@ class _Ledger:
         }
         sources = [source_identity(name, s.data.data_dir) for name in s.data.sets]
         what |= {"data": s.data.what(), "sources": sources, "network": vars(s.network)}
+        what["own"] = [own_sources(), networks.source_of(s.network.name)]
         return checksum(plain({**what, **self.study.asked()}))
 
     def is_answered(self) -> bool:

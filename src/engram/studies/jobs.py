@@ -40,6 +40,8 @@ class Job:
         identity: checksum of what makes the run this run; ``seed.json`` carries it.
         start: folder of a common start, from which a job without checkpoints of its own begins.
         common: this job is a common start: it ends where the method's trade-off option begins to matter.
+        held: by name, data that were given as objects. No file holds them.
+        inherits: the job needs objects of the process that made it: it cannot be read from a file elsewhere.
     """
 
     data: DataSettings
@@ -56,10 +58,12 @@ class Job:
     start: str = ""
     common: bool = False
     method_file: str = ""
+    held: Mapping[str, Any] = field(default_factory=dict)
+    inherits: bool = False
 
     def to_json(self) -> str:
-        """The job as JSON text."""
-        return json.dumps(asdict(replace(self, options=dict(self.options))), indent=2)
+        """The job as JSON text, but for what no file can hold."""
+        return json.dumps(asdict(replace(self, options=dict(self.options), held={})), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Job:

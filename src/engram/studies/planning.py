@@ -12,13 +12,14 @@ import torch
 import yaml
 
 import engram
-from engram import networks
 from engram.core.files import checksum, write_atomically
+from engram.core.origin import described as source_of
+from engram.core.sources import is_place
 from engram.learning.checkpoint import Checkpoints
-from engram.methods.registry import MethodSpec, entry, method
+from engram.methods.registry import MethodSpec, entry, in_hand, method
 from engram.protocols.session import Session, check_device, resolve
 from engram.streams.stream import Stream
-from engram.studies.building import network_options, prepare
+from engram.studies.building import prepare
 from engram.studies.folders import CONFIG_FILE, CONFIG_HEAD
 from engram.studies.jobs import Job
 from engram.studies.settings import NetworkSettings, Settings, plain, section
@@ -56,6 +57,8 @@ class Work:
         """Write ``config.yaml``; ``seeds`` are all that the folder holds."""
         again = f"engram run {self.variant.method} --config {CONFIG_FILE} --out DIR"
         text = yaml.safe_dump({**self.config, "seeds": list(seeds)}, sort_keys=False, allow_unicode=True)
+        if self.jobs[0].inherits:
+            again = "from Python, with the same objects, which no file can name"
         head = f"{CONFIG_HEAD} To run them again: {again}\n"
         write_atomically(self.folder / CONFIG_FILE, (head + text).encode())
 
@@ -80,17 +83,18 @@ class Planner:
     def __init__(self, settings: Settings, record_valid: bool) -> None:
         check_device(settings.device)
         self.settings, self.record_valid = settings, record_valid
-        self.stream, self.network = prepare(settings.data, settings.network)
-        self.source = networks.source_of(settings.network.name or self.network.name)
-        self.name = settings.network.name if self.source else self.network.name
+        self.stream, self.network = prepare(settings.data, settings.network, settings.held)
+        self.source = self.network.source()
+        self.name = settings.network.name or self.network.name
         self.data = settings.data
         if self.data.groups is None and self.data.angles is None:
             self.data = replace(self.data, tasks=self.stream.n_tasks)
 
     def work(self, variant: Variant) -> Work:
         """Check everything that can be checked without training; touches no file. Errors as above."""
-        s, network = self.settings, NetworkSettings(self.name, network_options(self.network))
+        s, network = self.settings, NetworkSettings(self.name, plain(self.network.describe()["options"]))
         spec = method(variant.method, variant.options)
+        own = source_of(spec.make)
         judged = replace(self.data.protocol(), record_valid=self.record_valid)
         _, _, protocol = resolve(self.stream, self.network, spec, judged)
         session = Session(
@@ -111,11 +115,10 @@ class Planner:
             "folder": variant.folder,
             "method": spec.name,
             "config": {
-                "method": spec.describe(),
+                "method": {**spec.describe(), **({"source": own} if own else {})},
                 "data": self.data.what(),
                 "network": {
-                    **asdict(network),
-                    "name": self.network.name,
+                    **self.network.describe(),
                     **({"source": self.source} if self.source else {}),
                 },
                 "recipe": s.recipe,
@@ -138,6 +141,7 @@ class Planner:
         record = json.loads(json.dumps(record))
         record["identity"] = checksum(identity_of(record))
         folder = s.out / variant.folder
+        inherits = bool(s.held) or in_hand(spec.name) or (self.source is not None and not is_place(self.name))
         jobs = tuple(
             Job(
                 self.data,
@@ -152,6 +156,8 @@ class Planner:
                 self.record_valid,
                 record["identity"],
                 method_file=spec.file,
+                held=s.held,
+                inherits=inherits,
             )
             for seed in s.seeds
         )

@@ -1,7 +1,8 @@
 """Worker processes of this machine side by side, and what they say.
 
-Each job is a process of its own (no fork, no pickle). A worker that dies takes nobody with it: its end is
-reported like any other event.
+Each job is a process of its own, and nothing is pickled. A job that a file can tell goes to a fresh process. One that
+needs objects of this process runs in a fork of it, with one thread; where that cannot be, it runs in this process. A
+worker that dies takes nobody with it: its end is reported like any other event.
 """
 
 from __future__ import annotations
@@ -14,26 +15,21 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import engram
 from engram.studies.folders import JOB_FILE, LOG_FILE
 from engram.studies.jobs import Event, Job, Listener
+from engram.studies.machine import environment
+from engram.studies.worker import Channel, attempt, work
 
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
-
-
-def default_jobs(device: str) -> int:
-    """As many processes as cores on a CPU, one on an accelerator."""
-    if not device.startswith("cpu"):
-        return 1
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+Said = queue.Queue[tuple["_Worker", "dict[str, Any] | None"]]
 
 
 class Processes:
@@ -48,7 +44,7 @@ class Processes:
     def __init__(self, limit: int, device: str = "cpu", early: int = 0) -> None:
         self.limit, self.device = limit, device
         self.locks: Sequence[int] = ()  # open lock files, which workers hold as well
-        self.said: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+        self.said: Said = queue.Queue()
         self.idle = [_Worker(device, self.said) for _ in range(min(early, limit))]
         self.running: set[_Worker] = set()
 
@@ -79,8 +75,13 @@ class Processes:
                     able = [i for i, job in enumerate(waiting) if ready(job)] or ([] if running else [0])
                     if not able:
                         break
-                    worker = self._begin(waiting.pop(able[0]))
+                    worker = self._begin(waiting.pop(able[0]), listener, dropped)
+                    if worker is None:
+                        break
                     listener(Event(worker.job, "spawn", {"pid": worker.process.pid}))
+                waiting = [job for job in waiting if not dropped(job)]
+                if not running:
+                    continue
                 worker, message = self.said.get()
                 if message is None:
                     running.discard(worker)
@@ -100,12 +101,45 @@ class Processes:
             self._stop(running)
             running.clear()
 
-    def _begin(self, job: Job) -> _Worker:
-        """A process for the job. A job that holds an object, which no file can name, would be forked here."""
-        worker = self.idle.pop() if self.idle else _Worker(self.device, self.said)
+    def _begin(self, job: Job, listener: Listener, dropped: Callable[[Job], bool]) -> _Worker | None:
+        """A process for the job, or None after it has run in this one."""
+        (Path(job.folder) / JOB_FILE).write_text(job.to_json(), encoding="utf-8")
+        if job.inherits and self._why_here:
+            _run_here(job, listener, dropped)
+            return None
+        if job.inherits:
+            worker = _Worker(self.device, self.said, _Fork(partial(_forked, job), self.running))
+        else:
+            worker = self.idle.pop() if self.idle else _Worker(self.device, self.said)
         self.running.add(worker)
         worker.begin(job, self.locks)
         return worker
+
+    @cached_property
+    def _why_here(self) -> str:
+        """Why a fork of this process cannot learn, said once; empty where it can."""
+        import torch  # the objects of a job need it anyway
+
+        why = ""
+        if not hasattr(os, "fork"):
+            why = "this system cannot fork"
+        elif not self.device.startswith("cpu") or torch.cuda.is_initialized():
+            why = "a fork cannot use CUDA"
+        else:
+            probe = _Fork(_differentiates)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                probe.wait(PATIENCE)
+            if probe.returncode != 0:
+                probe.kill()
+                why = "threads of this process keep a fork from computing gradients"
+            probe.stdout.close()
+        if why:
+            warnings.warn(
+                f"objects of this process cannot be sent to another one, and {why}: runs with them follow one another "
+                "in this process.",
+                stacklevel=2,
+            )
+        return why
 
     def _stop(self, workers: Sequence[_Worker] | set[_Worker]) -> None:
         for worker in workers:
@@ -124,13 +158,13 @@ class _Worker:
 
     job: Job
 
-    def __init__(self, device: str, said: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+    def __init__(self, device: str, said: Said, fork: _Fork | None = None) -> None:
         self.said = said
         self.error: dict[str, Any] | None = None
         self.finished = self.dropped = False
         self.told, standard_input = socket.socketpair()
         with standard_input:
-            self.process = subprocess.Popen(
+            self.process: Any = fork or subprocess.Popen(
                 [sys.executable, "-m", "engram.studies.worker"],
                 stdin=standard_input.fileno(),
                 stdout=subprocess.PIPE,
@@ -140,10 +174,9 @@ class _Worker:
             )
 
     def begin(self, job: Job, locks: Sequence[int]) -> None:
-        """Send the job, and listen."""
+        """Send the job, whose file is written, and listen. A fork has both already."""
         self.job = job
         path = Path(job.folder) / JOB_FILE
-        path.write_text(job.to_json(), encoding="utf-8")
         with contextlib.suppress(OSError):  # it is dead, which its end will say
             socket.send_fds(self.told, [os.fsencode(path.resolve())], list(locks))
         threading.Thread(target=self._read, daemon=True).start()
@@ -170,26 +203,115 @@ class _Worker:
         code = self.process.returncode
         if self.finished and code == 0:
             return None
-        expected = False
         if self.error is not None:
-            message, expected = str(self.error["message"]), bool(self.error["expected"])
-            if not expected:
-                message = f"stopped by an unexpected {message} (see {self.job.folder}/{LOG_FILE})"
-        elif code < 0:
+            return _failure(self.job, self.error)
+        if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             why = ", perhaps for want of memory" if name == "SIGKILL" else ""
             message = f"its process was killed by {name}{why}"
         else:
             message = f"its process ended with exit status {code} (see {self.job.folder}/{LOG_FILE})"
-        return Event(self.job, "failed", {"message": message, "expected": expected})
+        return Event(self.job, "failed", {"message": message, "expected": False})
 
 
-def environment(device: str = "cpu") -> dict[str, str]:
-    """The environment of a process of ours: one thread on a CPU, and this very package."""
-    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    if device.startswith("cpu"):
-        env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    root = str(Path(engram.__file__).resolve().parent.parent)
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
-    return env
+def _failure(job: Job, error: Mapping[str, Any]) -> Event:
+    """The event of an error that a worker told."""
+    message, expected = str(error["message"]), bool(error["expected"])
+    if not expected:
+        message = f"stopped by an unexpected {message} (see {job.folder}/{LOG_FILE})"
+    return Event(job, "failed", {"message": message, "expected": expected})
+
+
+class _Fork:
+    """A process forked from this one, with that part of `subprocess.Popen` which is used here.
+
+    Args:
+        task: what it does, given the writing end of ``stdout``; returns its exit status.
+        beside: whose pipes it must not hold open.
+    """
+
+    def __init__(self, task: Callable[[int], int], beside: Iterable[_Worker] = ()) -> None:
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork of threads: it uses none of them
+            self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.setsid()  # a Ctrl-C reaches the parent alone
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
+                for output in [read, *(worker.process.stdout for worker in beside)]:
+                    with contextlib.suppress(OSError, ValueError):  # it was closed in that moment
+                        os.close(output if isinstance(output, int) else output.fileno())
+                code = task(write)
+            finally:
+                os._exit(code)
+        os.close(write)
+        self.stdout = os.fdopen(read, "rb")
+        self.returncode: int | None = None
+        self.over = threading.Event()
+        threading.Thread(target=self._reap, daemon=True).start()
+
+    def _reap(self) -> None:
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.over.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        if not self.over.wait(timeout):
+            raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+
+    def terminate(self, number: int = signal.SIGTERM) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.terminate(signal.SIGKILL)
+
+
+def _forked(job: Job, write: int) -> int:
+    return work(job, Channel(os.fdopen(write, "w", encoding="utf-8")))
+
+
+def _differentiates(write: int) -> int:
+    """What a fork does to see whether it can learn: threads of CUDA in the parent keep it from that."""
+    import torch  # it is there
+
+    torch.set_num_threads(1)
+    torch.ones(2, requires_grad=True).sum().backward()
+    return 0
+
+
+class _Dropped(BaseException):
+    """Leaves a job that runs in this process; never seen outside this module."""
+
+
+@dataclass
+class _Told:
+    """A worker's channel where the worker is this process."""
+
+    job: Job
+    listener: Listener
+    dropped: Callable[[Job], bool]
+
+    def send(self, kind: str, **data: Any) -> None:
+        self.listener(_failure(self.job, data) if kind == "error" else Event(self.job, kind, data))
+        if kind in ("epoch", "task") and self.dropped(self.job):
+            raise _Dropped
+
+
+def _run_here(job: Job, listener: Listener, dropped: Callable[[Job], bool]) -> None:
+    import torch  # as above
+
+    threads = torch.get_num_threads()
+    listener(Event(job, "spawn", {"pid": os.getpid()}))
+    try:
+        with (
+            open(Path(job.folder) / LOG_FILE, "a", encoding="utf-8") as log,
+            contextlib.redirect_stderr(log),
+            contextlib.suppress(_Dropped),
+        ):
+            attempt(job, _Told(job, listener, dropped))
+    finally:
+        torch.set_num_threads(threads)

@@ -26,7 +26,7 @@ from engram.core.files import write_atomically
 from engram.errors import ConfigError, EngramError
 from engram.studies.folders import JOB_FILE, LOG_FILE, SEED_FILE
 from engram.studies.jobs import Event, Job, Listener
-from engram.studies.processes import environment
+from engram.studies.machine import environment
 from engram.studies.worker import learn
 
 RETRIES = 3

@@ -17,7 +17,7 @@ from engram.errors import ConfigError
 from engram.methods.registry import method
 from engram.studies.axes import Axis, shown, trial_name
 from engram.studies.jobs import Event, Job
-from engram.studies.processes import default_jobs
+from engram.studies.machine import default_jobs
 from engram.studies.settings import Settings
 from engram.studies.study import Done, Record, diverged
 from engram.studies.sweep import Sweep

@@ -113,8 +113,8 @@ class DataSettings:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The names of the data sets, in order; a folder whose name holds a plus sign is one."""
-        if "+" not in self.data or Path(self.data).expanduser().exists():
+        """The names of the data sets, in order; a folder whose name holds a plus sign is one, and so is an object."""
+        if not isinstance(self.data, str) or "+" not in self.data or Path(self.data).expanduser().exists():
             return (self.data,)
         return tuple(self.data.split("+"))
 
@@ -162,6 +162,7 @@ class Settings:
         resume: continue what ``out`` holds; finished seeds are not repeated.
         overwrite: replace what ``out`` holds of these variants.
         recipe: name of the recipe that settings come from, for the record.
+        held: by name, data that were given as objects, see :func:`engram.studies.building.hold`.
     """
 
     out: Path
@@ -173,6 +174,7 @@ class Settings:
     resume: bool = False
     overwrite: bool = False
     recipe: str | None = None
+    held: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, Iterable):

@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engram import networks
 from engram.core.files import checksum
+from engram.core.origin import described
 from engram.methods.registry import entry
 from engram.studies import folders
 from engram.studies.folders import SEED_FILE
@@ -158,6 +160,7 @@ def _key(job: Job, option: str, after: str | None) -> str:
         "device": job.device,
         "record_valid": job.record_valid,
         "fork": [option, after],
+        "own": [described(entry(job.method).make), networks.source_of(job.network.name)],
     }
     return checksum(plain(what))[:16]
 

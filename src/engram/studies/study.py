@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram.methods.registry import in_hand
 from engram.studies.jobs import Event, Job
 from engram.studies.settings import Settings
 from engram.studies.variants import Variant, check_distinct
@@ -83,6 +84,7 @@ class Study(ABC):
 
     Args:
         settings: shared by all kinds.
+        methods: of the variants that it begins with, at least.
     """
 
     kind: str
@@ -91,9 +93,9 @@ class Study(ABC):
     on_ray = False  # jobs run on a Ray cluster, not in processes of this machine
     address: str | None = None  # of that cluster
 
-    def __init__(self, settings: Settings, n_variants: int) -> None:
+    def __init__(self, settings: Settings, methods: Sequence[str]) -> None:
         self.settings = settings
-        self.n_variants = n_variants  # at least so many to begin with
+        self.n_sent = 0 if settings.held else sum(not in_hand(name) for name in methods)
         self.labels: list[str] = []
 
     def next(self, done: Done) -> list[Variant]:
@@ -153,7 +155,7 @@ class Comparison(Study):
     """
 
     def __init__(self, settings: Settings, variants: Sequence[Variant]) -> None:
-        super().__init__(settings, len(variants))
+        super().__init__(settings, [v.method for v in variants])
         check_distinct(variants)
         self.variants = list(variants)
         self.kind = "run" if variants[0].folder == "." else "comparison"

@@ -62,7 +62,7 @@ class Sweep(Study):
         address: str | None = None,
     ) -> None:
         self.trials = [] if engine == "optuna" else grid(axes)
-        super().__init__(settings, len(self.trials) or 1)
+        super().__init__(settings, [method] * (len(self.trials) or 1))
         self.method, self.axes, self.options = method, tuple(axes), dict(options)
         self.choose_on, self.engine, self.address = choose_on, engine, address
         self.on_ray = engine == "ray"

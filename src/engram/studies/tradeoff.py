@@ -31,7 +31,7 @@ from engram.studies.variants import Variant, check_distinct
 if TYPE_CHECKING:
     from engram.studies.planning import Planner
 
-__all__ = ["Tradeoff", "checked_grid", "log_value", "pair_of", "parse_grids", "with_finetune"]
+__all__ = ["Tradeoff", "checked_grid", "log_value", "pair_of", "parse_grids"]
 
 DECADES = 4  # of a logarithmic grid before it is widened
 LEAST = 3  # points of a curve
@@ -136,7 +136,7 @@ class Tradeoff(Study):
         required: Sequence[float] = (),
         beside: bool = False,
     ) -> None:
-        super().__init__(settings, len(methods))
+        super().__init__(settings, [m.method for m in methods])
         check_distinct(methods)
         self.methods, self.grids = list(methods), dict(grids)
         self.points, self.widen = points, widen
@@ -410,13 +410,6 @@ def _column(entries: Iterable[Entry], matrix: str, task: int) -> list[float]:
 
 
 # What is asked for ------------------------------------------------------------------------------------------
-def with_finetune(methods: Sequence[str]) -> tuple[list[str], bool]:
-    """The methods with fine-tuning among them, and whether it was added."""
-    if not methods:
-        raise ConfigError("methods must be named, got none: see engram list.")
-    return (list(methods), False) if FINETUNE in methods else ([*methods, FINETUNE], True)
-
-
 def pair_of(source: str | None, target: str | None, fields: Mapping[str, Any]) -> DataSettings:
     """The data settings of a pair; what is not named comes from ``fields["data"]``, if that is a pair.
 

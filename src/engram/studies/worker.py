@@ -50,12 +50,17 @@ def main() -> int:
     path, *_ = socket.recv_fds(socket.socket(fileno=0), 65536, 16)
     if not path:
         return 0
-    job = Job.from_json(Path(os.fsdecode(path)).read_text(encoding="utf-8"))
+    return work(Job.from_json(Path(os.fsdecode(path)).read_text(encoding="utf-8")), channel)
+
+
+def work(job: Job, channel: Channel) -> int:
+    """The whole of a process of its own: what any library prints goes to the log, warnings are events too."""
     log = os.open(Path(job.folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     if not job.resume:
         os.truncate(log, 0)
     os.dup2(log, 2)
     os.dup2(log, 1)  # stray prints of any library must not mix with the events
+    sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - as long as the process
     print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=sys.stderr, flush=True)
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -63,6 +68,11 @@ def main() -> int:
         channel.send("note", message=str(message))
 
     warnings.showwarning = note
+    return attempt(job, channel)
+
+
+def attempt(job: Job, channel: Any) -> int:
+    """Learn, and tell the channel of an error; the exit status."""
     try:
         learn(job, channel)
     except EngramError as error:
@@ -104,7 +114,7 @@ def learn(job: Job, channel: Any) -> None:
                 losses=event.losses,
             )
 
-    stream, given = prepare(job.data, job.network)
+    stream, given = prepare(job.data, job.network, job.held)
     network, spec, protocol = resolve(stream, given, job.spec(), job.protocol())
     folder = Path(job.folder)
     session = Session(

@@ -1,0 +1,113 @@
+"""A plain module as a network: anything that maps images [B, C, H, W], or vectors [B, D], to features [B, F].
+
+Pixels come as floats in [0, 1]. The width F is found by one pass of two samples.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import weakref
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from engram.core.files import digest
+from engram.core.network import Network, Norm
+from engram.core.origin import described
+from engram.core.samples import Shape
+from engram.errors import ConfigError, reason
+
+_IN_USE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+class ModuleTrunk(nn.Module):
+    """A module and the width of its features, which it need not know itself."""
+
+    def __init__(self, module: nn.Module, n_features: int) -> None:
+        super().__init__()
+        self.module, self.n_features = module, n_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.module(x)
+        return features
+
+
+@dataclass(frozen=True)
+class OfModule(Network):
+    """A network of one's own.
+
+    ``given`` is a module, a class or a function that makes one. What makes one is called anew each time. A module is
+    copied, and every part of it that owns parameters or statistics begins anew by its ``reset_parameters``.
+    """
+
+    given: ClassVar[Any]
+
+    def source(self) -> dict[str, str] | None:
+        if not isinstance(self.given, nn.Module):
+            return described(self.given)
+        found = described(type(self.given)) or {}  # type: ignore[arg-type]
+        return {**found, "layers": digest(repr(self.given).encode())}
+
+    def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
+        """The module; ``norm`` does not matter. ``ConfigError`` where it cannot be made, or gives no features."""
+        module = self._reset() if isinstance(self.given, nn.Module) else self._made()
+        training, shape = module.training, list(image_shape)
+        try:
+            with torch.no_grad():
+                features = module.eval()(torch.zeros(2, *image_shape))
+        except Exception as error:
+            raise ConfigError(
+                f"network {self.name} must take samples {[2, *shape]}, it stops with {reason(error)}."
+            ) from error
+        module.train(training)
+        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+            raise ConfigError(
+                f"network {self.name} must give features [B, F], it gives {found} for samples {[2, *shape]}: "
+                "flatten them, as nn.Flatten() does."
+            )
+        return ModuleTrunk(module, features.shape[1])
+
+    def _made(self) -> nn.Module:
+        try:
+            module = self.given()
+        except Exception as error:
+            raise ConfigError(
+                f"network {self.name} must be made without arguments, it stops with {reason(error)}: give a function "
+                "that makes it."
+            ) from error
+        if not isinstance(module, nn.Module) or module in _IN_USE:
+            what = "the same one twice" if isinstance(module, nn.Module) else type(module).__name__
+            raise ConfigError(f"network {self.name} must make a new torch module each time, it makes {what}.")
+        _IN_USE.add(module)
+        return module
+
+    def _reset(self) -> nn.Module:
+        module: nn.Module = copy.deepcopy(self.given)
+        for name, part in module.named_modules():
+            if not [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+                continue
+            if not hasattr(part, "reset_parameters"):
+                raise ConfigError(
+                    f"every layer of a module must have reset_parameters, so that each seed begins anew, "
+                    f"{name or 'the module itself'} ({type(part).__name__}) of network {self.name} has none: give its "
+                    "class, or a function that makes it."
+                )
+            part.reset_parameters()
+        return module
+
+
+def of_module(given: Any, place: str) -> type[OfModule]:
+    """The network of a module, its class, or a function that makes one; ``ConfigError`` where it is none of these."""
+    if not isinstance(given, nn.Module) and not callable(given):
+        raise ConfigError(
+            f"network {place} must be a Network, a torch module, its class or a function that makes one, "
+            f"got {given!r}."
+        )
+    named = given if hasattr(given, "__name__") else getattr(given, "func", type(given))
+    name = re.sub(r"\W", "", str(named.__name__))
+    summary = ((named.__doc__ or "").strip().splitlines() or [""])[0]
+    return type(name, (OfModule,), {"name": name, "given": staticmethod(given), "__doc__": summary})

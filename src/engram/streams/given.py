@@ -9,8 +9,7 @@ from torch.utils.data import Dataset
 
 from engram.errors import ConfigError, DataError, reason
 from engram.streams.images import ImageData, fingerprint, from_arrays
-from engram.streams.sources import TEST_SHARE
-from engram.streams.splits import hold_out, named_generator, rounded_share
+from engram.streams.splits import TEST_SHARE, hold_out, named_generator, rounded_share
 from engram.streams.stream import Stream
 
 FORMS = (

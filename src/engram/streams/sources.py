@@ -20,10 +20,8 @@ from engram.streams.cache import Arrays, cached, default_cache_dir
 from engram.streams.decode import Decoder
 from engram.streams.folders import walk
 from engram.streams.images import ImageData, check_size, fingerprint, resize
-from engram.streams.splits import hold_out, named_generator, rounded_share
+from engram.streams.splits import TEST_SHARE, hold_out, named_generator, rounded_share
 from engram.streams.tables import Columns, Table
-
-TEST_SHARE = 0.25  # of each class, where a source has no test split
 
 _STAND_INS = {
     "mnist_m": "MNIST-M is a stand-in for SVHN (colour digits), not SVHN; its digits are those of MNIST",

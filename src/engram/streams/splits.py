@@ -13,6 +13,8 @@ from engram.errors import ConfigError, DataError
 from engram.streams.images import ImageData
 from engram.streams.stream import SplitName
 
+TEST_SHARE = 0.25  # of each class, where a source has no test split
+
 
 def named_generator(purpose: str, *numbers: int) -> torch.Generator:
     """A CPU generator whose seed is a hash of its name, so that two purposes never share a sequence."""

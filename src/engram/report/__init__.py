@@ -38,6 +38,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     from engram.report.figures_tradeoff import tradeoff_pictures
     from engram.report.gallery import comparison_pictures, method_pictures
     from engram.report.html import render
+    from engram.report.style import await_drawn
     from engram.studies.results import read
 
     study = read(directory)
@@ -47,8 +48,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     figures = study.root / "figures"
     sweep = study.found if study.kind == "sweep" else None
     tradeoff = study.found if study.kind == "tradeoff" else None
-    page = render(
-        results,
+    pictures = (
         comparison_pictures(results, figures),
         [method_pictures(f, figures) for f in found],
         sweep,
@@ -56,8 +56,9 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         analysis_pictures(results, study.root, figures),
         tradeoff,
         tradeoff_pictures(tradeoff, figures) if tradeoff is not None else (),
-        shown=shown,
     )
+    await_drawn()
+    page = render(results, *pictures, shown=shown)
     write_atomically(study.root / PAGE, page.encode())
     return study.root / PAGE
 

@@ -5,15 +5,17 @@ It is told folders on standard input, a line each, and answers with the error of
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from engram.errors import EngramError
-from engram.report import is_current, write_report
+from engram.report import is_current, style, write_report
 from engram.studies.jobs import Event, Listener
-from engram.studies.machine import environment
+from engram.studies.machine import default_jobs, environment
 
 
 class Drawing:
@@ -76,9 +78,13 @@ class Drawing:
 
 
 def main() -> None:
-    """Import what a page needs, then draw those asked for."""
-    import scipy.stats  # noqa: F401
-
+    """Load what a page needs and draw a figure for nobody, so that fonts are at hand; then draw the pages asked for."""
+    for name in ("engram.report.html", "engram.report.analyses.sections", "scipy.stats", "jinja2", "yaml"):
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:
+        style.save(style.styled(style.new_figure)(2.0, 2.0, "engram", "engram"), Path(folder) / "figure")
+    if sys.platform == "linux":
+        style.side_by_side = default_jobs("cpu")
     for line in sys.stdin:
         error = ""
         try:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: file name without ending, alternative text, caption, PNG bytes."""
+    """A drawn figure: file name without ending, alternative text, caption, PNG."""
 
     name: str
     alt: str
     caption: str
-    png: bytes
+    png: Path
 
     @property
     def data_uri(self) -> str:
         """The PNG as a data URI, so that the page needs no other file."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        return "data:image/png;base64," + base64.b64encode(self.png.read_bytes()).decode("ascii")
 
 
 def slug(text: str) -> str:

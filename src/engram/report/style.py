@@ -9,11 +9,14 @@ white.
 from __future__ import annotations
 
 import functools
-import io
+import os
 import textwrap
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from engram.errors import EngramError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,21 +128,55 @@ def task_axis(axes: Axes, n_tasks: int, label: str = "tasks learned") -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, stem: Path) -> bytes:
+#: Processes that draw figures side by side; more than one only in a process of ours, which has no threads.
+side_by_side = 1
+_children: list[int] = []
+
+
+def save(figure: Figure, stem: Path) -> Path:
     """Write ``stem.png`` and ``stem.pdf`` without dates, so that equal figures are equal files.
+
+    With `side_by_side` a child process writes them, and they are there after `await_drawn`.
 
     Args:
         figure: the figure.
         stem: path without ending; its folder is created.
     Returns:
-        The bytes of the PNG.
+        The path of the PNG.
     """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    if side_by_side == 1:
+        _draw(figure, stem)
+        return stem.with_name(f"{stem.name}.png")
+    await_drawn(side_by_side - 1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _draw(figure, stem)
+            status = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    _children.append(child)
+    return stem.with_name(f"{stem.name}.png")
+
+
+def await_drawn(most: int = 0) -> None:
+    """Wait until at most so many figures are being drawn; ``EngramError`` where one could not be."""
+    while len(_children) > most:
+        _, status = os.waitpid(_children.pop(0), 0)
+        if status:
+            raise EngramError("a figure could not be drawn: the lines above say why.")
+
+
+def _draw(figure: Figure, stem: Path) -> None:
     import matplotlib  # as above
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(RC):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        figure.savefig(stem.with_name(stem.name + ".pdf"), format="pdf", metadata={"CreationDate": None})
-    stem.with_name(stem.name + ".png").write_bytes(buffer.getvalue())
-    return buffer.getvalue()
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # places are found once, for both files
+        png, pdf = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf"))
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})

@@ -84,12 +84,6 @@ class Sound(Method):
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, task)
 
-    def structure(self) -> dict[str, Any]:
-        return {"head": self.net.head.sizes}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        self.net.head.rebuild(structure["head"])
-
 
 class Undocumented(Sound):
     __module__ = "undocumented"
@@ -310,13 +304,6 @@ class Glutton(Sound):
 
     def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.memory.images, self.memory.labels = data.x[:5].clone(), data.y[:5].clone()
-
-    def structure(self) -> dict[str, Any]:
-        return {**super().structure(), "memory": len(self.memory)}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        super().rebuild(structure)
-        self.memory.rebuild(structure["memory"])
 
 
 class Secretive(Glutton):

@@ -67,12 +67,6 @@ class Toy(Method):
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, task)
 
-    def structure(self) -> dict[str, Any]:
-        return {"head": self.net.head.sizes}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        self.net.head.rebuild(structure["head"])
-
 
 class Cut(Exception):
     pass
@@ -177,13 +171,6 @@ class Rehearsing(Toy):
     def end_task(self, task: TaskInfo, data: Samples) -> None:
         self.memory.add_random(data, 3, seeds.generator(self.context.seed, "memory", task.index))
 
-    def structure(self) -> dict[str, Any]:
-        return {**super().structure(), "memory": len(self.memory)}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        super().rebuild(structure)
-        self.memory.rebuild(structure["memory"])
-
 
 def vectors() -> Any:
     y = torch.arange(3).repeat_interleave(12)
@@ -246,9 +233,10 @@ class NearestMean(Toy):
         return -torch.cdist(x.flatten(1), self.means)
 
     def structure(self) -> dict[str, Any]:
-        return {"n": len(self.counts)}
+        return {**super().structure(), "n": len(self.counts)}
 
     def rebuild(self, structure: dict[str, Any]) -> None:
+        super().rebuild(structure)
         self.sums.data, self.counts.data = torch.zeros(structure["n"], 64), torch.zeros(structure["n"])
 
 

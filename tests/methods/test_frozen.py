@@ -19,7 +19,7 @@ from engram.learning.state import LoopState
 from engram.methods.frozen import Frozen
 from engram.methods.registry import method
 from engram.networks import PreactResnet
-from engram.parts import training
+from engram.parts.fitting import FitOptions
 from engram.protocols.protocol import Protocol
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -98,8 +98,8 @@ def test_decay_acts_on_new_rows_as_in_the_optimiser(monkeypatch: pytest.MonkeyPa
     """Real heads: the same as handing the decay to the optimiser."""
     ours = learn("task, decay and momentum")[0][-1]
     monkeypatch.setattr(Frozen, "after_backward", lambda *_: None)
-    plain = training.player
-    monkeypatch.setattr(training, "player", lambda c, p: plain(replace(c, weight_decay=0.1), p))
+    plain = FitOptions.player
+    monkeypatch.setattr(FitOptions, "player", lambda c, p: plain(replace(c, weight_decay=0.1), p))
     theirs = learn("task, decay and momentum")[0][-1]
     for k, v in ours.items():
         torch.testing.assert_close(v, theirs[k], rtol=1e-6, atol=1e-7)

@@ -230,7 +230,7 @@ def test_it_answers_for_learned_tasks_only_and_only_with_their_label() -> None:
     with pytest.raises(ConfigError, match=r"^hat predicts only with a task label[^\n]*$"):
         hat.predict(x)
     with pytest.raises(
-        ConfigError, match=r"^a task must be learned before it is asked, task 3 was not[^\n]*$"
+        ConfigError, match=r"^a task must be learned before its head is asked, task 3 was not[^\n]*$"
     ):
         hat.predict(x, task=Protocol("task").task(stream, 2))
 

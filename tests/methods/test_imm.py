@@ -18,7 +18,7 @@ from engram.learning.loop import EpochEnd, train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp, PreactResnet
-from engram.parts import task_fisher
+from engram.parts import task_importance
 from engram.protocols.protocol import Protocol
 
 D = torch.float64
@@ -33,7 +33,7 @@ def fishers(monkeypatch: pytest.MonkeyPatch, *values: Tensor) -> None:
     """The Fisher information of each task in turn."""
     given = iter(values)
     monkeypatch.setattr(
-        task_fisher, "diagonal_fisher", lambda m, p, *a, **k: {"trunk.theta": next(given).clone()}
+        task_importance, "diagonal_fisher", lambda m, p, *a, **k: {"trunk.theta": next(given).clone()}
     )
 
 

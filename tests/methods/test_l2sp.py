@@ -18,9 +18,9 @@ from engram.learning.state import LoopState
 from engram.methods import ewc_online
 from engram.methods.registry import method
 from engram.networks import Mlp
-from engram.parts import task_fisher
-from engram.parts.tables import Scratch, Table
-from engram.parts.transfer import add_pull, hold, pull
+from engram.parts import task_importance
+from engram.parts.penalty import QuadraticPenalty
+from engram.parts.tables import Table
 from engram.protocols.protocol import Protocol
 
 D = torch.float64
@@ -55,25 +55,40 @@ def test_gradient_and_value_of_the_penalty() -> None:
     assert bare.method.measures(STEP) == {"penalty": 0.0}
 
 
-def test_rows_that_have_grown_are_held_at_zero() -> None:
-    anchor, scratch = Table(), Scratch()
-    hold(anchor, {"old": tensor(1.0, 2.0), "trunk": tensor(3.0)})
+def test_rows_that_have_grown_are_not_pulled() -> None:
+    anchor = Table()
+    anchor.hold({"old": tensor(1.0, 2.0), "trunk": tensor(3.0)})
     now = {"old": tensor(1.5, 2.0, 4.0), "trunk": tensor(5.0), "new": tensor(-2.0)}
     grads = {n: torch.zeros_like(v) for n, v in now.items()}
-    add_pull(grads, now.__getitem__, anchor, 10.0, scratch, fresh=0.1)
+    penalty = QuadraticPenalty(None, anchor, 5.0)
+    penalty.add_gradient(grads, now)
     assert {n: v.tolist() for n, v in grads.items()} == {
-        "old": pytest.approx([5.0, 0.0, 0.4]),
+        "old": pytest.approx([5.0, 0.0, 0.0]),
         "trunk": [20.0],
-        "new": pytest.approx([-0.2]),
+        "new": [0.0],
     }
-    assert pull(now, anchor, 10.0, 0.1) == pytest.approx(5 * (0.25 + 4.0) + 0.05 * (16.0 + 4.0))
-    leaf = {n: v.clone().requires_grad_() for n, v in now.items()}
-    value = 5 * ((leaf["old"][:2] - anchor["old"]).square().sum() + (leaf["trunk"] - 3.0).square().sum())
-    value = value + 0.05 * (leaf["old"][2:].square().sum() + leaf["new"].square().sum())
-    for n, g in zip(leaf, torch.autograd.grad(value, list(leaf.values())), strict=True):
-        torch.testing.assert_close(grads[n], g)
-    hold(anchor, {"trunk": tensor(0.0)})
+    assert penalty.value(now) == pytest.approx(5 * (0.25 + 4.0))
+    anchor.hold({"trunk": tensor(0.0)})
     assert anchor.names == ["trunk"]
+
+
+@pytest.mark.parametrize("scenario", ["task", "class"])
+def test_rows_that_have_grown_are_held_at_zero(scenario: Any) -> None:
+    stream = tiny_stream((2, 2))
+    spec = method("l2sp", {"epochs": 1, "strength": 10.0, "head_strength": 0.1})
+    made = spec.make(spec.config, Context(Mlp((9,)), (1, 8, 8), 4, scenario, 0))
+    train_task(made, Protocol(scenario).task(stream, 0), stream.train(0), LoopState(), 0)
+    task = Protocol(scenario).task(stream, 1)
+    made.begin_task(task, stream.train(1))
+    grads = {n: torch.zeros_like(p) for n, p in made.named_parameters()}
+    step = Step(task, "fit", 0, 1, 0, 1)
+    made.after_backward("net", grads, step)
+    head = torch.cat([part.weight.detach() for part in made.net.head.parts])  # type: ignore[union-attr]
+    found = torch.cat([g for n, g in grads.items() if n.startswith("net.head") and n.endswith("weight")])
+    torch.testing.assert_close(found, torch.cat([torch.zeros_like(head[:2]), 0.1 * head[2:]]))
+    biases = torch.cat([part.bias.detach() for part in made.net.head.parts])  # type: ignore[union-attr]
+    value = 0.05 * float(head[2:].square().sum() + biases[2:].square().sum())
+    assert made.measures(step)["penalty"] == pytest.approx(value)
 
 
 def learn(name: str, scenario: str, **options: Any) -> dict[str, Tensor]:
@@ -90,7 +105,9 @@ def learn(name: str, scenario: str, **options: Any) -> dict[str, Tensor]:
 def test_it_is_ewc_with_a_fisher_information_of_one(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the Fisher information of the latest task alone: gamma multiplies the older ones away."""
     monkeypatch.setattr(
-        task_fisher, "diagonal_fisher", lambda m, p, *a, **k: {n: torch.ones_like(v) for n, v in p.items()}
+        task_importance,
+        "diagonal_fisher",
+        lambda m, p, *a, **k: {n: torch.ones_like(v) for n, v in p.items()},
     )
     penalties = learn("l2sp", scenario, strength=0.5)
 

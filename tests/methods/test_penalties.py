@@ -17,13 +17,12 @@ from engram.core.contract import Context, Method, Step
 from engram.errors import ConfigError, DivergedError
 from engram.learning.loop import train_task
 from engram.learning.state import LoopState
-from engram.methods import mas
 from engram.methods.registry import entry, method
 from engram.methods.rwalk import scaled
 from engram.networks import Dcgan8, Mlp
-from engram.parts import task_fisher
-from engram.parts.penalty import add_gradient, proximal_step, quadratic
-from engram.parts.tables import Scratch, Table
+from engram.parts import task_importance
+from engram.parts.penalty import QuadraticPenalty, proximal_step
+from engram.parts.tables import Table
 from engram.protocols.protocol import Protocol
 
 D = torch.float64
@@ -40,8 +39,8 @@ def ones(*args: Any, **more: Any) -> dict[str, Tensor]:
 
 @pytest.fixture
 def _known_importance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_fisher, "diagonal_fisher", ones)
-    monkeypatch.setattr(mas, "output_sensitivity", ones)
+    monkeypatch.setattr(task_importance, "diagonal_fisher", ones)
+    monkeypatch.setattr(task_importance, "output_sensitivity", ones)
 
 
 # EWC --------------------------------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ def test_conventions_of_strength(name: str, factor: float) -> None:
 
 def test_online_normalisation_divides_by_the_largest_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        task_fisher,
+        task_importance,
         "diagonal_fisher",
         lambda m, p, *a, **k: {n: torch.full_like(v, 4.0) for n, v in p.items()},
     )
@@ -111,18 +110,20 @@ def test_closed_form_gradient_is_that_of_the_penalty(keep: bool) -> None:
             importance.put(n, torch.rand(s, generator=g, dtype=D))
             anchor.put(n, torch.randn(s, generator=g, dtype=D))
     loss = {n: torch.randn(s, generator=g, dtype=D) for n, s in shapes.items()}
-    value = quadratic(theta.__getitem__, importance, anchor, 1.7)
+    penalty = QuadraticPenalty(importance, anchor, 1.7)
+    value = 1.7 * sum((importance[n] * (theta[n] - anchor[n]).square()).sum() for n in importance.names)
+    assert penalty.value(theta) == pytest.approx(float(value.detach()), rel=1e-14)
     expected = torch.autograd.grad(value, [theta["a.w"], theta["a.b"]])
     given = {n: v.clone() for n, v in loss.items()}
     grads = dict(given)
-    add_gradient(grads, theta.__getitem__, importance, anchor, 1.7, Scratch(), keep=keep)
+    penalty.add_gradient(grads, theta, keep=keep)
     for n, e in zip(("a.w", "a.b"), expected, strict=True):
         torch.testing.assert_close(grads[n], loss[n] + e, rtol=1e-14, atol=1e-14)
         assert torch.equal(given[n], loss[n]) == keep
     assert grads["c"] is given["c"]
     at_anchor = {n: anchor[n].clone() for n in ("a.w", "a.b")}
     grads = {n: loss[n].clone() for n in at_anchor}
-    add_gradient(grads, at_anchor.__getitem__, importance, anchor, 1.7, Scratch())
+    penalty.add_gradient(grads, at_anchor)
     assert all(torch.equal(grads[n], loss[n]) for n in grads)
 
 
@@ -346,8 +347,8 @@ def test_proximal_step_is_the_minimum_of_the_step_and_all_penalties() -> None:
         for _ in range(2)
     ]
     moved = nn.Parameter(theta.clone())
-    tables = [(_tables({"w": i}), _tables({"w": a})) for i, a in pairs]
-    proximal_step(lambda name: moved, tables, 1.5, 0.2)
+    penalties = [QuadraticPenalty(_tables({"w": i}), _tables({"w": a}), 1.5) for i, a in pairs]
+    proximal_step({"w": moved}, penalties, 0.2)
     at = moved.detach().clone().requires_grad_()
     value = (at - theta).square().sum() / 0.4 + sum(1.5 * (i * (at - a).square()).sum() for i, a in pairs)
     (slope,) = torch.autograd.grad(value, at)
@@ -357,10 +358,10 @@ def test_proximal_step_is_the_minimum_of_the_step_and_all_penalties() -> None:
 def test_proximal_step_is_stable_at_any_strength_and_leaves_anchors_alone() -> None:
     theta, anchor = torch.tensor([1.0, 2.0, 0.3]), torch.tensor([0.0, 0.0, 0.3])
     moved = nn.Parameter(theta.clone())
-    tables = [(_tables({"w": torch.tensor([1e12, 0.0, 5.0])}), _tables({"w": anchor}))]
-    proximal_step(lambda name: moved, tables, 0.5, 0.1)
+    tables = _tables({"w": torch.tensor([1e12, 0.0, 5.0])}), _tables({"w": anchor})
+    proximal_step({"w": moved}, [QuadraticPenalty(*tables, 0.5)], 0.1)
     assert moved.tolist() == [pytest.approx(0.0, abs=1e-6), 2.0, theta[2].item()]
-    proximal_step(lambda name: moved, tables, 0.0, 0.1)
+    proximal_step({"w": moved}, [QuadraticPenalty(*tables, 0.0)], 0.1)
     assert moved[1].item() == 2.0
 
 

@@ -17,7 +17,7 @@ from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Mlp
 from engram.parts.memory import SampleMemory, herded
-from engram.parts.training import Window, cross_entropy
+from engram.parts.window import Window, cross_entropy
 from engram.protocols.protocol import Protocol
 
 

@@ -19,9 +19,9 @@ from engram.learning.loop import train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import Dcgan8, Mlp
-from engram.parts import training
+from engram.parts.fitting import FitOptions
 from engram.parts.tables import Scratch, Table
-from engram.parts.training import FitOptions
+from engram.parts.window import Window, cross_entropy
 from engram.protocols.protocol import Protocol
 
 
@@ -76,7 +76,7 @@ def test_labels_that_compete_by_scenario() -> None:
         made: Any = build(scenario, 5, memory_per_class=stored)
         learn(made, stream, scenario, 2)
         task = Protocol(scenario).task(stream, 1)  # type: ignore[arg-type]
-        found = training.window(made.net, task, made.memory)
+        found = made.window(task)
         assert found.active == active
         assert (found.task_of is not None) == own
         if own:
@@ -86,13 +86,13 @@ def test_labels_that_compete_by_scenario() -> None:
 def test_mixed_batches_compete_within_their_own_task() -> None:
     logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1, 2, 4])
-    labels = training.Window((0, 5), torch.tensor([0, 0, 1, 2, 2]))
+    labels = Window((0, 5), torch.tensor([0, 0, 1, 2, 2]))
     parts = [(0, 2, 0), (0, 2, 1), (2, 3, 2), (3, 5, 4)]
     expected = (
         sum(F.cross_entropy(logits[i : i + 1, a:b], y[i : i + 1] - a) for i, (a, b, _) in enumerate(parts))
         / 4
     )
-    torch.testing.assert_close(training.cross_entropy(logits, y, labels), expected)
+    torch.testing.assert_close(cross_entropy(logits, y, labels), expected)
 
 
 def test_a_task_never_seen_gives_one_line() -> None:

@@ -27,7 +27,7 @@ from engram.methods.finetune import Finetune
 from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, Entry, entry
 from engram.methods.si import Si
-from engram.parts.training import TrainOptions
+from engram.parts.fitting import TrainOptions
 from engram.studies.folders import JOB_FILE, SEED_FILE
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.processes import Processes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -333,16 +333,30 @@ class Method(nn.Module, ABC):
 
     # What it stores --------------------------------------------------------------------------------------------
     def structure(self) -> dict[str, Any]:
-        """Sizes that differ from those at construction, as JSON."""
-        return {}
+        """Sizes that differ from those at construction, as JSON: what each submodule that has a ``structure`` says.
+
+        A method with sizes or lists of its own adds them, and reads them in :meth:`rebuild`.
+        """
+        return {name: part.structure() for name, part in _parts(self, "structure")}
 
     def rebuild(self, structure: dict[str, Any]) -> None:
         """Give a freshly built method the shapes of ``structure``; values follow from the state dict."""
+        for name, part in list(_parts(self, "structure")):
+            part.rebuild(structure[name])
 
     def storage_bytes(self) -> dict[str, int]:
-        """Bytes that must be kept to continue, by kind: weights, masks, norms_and_heads, exemplars, other."""
-        total = sum(t.numel() * t.element_size() for t in self.state_dict().values())
-        return {"weights": total, "masks": 0, "norms_and_heads": 0, "exemplars": 0, "other": 0}
+        """Bytes that must be kept to continue, by kind: weights, masks, norms_and_heads, exemplars, other.
+
+        Each submodule that has ``storage_bytes`` says its own; other parameters are weights, other buffers ``other``.
+        """
+        kept = dict.fromkeys(("weights", "masks", "norms_and_heads", "exemplars", "other"), 0)
+        told = dict(_parts(self, "storage_bytes"))
+        for part in told.values():
+            for kind, size in part.storage_bytes().items():
+                kept[kind] += size
+        for kind, tensors in (("weights", self.named_parameters()), ("other", self.named_buffers())):
+            kept[kind] += n_bytes(t for n, t in tensors if not n.startswith(tuple(f"{p}." for p in told)))
+        return kept
 
     # What it tells ---------------------------------------------------------------------------------------------
     def facts(self) -> dict[str, str]:
@@ -365,6 +379,20 @@ class Method(nn.Module, ABC):
     def generate(self, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """Images [N, C, H, W] in the network's range for labels ``y`` [N]; only generative methods."""
         raise ConfigError(f"{type(self).__name__} keeps no generator: ask a generative method, such as dgmw.")
+
+
+def _parts(module: nn.Module, attribute: str) -> Iterator[tuple[str, Any]]:
+    """The submodules that have ``attribute``, by name, without those inside another one."""
+    for name, child in module.named_children():
+        if hasattr(child, attribute):
+            yield name, child
+        else:
+            yield from ((f"{name}.{inner}", part) for inner, part in _parts(child, attribute))
+
+
+def n_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes that ``tensors`` take."""
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 #: Of one sample: (C, H, W) of an image, (D,) of a feature vector.
@@ -22,3 +23,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def some(self, n: int | None, generator: torch.Generator) -> Samples:
+        """``n`` random samples in random order; all, as they stand, where ``n`` is None or there are no more."""
+        if n is None or n >= len(self):
+            return self
+        rows = torch.randperm(len(self), generator=generator)[:n].to(self.y.device)
+        return Samples(self.x[rows], self.y[rows])

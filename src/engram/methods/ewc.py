@@ -18,30 +18,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engram.core.contract import (
-    Batch,
-    Context,
-    Method,
-    Phase,
-    Player,
-    Samples,
-    Step,
-    TaskInfo,
-    Terms,
-    Tradeoff,
-    named_parameters,
-)
+from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
 from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
-from engram.parts import penalty, small, training
-from engram.parts.fisher import Labels, prove
-from engram.parts.tables import Scratch, Table
-from engram.parts.task_fisher import task_fisher
-from engram.parts.training import TrainOptions
+from engram.parts import small
+from engram.parts.fisher import Labels
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import PlainTraining
+from engram.parts.penalty import QuadraticPenalty, proximal_step
+from engram.parts.tables import Scratch, Table, Tables
+from engram.parts.task_importance import TaskImportance
 
 
 @dataclass(frozen=True)
@@ -75,8 +64,8 @@ class EwcConfig(TrainOptions):
             )
 
 
-class Ewc(Method):
-    """Cross entropy plus lambda / 2 sum_nu sum_k F^nu_k (theta_k - theta*_{nu,k})^2 over earlier tasks nu."""
+class Ewc(PlainTraining):
+    """Cross entropy plus lambda / 2 sum_nu sum_k F^nu_k (theta_k - theta*_nu,k)^2 over the earlier tasks nu."""
 
     Config = EwcConfig
     config: EwcConfig
@@ -84,112 +73,48 @@ class Ewc(Method):
 
     def __init__(self, config: EwcConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
-        self._paths = prove(self.net.trunk, torch.zeros(1, *context.image_shape))
-        self.fishers, self.anchors = nn.ModuleList(), nn.ModuleList()
+        self.fishers, self.anchors = Tables(), Tables()
+        self.measured = TaskImportance(self.net, context)
         self._scratch = Scratch()
 
     @property
-    def penalties(self) -> list[tuple[Table, Table]]:
-        """Fisher information and anchor of each earlier task."""
-        return list(zip(self.fishers, self.anchors, strict=True))  # type: ignore[arg-type]
+    def penalties(self) -> list[QuadraticPenalty]:
+        """One for each earlier task."""
+        pairs = zip(self.fishers, self.anchors, strict=True)
+        return [QuadraticPenalty(f, a, self.config.strength / 2, self._scratch) for f, a in pairs]
 
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
-        parameters = named_parameters(self)
-        for fisher, anchor in self.penalties:
-            fisher.pad(parameters, 0.0, only_known=True)
-            anchor.pad(parameters, "value", only_known=True)
+    def begin(self, task: TaskInfo) -> None:
+        for penalty in self.penalties:
+            penalty.pad(self.theta, only_known=True)
 
-    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.for_task(self.config, task)
-        return (training.fit_phase(fit, self.loss, self.memory),)
-
-    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
-
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    def loss(self, batch: Batch, step: Step) -> Terms:
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
-
-    # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        if self.config.penalty_step == "proximal":
-            return
         # Gradient of Eq. 3's second term: lambda sum_nu F^nu (theta - theta*_nu).
-        for fisher, anchor in self.penalties:
-            penalty.add_gradient(
-                grads, self.get_parameter, fisher, anchor, self.config.strength / 2, self._scratch
-            )
+        for penalty in self.penalties if self.config.penalty_step == "gradient" else ():
+            penalty.add_gradient(grads, self.theta)
 
     def after_step(self, player: str, step: Step) -> None:
         if self.config.penalty_step == "proximal":
+            fit = self.config.for_task(step.task).player({}).optimiser
             # Momentum m moves weights by rate / (1 - m) times a lasting gradient.
-            fit = training.for_task(self.config, step.task)
-            lr = training.player(fit, {}).optimiser.rate(step.epoch, step.n_epochs)
-            rate = lr / (1.0 - self.config.momentum)
-            penalty.proximal_step(self.get_parameter, self.penalties, self.config.strength / 2, rate)
+            rate = fit.rate(step.epoch, step.n_epochs) / (1.0 - fit.momentum)
+            proximal_step(self.theta, self.penalties, rate)
 
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        c = self.config
-        own = training.taking_part(self, self.net, task)
-        fisher, anchor = Table(), Table()
-        found = task_fisher(
-            self.net,
-            self._paths,
-            own,
-            task,
-            data,
-            self.context,
-            labels=c.fisher_labels,
-            n_samples=c.fisher_samples,
-        )
-        for name, value in found.items():
-            fisher.put(name, value)
-        anchor.pad(own, "value")
-        self.fishers.append(fisher)
-        self.anchors.append(anchor)
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
+    def consolidate(self, task: TaskInfo, data: Samples) -> None:
+        c, own = self.config, self.taking_part(task)
+        found = self.measured.fisher(own, task, data, c.fisher_samples, c.fisher_labels)
+        for tables, values in ((self.fishers, found), (self.anchors, own)):
+            table = Table()
+            table.hold(values)
+            tables.append(table)
 
-    # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
-
-    def structure(self) -> dict[str, Any]:
-        shapes = [fisher.structure() for fisher, _ in self.penalties]
-        return {**training.structure(self.net, self.memory), "penalties": shapes}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-        self.fishers, self.anchors = nn.ModuleList(), nn.ModuleList()
-        for shapes in structure["penalties"]:
-            for tables in (self.fishers, self.anchors):
-                table = Table()
-                table.rebuild(shapes)
-                tables.append(table)
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
-        told = {
-            **training.facts(self.config, self.net),
-            "fisher": f"per sample, {self.config.fisher_labels} labels",
-        }
+    def added_facts(self) -> dict[str, str]:
+        told = {"fisher": f"per sample, {self.config.fisher_labels} labels"}
         if self.config.penalty_step == "proximal":
             told["penalty"] = "proximal step"
         return told
 
-    @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:
-        half = self.config.strength / 2
-        values = [penalty.quadratic(self.get_parameter, f, a, half) for f, a in self.penalties]
-        return {"penalty": float(sum(values))}
+        return {"penalty": float(sum(penalty.value(self.theta) for penalty in self.penalties))}
 
 
 ENTRIES = {

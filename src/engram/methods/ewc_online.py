@@ -22,26 +22,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from engram.core.contract import (
-    Batch,
-    Context,
-    Method,
-    Phase,
-    Player,
-    Samples,
-    Step,
-    TaskInfo,
-    Terms,
-    Tradeoff,
-    named_parameters,
-)
+from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
 from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.methods.registry import Entry
-from engram.parts import penalty, small, training
-from engram.parts.fisher import Labels, prove
-from engram.parts.tables import Scratch, Table
-from engram.parts.task_fisher import task_fisher
-from engram.parts.training import TrainOptions
+from engram.parts import small
+from engram.parts.fisher import Labels
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import PlainTraining
+from engram.parts.penalty import QuadraticPenalty
+from engram.parts.tables import Table
+from engram.parts.task_importance import TaskImportance
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ class EwcOnlineConfig(TrainOptions):
         check_positive(self, "fisher_samples")
 
 
-class EwcOnline(Method):
+class EwcOnline(PlainTraining):
     """Cross entropy plus lambda / 2 sum_k gamma F~_k (theta_k - theta*_k)^2."""
 
     Config = EwcOnlineConfig
@@ -81,60 +71,22 @@ class EwcOnline(Method):
 
     def __init__(self, config: EwcOnlineConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
-        self._paths = prove(self.net.trunk, torch.zeros(1, *context.image_shape))
         self.fisher, self.anchor = Table(), Table()
-        self.n_learned = 0
-        self._scratch = Scratch()
+        # gamma enters the penalty too, a second time.
+        self.penalty = QuadraticPenalty(self.fisher, self.anchor, 0.5 * config.strength * config.gamma)
+        self.measured = TaskImportance(self.net, context)
 
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
-        parameters = named_parameters(self)
-        self.fisher.pad(parameters, 0.0)
-        self.anchor.pad(parameters, "value")
+    def begin(self, task: TaskInfo) -> None:
+        self.penalty.pad(self.theta)
 
-    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.for_task(self.config, task)
-        return (training.fit_phase(fit, self.loss, self.memory),)
-
-    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
-
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    def loss(self, batch: Batch, step: Step) -> Terms:
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
-
-    # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        # Gradient of the penalty: lambda gamma F~ (theta - theta*); gamma enters here a second time.
-        if self.n_learned:
-            penalty.add_gradient(
-                grads, self.get_parameter, self.fisher, self.anchor, self._half, self._scratch
-            )
+        # Gradient of the penalty: lambda gamma F~ (theta - theta*).
+        if step.task.index:
+            self.penalty.add_gradient(grads, self.theta)
 
-    @property
-    def _half(self) -> float:
-        return 0.5 * self.config.strength * self.config.gamma
-
-    @torch.no_grad()
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        c = self.config
-        own = training.taking_part(self, self.net, task)
-        found = task_fisher(
-            self.net,
-            self._paths,
-            own,
-            task,
-            data,
-            self.context,
-            labels=c.fisher_labels,
-            n_samples=c.fisher_samples,
-        )
+    def consolidate(self, task: TaskInfo, data: Samples) -> None:
+        c, own = self.config, self.taking_part(task)
+        found = self.measured.fisher(own, task, data, c.fisher_samples, c.fisher_labels)
         top = 1.0
         if c.normalise == "max":
             top = max(max(float(f.max()) for f in found.values()), torch.finfo(torch.float32).tiny)
@@ -143,36 +95,13 @@ class EwcOnline(Method):
             value.mul_(c.gamma)
         for name, value in found.items():
             self.fisher[name].add_(value, alpha=1.0 / top)
-        self.anchor.copy_from(named_parameters(self))
-        self.n_learned += 1
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
+        self.anchor.copy_from(self.theta)
 
-    # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
+    def added_facts(self) -> dict[str, str]:
+        return {"fisher": f"per sample, {self.config.fisher_labels} labels"}
 
-    def structure(self) -> dict[str, Any]:
-        tables = {"fisher": self.fisher.structure(), "anchor": self.anchor.structure()}
-        return {**training.structure(self.net, self.memory), **tables, "n_learned": self.n_learned}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-        self.fisher.rebuild(structure["fisher"])
-        self.anchor.rebuild(structure["anchor"])
-        self.n_learned = int(structure["n_learned"])
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
-        return {
-            **training.facts(self.config, self.net),
-            "fisher": f"per sample, {self.config.fisher_labels} labels",
-        }
-
-    @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": float(penalty.quadratic(self.get_parameter, self.fisher, self.anchor, self._half))}
+        return {"penalty": self.penalty.value(self.theta)}
 
 
 ENTRIES = {

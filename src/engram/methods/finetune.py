@@ -13,25 +13,11 @@ Cost: none beyond training.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor
-
-from engram.core.contract import (
-    Batch,
-    Context,
-    Method,
-    Phase,
-    Player,
-    Samples,
-    Step,
-    TaskInfo,
-    Terms,
-    named_parameters,
-)
 from engram.methods.registry import Entry
-from engram.parts import small, training
-from engram.parts.training import TrainOptions
+from engram.parts import small
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import PlainTraining
 
 
 @dataclass(frozen=True)
@@ -39,52 +25,11 @@ class FinetuneConfig(TrainOptions):
     """Options of fine-tuning."""
 
 
-class Finetune(Method):
+class Finetune(PlainTraining):
     """Cross entropy on the current task, nothing else."""
 
     Config = FinetuneConfig
     config: FinetuneConfig
-
-    def __init__(self, config: FinetuneConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
-
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
-
-    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.for_task(self.config, task)
-        return (training.fit_phase(fit, self.loss, self.memory),)
-
-    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
-
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    def loss(self, batch: Batch, step: Step) -> Terms:
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
-
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
-
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
-
-    def structure(self) -> dict[str, Any]:
-        return training.structure(self.net, self.memory)
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
-        return training.facts(self.config, self.net)
 
 
 ENTRIES = {

@@ -40,16 +40,19 @@ from engram.core.contract import (
     TaskInfo,
     Terms,
     evaluating,
+    n_bytes,
     named_parameters,
 )
 from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.networks import masks
-from engram.parts import small, training
+from engram.parts import small
 from engram.parts.classifier import Classifier
+from engram.parts.fitting import FitOptions
 from engram.parts.gated import GatedTrunk
-from engram.parts.training import FitOptions, Window
+from engram.parts.hold import Hold
+from engram.parts.window import Window, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,24 @@ class Hat(Method):
         self.net = Classifier(context, norm="none")
         self.trunk = GatedTrunk(self.net.trunk)
         self.embeddings = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.trunk.widths)
-        self.n_learned = 0
+        self.n_learned = 0  # tasks whose masks are kept
         for i, n in enumerate(self.trunk.widths):
             self.register_buffer(f"reserved_{i}", torch.zeros(n, dtype=self._kind))
+        self._forget()
+
+    def _forget(self) -> None:
+        """What follows from the cumulated masks is found anew when it is needed."""
         self._protected: dict[str, Tensor] | None = None
-        self._held: dict[str, Tensor] = {}
+        self._hold: Hold | None = None
+
+    @property
+    def binary(self) -> bool:
+        """Whether tasks that have ended use gates of exactly 0 and 1."""
+        return self.config.masks == "binary"
 
     @property
     def _kind(self) -> torch.dtype:
-        return torch.bool if self.config.masks == "binary" else torch.float32
+        return torch.bool if self.binary else torch.float32
 
     def reserved(self, i: int) -> Tensor:
         """Cumulated mask a^{<=t} of layer ``i`` [O_i]: bool, or soft gates."""
@@ -128,17 +140,17 @@ class Hat(Method):
     # Training -----------------------------------------------------------------------------------------------
     @torch.no_grad()
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        training.grow_head(self.net, task, self.context.seed)
+        self.net.grow(task)
         for i, e in enumerate(self.embeddings):
             g = seeds.generator(self.context.seed, "embedding", task.index, i)
             e.copy_(torch.randn(len(e), generator=g))  # N(0, 1), as the released code
-        self._protected, self._held = None, {}
+        self._forget()
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        return (training.fit_phase(training.for_task(self.config, task), self.loss),)
+        return (self.config.for_task(task).phase(self.loss),)
 
     def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        net = training.player(training.for_task(self.config, task), named_parameters(self))
+        net = self.config.for_task(task).player(named_parameters(self))
         return {"net": replace(net, clip_norm=self.config.clip_norm)}
 
     def slope(self, step: Step) -> float:
@@ -151,36 +163,28 @@ class Hat(Method):
         labels = Window(step.task.active)
         logits = self.net.head(self.trunk(batch.x, gates), labels.active)
         reserved = [self.reserved(i) for i in range(len(gates))]
-        terms = {"ce": training.cross_entropy(logits, batch.y, labels)}
+        terms = {"ce": cross_entropy(logits, batch.y, labels)}
         if c.c:
             # R (Sec. 2.6): sum a (1 - a^{<t}) / sum (1 - a^{<t}), in [0, 1].
-            terms["capacity"] = c.c * (masks.sparsity if c.masks == "binary" else soft_sparsity)(
-                gates, reserved
-            )
+            terms["capacity"] = c.c * (masks.sparsity if self.binary else soft_sparsity)(gates, reserved)
         return terms
 
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        c, s = self.config, self.slope(step)
-        if self.n_learned:
+        # Eq. 2: g <- g (1 - min(a_out, a_in)).
+        if self.n_learned and self.binary:
+            if self._hold is None:
+                self._hold = Hold(self.protected, dict(self.named_parameters()))
+            self._hold.cut(grads)
+        elif self.n_learned:
             for name, p in self.protected.items():
-                # Eq. 2: g <- g (1 - min(a_out, a_in)).
-                if c.masks == "binary":
-                    grads[name].masked_fill_(p, 0.0)
-                else:
-                    grads[name].mul_(1.0 - p)
-            if c.masks == "binary" and not self._held:
-                self._held = {name: self.get_parameter(name).detach().clone() for name in self.protected}
-        if c.compensate:
-            for i, e in enumerate(self.embeddings):
-                masks.compensate(grads[f"embeddings.{i}"], e.detach(), s, c.s_max)
+                grads[name].mul_(1.0 - p)
+        for i, e in enumerate(self.embeddings if self.config.compensate else ()):
+            masks.compensate(grads[f"embeddings.{i}"], e.detach(), self.slope(step), self.config.s_max)
 
     @torch.no_grad()
     def after_step(self, player: str, step: Step) -> None:
-        if self._held:
-            # Moments and weight decay move weights without a gradient: what is held is put back, bit for bit.
-            for name, p in self.protected.items():
-                theta = self.get_parameter(name)
-                torch.where(p, self._held[name], theta, out=theta.data)
+        if self._hold is not None:
+            self._hold.put_back()
         if self.config.emb_clamp is not None:
             for e in self.embeddings:
                 e.clamp_(-self.config.emb_clamp, self.config.emb_clamp)
@@ -190,14 +194,14 @@ class Hat(Method):
         for i, a in enumerate(self._gates_now()):
             # a^{<=t} = max(a^{<=t-1}, a^t(s_max)).
             self.register_buffer(f"reserved_{i}", torch.maximum(self.reserved(i), a))
-            kept = masks.pack(a) if self.config.masks == "binary" else a
+            kept = masks.pack(a) if self.binary else a
             self.register_buffer(f"mask_{task.index}_{i}", kept)
         self.n_learned = task.index + 1
-        self._protected, self._held = None, {}
+        self._forget()
 
     def _gates_now(self) -> list[Tensor]:
         """The current task's gates as it will keep them [O_l]: bool, or those at s_max."""
-        if self.config.masks == "binary":
+        if self.binary:
             return [e.detach() > 0 for e in self.embeddings]
         return [masks.gate(e.detach(), self.config.s_max) for e in self.embeddings]
 
@@ -207,7 +211,7 @@ class Hat(Method):
             found = self._gates_now()
         else:
             found = [self.get_buffer(f"mask_{task}_{i}") for i in range(len(self.embeddings))]
-            if self.config.masks == "binary":
+            if self.binary:
                 found = [masks.unpack(m, e.shape) for m, e in zip(found, self.embeddings, strict=True)]
         return [a.to(self.embeddings[0].dtype) for a in found]
 
@@ -215,35 +219,26 @@ class Hat(Method):
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         if task is None:
             raise ConfigError("hat predicts only with a task label, none was given: use scenario task.")
-        n = self.net.head.n_outputs
-        if task.active[1] > n:
-            raise ConfigError(
-                f"a task must be learned before it is asked, task {task.index + 1} was not: learn it first."
-            )
-        logits = x.new_full((len(x), n), -torch.inf)
         with evaluating(self):
-            features = self.trunk(x, self.gates(task.index))
-            logits[:, task.active[0] : task.active[1]] = self.net.head(features, task.active)
-        return logits
+            return self.net.answer(self.trunk(x, self.gates(task.index)), task)
 
     def structure(self) -> dict[str, Any]:
-        return {"head": self.net.head.sizes, "n_learned": self.n_learned}
+        return {**super().structure(), "n_learned": self.n_learned}
 
     def rebuild(self, structure: dict[str, Any]) -> None:
-        self.net.head.rebuild(structure["head"])
+        super().rebuild(structure)
         self.n_learned = int(structure["n_learned"])
         for task in range(self.n_learned):
             for i, n in enumerate(self.trunk.widths):
                 empty = torch.zeros(n, dtype=self._kind)
-                kept = masks.pack(empty) if self.config.masks == "binary" else empty
+                kept = masks.pack(empty) if self.binary else empty
                 self.register_buffer(f"mask_{task}_{i}", kept)
-        self._protected, self._held = None, {}
+        self._forget()
 
     def storage_bytes(self) -> dict[str, int]:
-        kept = training.storage_bytes(self, self.net, None)
-        bits = sum(b.numel() * b.element_size() for n, b in self.named_buffers() if n.startswith("mask_"))
         # Embeddings are drawn anew in each task, and cumulated masks follow from the stored ones.
-        return {**kept, "masks": bits, "other": 0}
+        kept = n_bytes(b for n, b in self.named_buffers() if n.startswith("mask_"))
+        return {**super().storage_bytes(), **self.net.storage_bytes(), "masks": kept, "other": 0}
 
     def facts(self) -> dict[str, str]:
         return {"masks": self.config.masks}

@@ -30,32 +30,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram import seeds
 from engram.core.contract import (
-    Batch,
     Context,
-    Method,
-    Phase,
-    Player,
     Samples,
     Scenario,
     Step,
     TaskInfo,
-    Terms,
     Tradeoff,
     evaluating,
     named_parameters,
 )
 from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.methods.registry import Entry
-from engram.parts import small, training, transfer
-from engram.parts.fisher import Paths, prove
+from engram.parts import small
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import PlainTraining
+from engram.parts.penalty import QuadraticPenalty
 from engram.parts.statistics import reestimated_statistics
-from engram.parts.tables import Scratch, Table
-from engram.parts.task_fisher import task_fisher
-from engram.parts.training import TrainOptions
+from engram.parts.tables import Table
+from engram.parts.task_importance import TaskImportance
 
 LEAST_FISHER = 1e-8
 
@@ -93,7 +89,7 @@ def merged(old: Tensor, new: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(old, new, share.to(old))
 
 
-class Imm(Method):
+class Imm(PlainTraining):
     """Cross entropy plus lambda |theta - theta_prev|^2; then the old and the new network are merged."""
 
     Config = ImmConfig
@@ -103,73 +99,45 @@ class Imm(Method):
 
     def __init__(self, config: ImmConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
-        images = torch.zeros(1, *context.image_shape)
-        self._paths = prove(self.net.trunk, images) if config.merge == "mode" else Paths()
         # While a later task is learned: the merged network before it, with its running statistics. P of the module.
         self.source, self.precision = Table(), Table()
-        self.n_learned = 0
-        self._scratch = Scratch()
+        self.penalty = QuadraticPenalty(None, self.source, config.l2)
+        self.measured = TaskImportance(self.net, context) if config.merge == "mode" else None
 
-    @property
-    def _merged_prefixes(self) -> tuple[str, ...]:
+    def merged_parameters(self) -> dict[str, nn.Parameter]:
         """What is merged: the trunk, and the head where tasks share it."""
-        return ("net.trunk.",) if self.net.head.kind == "multi" else ("net.trunk.", "net.head.")
+        return named_parameters(self, "net.trunk." if self.net.head.kind == "multi" else "net.")
 
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        if self.n_learned:
+    def before_growth(self, task: TaskInfo) -> None:
+        if task.index:
             statistics = {n: b for n, b in self.net.named_buffers(prefix="net") if b.is_floating_point()}
-            transfer.hold(self.source, {**named_parameters(self, *self._merged_prefixes), **statistics})
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
-        self.precision.pad(named_parameters(self), LEAST_FISHER, only_known=True)
+            self.source.hold({**self.merged_parameters(), **statistics})
 
-    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.for_task(self.config, task)
-        return (training.fit_phase(fit, self.loss, self.memory),)
+    def begin(self, task: TaskInfo) -> None:
+        self.precision.pad(self.theta, LEAST_FISHER, only_known=True)
 
-    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
-
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    def loss(self, batch: Batch, step: Step) -> Terms:
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
-
-    # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
         # Gradient of the L2 transfer: 2 lambda (theta - theta_prev).
-        if self.source.names:
-            transfer.add_pull(grads, self.get_parameter, self.source, 2.0 * self.config.l2, self._scratch)
+        self.penalty.add_gradient(grads, self.theta)
 
-    @torch.no_grad()
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        fisher = self._fisher(task, data) if self.config.merge == "mode" else {}
-        self.n_learned += 1
-        if self.source.names:
-            self._merge(fisher)
-            if self.config.statistics == "recompute":
-                self._recompute(task, data)
-            self.source.rebuild([])
-        else:
-            for name, value in fisher.items():
-                self.precision.put(name, value)
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
+    def consolidate(self, task: TaskInfo, data: Samples) -> None:
+        fisher = {}
+        if self.measured is not None:
+            # F_k of the network not yet merged.
+            found = self.measured.fisher(self.merged_parameters(), task, data, self.config.fisher_samples)
+            fisher = {n: value.add_(LEAST_FISHER) for n, value in found.items()}
+        if task.index == 0:
+            self.precision.hold(fisher)
+            return
+        self._merge(task, fisher)
+        if self.config.statistics == "recompute":
+            self._recompute(task, data)
+        self.source.clear()
 
-    def _fisher(self, task: TaskInfo, data: Samples) -> dict[str, Tensor]:
-        """F_k [*] by name, over the task's samples and its active labels, with the network not yet merged."""
-        own = named_parameters(self, *self._merged_prefixes)
-        n = self.config.fisher_samples
-        found = task_fisher(self.net, self._paths, own, task, data, self.context, n_samples=n)
-        return {n: value.add_(LEAST_FISHER) for n, value in found.items()}
-
-    def _merge(self, fisher: dict[str, Tensor]) -> None:
+    def _merge(self, task: TaskInfo, fisher: dict[str, Tensor]) -> None:
         """Merge network and source in place; rows that have grown since stay as they are."""
         ratio = self.config.ratio
-        new = 1.0 / self.n_learned if ratio is None else 1.0 - ratio
+        new = 1.0 / (task.index + 1) if ratio is None else 1.0 - ratio
         tensors = {
             **dict(self.net.named_parameters(prefix="net")),
             **dict(self.net.named_buffers(prefix="net")),
@@ -194,33 +162,13 @@ class Imm(Method):
             for rows in batches:
                 self.net.trunk(self.context.network.normalise(data.x[rows]))
 
-    # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
-
-    def structure(self) -> dict[str, Any]:
-        tables = {"source": self.source.structure(), "precision": self.precision.structure()}
-        return {**training.structure(self.net, self.memory), **tables, "n_learned": self.n_learned}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-        self.source.rebuild(structure["source"])
-        self.precision.rebuild(structure["precision"])
-        self.n_learned = int(structure["n_learned"])
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
+    def added_facts(self) -> dict[str, str]:
         c = self.config
         weight = "equal weights" if c.ratio is None else f"{c.ratio:g} of the old network"
-        return {**training.facts(c, self.net), "merge": f"{c.merge}, {weight}"}
+        return {"merge": f"{c.merge}, {weight}"}
 
     def measures(self, step: Step) -> dict[str, Any]:
-        if not self.source.names:
-            return {"penalty": 0.0}
-        held = {n: p for n, p in named_parameters(self).items() if n in self.source}
-        return {"penalty": transfer.pull(held, self.source, 2.0 * self.config.l2)}
+        return {"penalty": self.penalty.value(self.theta)}
 
 
 _MERGE, _RECOMPUTE = "ratio=0.4, statistics=merge", "ratio=none, statistics=recompute"

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from engram import seeds
 from engram.core.contract import (
@@ -39,6 +38,7 @@ from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier
+from engram.parts.window import Window, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -92,24 +92,17 @@ class Joint(Method):
 
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
         device = next(self.parameters()).device
-        if not self._trains(task):
-            self.net.head.grow(task.n_seen, self.context.seed, task.index)
-            self._know(task)
-            return
-        fresh = Classifier(replace(self.context, seed=seeds.derive(self.context.seed, "fresh", task.index)))
-        fresh.head.grow(task.n_seen, self.context.seed, task.index)
-        self.net = fresh.to(device)
-        self._know(task)
+        if self._trains(task):
+            seed = seeds.derive(self.context.seed, "fresh", task.index)
+            self.net = Classifier(replace(self.context, seed=seed))
+        self.net.head.grow(task.n_seen, self.context.seed, task.index)
+        self.net.to(device)
+        old = self.task_of[: task.start]
+        self.task_of = torch.cat([old, torch.full((task.n_seen - len(old),), task.index, device=device)])
 
     def _trains(self, task: TaskInfo) -> bool:
         number = task.index + 1
         return self.config.at is None or number in self.config.at or number == self.last
-
-    def _know(self, task: TaskInfo) -> None:
-        """Remember which task the new labels belong to."""
-        device = next(self.parameters()).device
-        old = self.get_buffer("task_of")[: task.start]
-        self.task_of = torch.cat([old, torch.full((task.n_seen - len(old),), task.index, device=device)])
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
@@ -123,11 +116,9 @@ class Joint(Method):
         return {"net": Player(named_parameters(self), Optimiser(c.optimiser, c.lr, schedule=c.schedule))}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        logits = self.net(batch.x, (0, step.task.n_seen))
-        if self.context.scenario == "task":
-            other = self.task_of[None, :] != self.task_of[batch.y][:, None]
-            logits = logits.masked_fill(other, -torch.inf)
-        return {"ce": F.cross_entropy(logits, batch.y)}
+        seen = (0, step.task.n_seen)
+        labels = Window(seen, self.task_of if self.context.scenario == "task" else None)
+        return {"ce": cross_entropy(self.net(batch.x, seen), batch.y, labels)}
 
     def facts(self) -> dict[str, str]:
         if self.config.at is None or self.last is None:
@@ -138,12 +129,9 @@ class Joint(Method):
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, task)
 
-    def structure(self) -> dict[str, Any]:
-        return {"head": self.net.head.sizes}
-
     def rebuild(self, structure: dict[str, Any]) -> None:
-        self.net.head.rebuild(structure["head"])
-        self.task_of = torch.zeros(sum(structure["head"]), dtype=torch.int64)
+        super().rebuild(structure)
+        self.task_of = torch.zeros(self.net.head.n_outputs, dtype=torch.int64)
 
 
 _FRESH = "every task starts from fresh weights on all data so far: that is what joint training is"

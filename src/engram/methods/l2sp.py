@@ -20,24 +20,14 @@ from typing import Any
 
 from torch import Tensor
 
-from engram.core.contract import (
-    Batch,
-    Context,
-    Method,
-    Phase,
-    Player,
-    Samples,
-    Step,
-    TaskInfo,
-    Terms,
-    Tradeoff,
-    named_parameters,
-)
+from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
 from engram.core.values import check_at_least
 from engram.methods.registry import Entry
-from engram.parts import small, training, transfer
-from engram.parts.tables import Scratch, Table
-from engram.parts.training import TrainOptions
+from engram.parts import small
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import PlainTraining
+from engram.parts.penalty import QuadraticPenalty
+from engram.parts.tables import Table
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class L2spConfig(TrainOptions):
         check_at_least(self, 0, "strength", "head_strength")
 
 
-class L2sp(Method):
+class L2sp(PlainTraining):
     """Cross entropy plus alpha / 2 |theta - theta_prev|^2 + beta / 2 |theta_new|^2."""
 
     Config = L2spConfig
@@ -67,66 +57,34 @@ class L2sp(Method):
 
     def __init__(self, config: L2spConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
         self.anchor = Table()  # theta_prev, while a task other than the first is learned
-        self._scratch = Scratch()
+        self.penalty = QuadraticPenalty(None, self.anchor, config.strength / 2)
 
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        if self.net.head.n_outputs:
-            transfer.hold(self.anchor, named_parameters(self))
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
+    def before_growth(self, task: TaskInfo) -> None:
+        if task.index:
+            self.anchor.hold(self.theta)
 
-    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.for_task(self.config, task)
-        return (training.fit_phase(fit, self.loss, self.memory),)
+    def new_rows(self, name: str) -> Tensor:
+        """Entries of a parameter that have grown since the task before; all where it is new."""
+        return self.theta[name].detach()[len(self.anchor[name]) if name in self.anchor else 0 :]
 
-    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
-
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    def loss(self, batch: Batch, step: Step) -> Terms:
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
-
-    # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
         # Gradient of the penalty: alpha (theta - theta_prev), and beta theta of what is new.
-        c = self.config
-        if self.anchor.names:
-            transfer.add_pull(
-                grads, self.get_parameter, self.anchor, c.strength, self._scratch, fresh=c.head_strength
-            )
+        self.penalty.add_gradient(grads, self.theta)
+        for name, grad in grads.items() if step.task.index and self.config.head_strength else ():
+            new = self.new_rows(name)
+            grad[len(grad) - len(new) :].add_(new, alpha=self.config.head_strength)
 
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        self.anchor.rebuild([])
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
-
-    # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
-
-    def structure(self) -> dict[str, Any]:
-        return {**training.structure(self.net, self.memory), "anchor": self.anchor.structure()}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-        self.anchor.rebuild(structure["anchor"])
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
-        return training.facts(self.config, self.net)
+    def consolidate(self, task: TaskInfo, data: Samples) -> None:
+        self.anchor.clear()
 
     def measures(self, step: Step) -> dict[str, Any]:
-        if not self.anchor.names:
-            return {"penalty": 0.0}
-        c = self.config
-        return {"penalty": transfer.pull(named_parameters(self), self.anchor, c.strength, c.head_strength)}
+        value = self.penalty.value(self.theta)
+        if self.anchor.names:
+            value += sum(
+                self.config.head_strength / 2 * float(self.new_rows(n).square().sum()) for n in self.theta
+            )
+        return {"penalty": value}
 
 
 ENTRIES = {

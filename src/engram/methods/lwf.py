@@ -22,7 +22,7 @@ Shapes: B batch, C labels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,25 +30,22 @@ from torch.nn import functional as F
 from engram.core.contract import (
     Batch,
     Context,
-    Method,
     Phase,
     Player,
-    Samples,
     Step,
     TaskInfo,
     Terms,
     Tradeoff,
-    Update,
     evaluating,
     named_parameters,
 )
 from engram.core.values import check_at_least, check_positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
-from engram.parts import small, training
-from engram.parts.classifier import Classifier
+from engram.parts import small
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import OneNetwork, make_network
 from engram.parts.teacher import Teacher
-from engram.parts.training import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def distillation(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits / temperature, (target / temperature).softmax(1))
 
 
-class Lwf(Method):
+class Lwf(OneNetwork):
     """Cross entropy plus lambda_o times the distillation from the network as it was before the task."""
 
     Config = LwfConfig
@@ -102,57 +99,39 @@ class Lwf(Method):
                 f"distil=joint needs heads of several tasks, scenario {context.scenario} has one: leave it out, or use "
                 "scenario task."
             )
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
-        self.teacher: Teacher | None = None
-        self.stops: list[int] = []
+        self.teacher = Teacher(lambda: make_network(config, context))
 
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        if self.net.head.n_outputs:
-            # Before the head grows: rows that were never trained are not distilled.
-            self.teacher = Teacher(self.net)
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
+    def before_growth(self, task: TaskInfo) -> None:
+        if task.index:
+            # Rows that were never trained are not distilled.
+            self.teacher.learn(self.net)
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        c = training.for_task(self.config, task)
-        fit = training.fit_phase(c, self.loss, self.memory)
-        if self.teacher is None or self._n_old == task.n_seen or c.warmup_epochs == 0:
+        fit, epochs = self.fit_phase(task, self.loss), self.config.warmup_epochs
+        if task.index == 0 or task.start == 0 or epochs == 0:
             return (fit,)
-        head: Update = replace(fit.updates[0], name="head", player="head", loss=self.warmup_loss)
-        return (replace(fit, name="adapt", epochs=c.warmup_epochs, updates=(head,)), fit)
-
-    @property
-    def _n_old(self) -> int:
-        return self.stops[-1] if self.teacher is not None else 0
+        head = replace(fit.updates[0], name="head", player="head", loss=self.warmup_loss)
+        return (replace(fit, name="adapt", epochs=epochs, updates=(head,)), fit)
 
     def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
+        fit = self.config.for_task(task)
         if phase == "adapt":
-            last = f"net.head.parts.{len(self.net.head.parts) - 1}."
-            fit = replace(training.for_task(self.config, task), weight_decay=0.0)
-            new = training.player(fit, named_parameters(self, last))
-            return {"head": replace(new, keep_state=False)}
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
+            fit = replace(fit, weight_decay=0.0, keep_optimiser=False)
+            return {"head": fit.player(named_parameters(self, f"net.{self.net.newest}"))}
+        return {"net": fit.player(self.theta)}
 
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    # Losses -------------------------------------------------------------------------------------------------
     def warmup_loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy with the trunk as it is (Fig. 3, "warm-up step")."""
         with evaluating(self.net.trunk):
             features = self.net.trunk(batch.x)
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net.head(features, labels.active), batch.y, labels)}
+        return {"ce": self.cross_entropy(features, batch, step)}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy on the labels, distillation of the old answers (Fig. 3, "joint-optimise step")."""
-        features = self.net.trunk(batch.x)
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        terms = {"ce": training.cross_entropy(self.net.head(features, labels.active), batch.y, labels)}
-        c = self.config
-        if self.teacher is not None and c.strength:
-            old = (0, self._n_old)
+        c, features = self.config, self.net.trunk(batch.x)
+        terms = {"ce": self.cross_entropy(features, batch, step)}
+        if step.task.index and c.strength:
+            old = (0, self.teacher.net.stops[-1])
             terms["distillation"] = self.distilled(self.net.head(features, old), self.teacher(batch.x, old))
             if c.balance == "convex":
                 terms = {name: term / (1.0 + c.strength) for name, term in terms.items()}
@@ -160,50 +139,20 @@ class Lwf(Method):
 
     def distilled(self, logits: Tensor, target: Tensor) -> Tensor:
         """lambda_o times the sum over old heads of the distillation [], of logits and targets [B, n_old]."""
-        c = self.config
-        groups = [(0, self._n_old)]
-        if self.context.scenario == "task" and c.distil == "per_head":
-            groups = list(zip([0, *self.stops], self.stops, strict=False))
+        c, stops = self.config, self.teacher.net.stops
+        if self.context.scenario != "task" or c.distil == "joint":
+            stops = stops[-1:]
         scale = c.strength * (c.temperature**2 if c.temperature_squared else 1.0)
-        parts = [distillation(logits[:, a:b], target[:, a:b], c.temperature) for a, b in groups]
+        heads = zip([0, *stops], stops, strict=False)
+        parts = [distillation(logits[:, a:b], target[:, a:b], c.temperature) for a, b in heads]
         return scale * sum(parts[1:], parts[0])
 
-    # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        if player == "head" and len(self.net.head.parts) == 1:
-            # One output layer for all labels: only its new rows learn in the warm-up.
-            for grad in grads.values():
-                grad[: self._n_old] = 0.0
+        if player == "head":
+            self.net.cut_old_rows(grads, step.task)
 
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        self.stops.append(task.n_seen)
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
-
-    # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
-
-    def structure(self) -> dict[str, Any]:
-        teacher = [] if self.teacher is None else cast(Classifier, self.teacher.module).head.sizes
-        return {**training.structure(self.net, self.memory), "teacher": teacher, "stops": self.stops}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-        self.stops = list(structure["stops"])
-        self.teacher = None
-        if structure["teacher"]:
-            old = training.make_net(self.config, self.context)
-            old.head.rebuild(structure["teacher"])
-            self.teacher = Teacher(old)
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
-        told = training.facts(self.config, self.net)
-        if self.config.balance == "convex":
-            told["loss"] = "convex combination"
-        return told
+    def added_facts(self) -> dict[str, str]:
+        return {"loss": "convex combination"} if self.config.balance == "convex" else {}
 
 
 _SMALL = "strength=1, balance=sum, temperature=2"

@@ -57,12 +57,13 @@ from engram.core.contract import (
 )
 from engram.core.values import check_at_least, check_positive
 from engram.methods.registry import Entry
-from engram.parts import small, training
-from engram.parts.classifier import Classifier, spread
+from engram.parts import small
+from engram.parts.classifier import Classifier
 from engram.parts.combining import Combiner
+from engram.parts.fitting import FitOptions
 from engram.parts.statistics import reestimated_statistics, refit_norms
 from engram.parts.teacher import Teacher
-from engram.parts.training import FitOptions
+from engram.parts.window import Window, cross_entropy
 
 FINETUNE, COMBINE = "finetune", "combine"  # phases
 COMBINED = "combined"  # the second phase's player
@@ -129,23 +130,24 @@ class Rescl(Method):
     def __init__(self, config: ResclConfig, context: Context) -> None:
         super().__init__(config, context)
         self.net = Classifier(context)
-        self.source: Teacher | None = None  # theta_s*, from the beginning of a later task to its end
-        self.tuned: Teacher | None = None  # theta_t*, in the phase that combines
-        self.combiner: Combiner | None = None
-        self.stops: list[int] = []
+        self.source = Teacher(
+            lambda: Classifier(context)
+        )  # theta_s*, from the beginning of a later task to its end
+        self.tuned = Teacher(lambda: Classifier(context))  # theta_t*, in the phase that combines
+        self.combiner: Combiner | None = None  # in the phase that combines
         self._combiner()  # a network that cannot be combined is refused before the first task is learned
 
     # Phases -------------------------------------------------------------------------------------------------
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
         if task.index > 0:
-            self.source = Teacher(self.net)
+            self.source.learn(self.net)
         if task.index > 1:
             with torch.no_grad():
                 refit_norms(self.net.trunk, self._images(data, task, shuffled=False))
-        training.grow_head(self.net, task, self.context.seed)
+        self.net.grow(task)
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.fit_phase(training.for_task(self.config, task), self.fit_loss)
+        fit = self.config.for_task(task).phase(self.fit_loss)
         if task.index == 0:
             return (fit,)
         combine = Update("combine", COMBINED, self.combine_loss)
@@ -154,7 +156,7 @@ class Rescl(Method):
 
     def begin_phase(self, task: TaskInfo, phase: str) -> None:
         if phase == COMBINE:
-            self.tuned = Teacher(self.net)
+            self.tuned.learn(self.net)
             self.combiner = self._combiner()
 
     def _combiner(self) -> Combiner:
@@ -163,15 +165,13 @@ class Rescl(Method):
 
     def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         if phase != COMBINE:
-            return {
-                "net": training.player(training.for_task(self.config, task), named_parameters(self, "net."))
-            }
+            return {"net": self.config.for_task(task).player(named_parameters(self, "net."))}
         # A player of its own: kept optimiser state goes from fine-tuning to fine-tuning.
-        return {COMBINED: replace(training.player(self._second(task), self._trained()), keep_state=False)}
+        return {COMBINED: replace(self._second(task).player(self._trained()), keep_state=False)}
 
     def _second(self, task: TaskInfo) -> ResclConfig:
         """Options of the second phase; theta_t decays in ``after_backward``, for alphas must not."""
-        fit = training.for_task(self.config, task)
+        fit = self.config.for_task(task)
         return replace(fit, lr=self.config.combine_lr or fit.lr, weight_decay=0.0)
 
     def _trained(self) -> dict[str, nn.Parameter]:
@@ -186,29 +186,27 @@ class Rescl(Method):
     # Losses -------------------------------------------------------------------------------------------------
     def fit_loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy of the task's head (Algorithm 1, line 2)."""
-        labels = training.window(self.net, step.task)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
+        labels = Window(step.task.active)
+        return {"ce": cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
 
     def combine_loss(self, batch: Batch, step: Step) -> Terms:
         """The divergences of (6): old heads from the source network, new head from the fine-tuned one."""
-        source, tuned = cast(Teacher, self.source), cast(Teacher, self.tuned)
-        c, active, n_old = self.config, step.task.active, self.stops[-1]
+        c, active, stops = self.config, step.task.active, self.source.net.stops
         features = self.features(batch.x)
-        old, answers = self.net.head(features, (0, n_old)), source(batch.x, (0, n_old))
+        old, answers = self.net.head(features, (0, stops[-1])), self.source(batch.x, (0, stops[-1]))
         heads = [
             divergence(old[:, a:b], answers[:, a:b], c.temperature)
-            for a, b in zip([0, *self.stops], self.stops, strict=False)
+            for a, b in zip([0, *stops], stops, strict=False)
         ]
         kept = sum(heads[1:], heads[0]) / (len(heads) if c.old_tasks == "mean" else 1)
-        new = divergence(self.net.head(features, active), tuned(batch.x, active), c.temperature)
+        new = divergence(self.net.head(features, active), self.tuned(batch.x, active), c.temperature)
         return {"source": kept, "target": new}
 
     def features(self, x: Tensor) -> Tensor:
         """Features [B, F] of the combined trunk where there is one, else of the network's."""
         if self.combiner is None:
             return cast(Tensor, self.net.trunk(x))
-        old = cast(Classifier, cast(Teacher, self.source).module)
-        return cast(Tensor, self.combiner(old.trunk, self.net.trunk, x))
+        return cast(Tensor, self.combiner(self.source.net.trunk, self.net.trunk, x))
 
     # Moments ------------------------------------------------------------------------------------------------
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
@@ -227,21 +225,21 @@ class Rescl(Method):
         c = self.config
         if step.phase != COMBINE or c.decay_step != "proximal" or c.trained == "target":
             return
-        rate = training.player(self._second(step.task), {}).optimiser.rate(step.epoch, step.n_epochs)
+        rate = self._second(step.task).player({}).optimiser.rate(step.epoch, step.n_epochs)
         for alpha in cast(Combiner, self.combiner).parameters():
             shrink_(alpha, rate * c.decay)
 
     def end_task(self, task: TaskInfo, data: Samples) -> None:
-        self.stops.append(task.n_seen)
         if self.combiner is None:
             return
         if self.config.reestimate:
             with evaluating(self), reestimated_statistics(self.net.trunk):
                 for x in self._images(data, task, shuffled=True):
                     self.features(x)
-        old = cast(Classifier, cast(Teacher, self.source).module)
-        self.net.trunk.load_state_dict(self.combiner.fold(old.trunk, self.net.trunk))
-        self.source = self.tuned = self.combiner = None
+        self.net.trunk.load_state_dict(self.combiner.fold(self.source.net.trunk, self.net.trunk))
+        self.source.forget()
+        self.tuned.forget()
+        self.combiner = None
 
     def _images(self, data: Samples, task: TaskInfo, *, shuffled: bool) -> Iterator[Tensor]:
         """The task's images in batches, in the network's range; a last batch of one joins the one before."""
@@ -255,36 +253,15 @@ class Rescl(Method):
 
     # Answers and state --------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        if self.combiner is None:
-            return training.predict(self.net, x, task)
-        training.check_seen(self.net, task)
-        n = self.net.head.n_outputs
-        active = (0, n) if task is None else task.active
         with evaluating(self):
-            return spread(self.net.head(self.features(x), active), active, n)
+            return self.net.answer(self.features(x), task)
 
     def structure(self) -> dict[str, Any]:
-        old = [] if self.source is None else cast(Classifier, self.source.module).head.sizes
-        return {
-            "head": self.net.head.sizes,
-            "stops": self.stops,
-            "source": old,
-            "combining": self.combiner is not None,
-        }
+        return {**super().structure(), "combining": self.combiner is not None}
 
     def rebuild(self, structure: dict[str, Any]) -> None:
-        self.net.head.rebuild(structure["head"])
-        self.stops = list(structure["stops"])
-        self.source = self.tuned = self.combiner = None
-        if structure["source"]:
-            old = Classifier(self.context)
-            old.head.rebuild(structure["source"])
-            self.source = Teacher(old)
-        if structure["combining"]:
-            self.tuned, self.combiner = Teacher(self.net), self._combiner()
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, None)
+        super().rebuild(structure)
+        self.combiner = self._combiner() if structure["combining"] else None
 
     def facts(self) -> dict[str, str]:
         c = self.config
@@ -320,7 +297,7 @@ class Rescl(Method):
         steps = config.steps_per_epoch or math.ceil(n_samples / config.batch_size)
         epochs = config.combine_epochs or config.later_epochs or config.epochs
         lr = config.combine_lr or config.later_lr or config.lr
-        rate = training.player(replace(config, lr=lr), {}).optimiser.rate
+        rate = replace(config, lr=lr).player({}).optimiser.rate
         by_momentum = config.decay_step == "subgradient" and config.optimiser == "sgd"
         way = (1.0 - config.momentum) if by_momentum else 1.0
         return 0.5 * way / (steps * sum(rate(e, epochs) for e in range(epochs)))

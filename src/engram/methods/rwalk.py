@@ -29,27 +29,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engram.core.contract import (
-    Batch,
-    Context,
-    Method,
-    Phase,
-    Player,
-    Samples,
-    Step,
-    TaskInfo,
-    Terms,
-    Tradeoff,
-    named_parameters,
-)
+from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
 from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.methods.registry import Entry
-from engram.parts import penalty, small, training
+from engram.parts import small
+from engram.parts.fitting import TrainOptions
+from engram.parts.one_network import PlainTraining
+from engram.parts.penalty import QuadraticPenalty
 from engram.parts.tables import Scratch, Table
-from engram.parts.training import TrainOptions
 
-TABLES = ("fisher", "squares", "path", "start", "score", "kept_score", "importance", "anchor")
-UNSEEN = -1.0
+UNSEEN = -1.0  # Fisher information of an entry that had no gradient yet
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ def scaled(values: Sequence[Tensor]) -> list[Tensor]:
     return [(v - low) / width if float(width) > 0 else torch.zeros_like(v) for v in values]
 
 
-class Rwalk(Method):
+class Rwalk(PlainTraining):
     """Cross entropy plus lambda sum_k (F_k + s_k) (theta_k - theta*_k)^2."""
 
     Config = RwalkConfig
@@ -94,55 +83,33 @@ class Rwalk(Method):
 
     def __init__(self, config: RwalkConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.net = training.make_net(config, context)
-        self.memory = training.make_memory(config, context)
-        self.reads = "task" if self.memory is None else "memory"
         # F; sum of g^2 and of -g dtheta in the interval, and theta at its start; this task's score, that of
         # the tasks before; what holds the weights, and where.
         self.fisher, self.squares, self.path, self.start = Table(), Table(), Table(), Table()
         self.score, self.kept_score, self.importance, self.anchor = Table(), Table(), Table(), Table()
-        self.n_learned = 0
+        self.penalty = QuadraticPenalty(self.importance, self.anchor, config.strength)
         self._scratch = Scratch()
 
-    def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        training.grow_head(self.net, task, self.context.seed, zero=self.config.zero_head)
-        parameters = named_parameters(self)
-        for name in TABLES:
-            fill: Any = {"fisher": UNSEEN, "start": "value", "anchor": "value"}.get(name, 0.0)
-            getattr(self, name).pad(parameters, fill)
-        self.start.copy_from(parameters)
+    def begin(self, task: TaskInfo) -> None:
+        self.fisher.pad(self.theta, UNSEEN)
+        for table in (self.squares, self.path, self.score, self.kept_score):
+            table.pad(self.theta, 0.0)
+        self.penalty.pad(self.theta)
+        self.start.hold(self.theta)
 
-    def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        fit = training.for_task(self.config, task)
-        return (training.fit_phase(fit, self.loss, self.memory),)
-
-    def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        return {"net": training.player(training.for_task(self.config, task), named_parameters(self))}
-
-    def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        return training.memory_pool(self.memory)
-
-    def loss(self, batch: Batch, step: Step) -> Terms:
-        labels = training.window(self.net, step.task, self.memory, self.config.memory_weight)
-        return {"ce": training.cross_entropy(self.net(batch.x, labels.active), batch.y, labels)}
-
-    # Moments ------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
         self._names, self._g = list(grads), list(grads.values())
-        theta: list[Tensor] = [self.get_parameter(n) for n in self._names]
+        theta: list[Tensor] = [self.theta[n] for n in self._names]
         if step.epoch == 0 and step.step == 0:
             self._first_fisher(grads)
         torch._foreach_addcmul_(self.squares.pick(self._names), self._g, self._g)
         self._before = self._scratch.likes(self._names, theta)
         torch._foreach_copy_(self._before, theta)
-        if self.n_learned:
+        if step.task.index:
             # Gradient of the penalty (Sec. 4.3), 2 lambda (F + s) (theta - theta*), in new tensors: g stays
             # what it is.
-            strength = self.config.strength
-            penalty.add_gradient(
-                grads, self.get_parameter, self.importance, self.anchor, strength, self._scratch, keep=True
-            )
+            self.penalty.add_gradient(grads, self.theta, keep=True)
 
     def _first_fisher(self, grads: dict[str, Tensor]) -> None:
         """F of entries that have none yet: their first squared gradient, 0 where they have no gradient."""
@@ -155,7 +122,7 @@ class Rwalk(Method):
     @torch.no_grad()
     def after_step(self, player: str, step: Step) -> None:
         # Delta L of the interval: the sum of -g (theta(t+1) - theta(t)), g of the loss alone (Sec. 4.2).
-        torch._foreach_sub_(self._before, [self.get_parameter(n) for n in self._names])
+        torch._foreach_sub_(self._before, [self.theta[n] for n in self._names])
         torch._foreach_addcmul_(self.path.pick(self._names), self._g, self._before)
         self._g = []
         done = step.epoch * step.n_steps + step.step + 1
@@ -166,7 +133,7 @@ class Rwalk(Method):
     def _close_interval(self, n_steps: int) -> None:
         c = self.config
         for name in self._names:
-            theta, fisher = self.get_parameter(name), self.fisher[name]
+            theta, fisher = self.theta[name], self.fisher[name]
             d = theta - self.start[name]
             # s += max(0, Delta L) / (F dtheta^2 / 2 + epsilon), with F at the interval's start (Sec. 4.2).
             kl = d.square_().mul_(fisher).mul_(0.5).add_(c.damping)
@@ -178,47 +145,20 @@ class Rwalk(Method):
         self.path.zero()
         self.squares.zero()
 
-    @torch.no_grad()
-    def end_task(self, task: TaskInfo, data: Samples) -> None:
-        c = self.config
-        for name in self.score.names:
-            new, old = self.score[name], self.kept_score[name]
+    def consolidate(self, task: TaskInfo, data: Samples) -> None:
+        for new, old in zip(self.score.values(), self.kept_score.values(), strict=True):
             # Across tasks the score is averaged, s <- (s_old + s_new) / 2, so that the penalty stays elastic.
-            old.copy_((old + new) / 2 if self.n_learned else new)
-        fisher, score = self.fisher.values(), self.kept_score.pick(self.fisher.names)
-        if c.normalise:
+            old.copy_((old + new) / 2 if task.index else new)
+        fisher, score = self.fisher.values(), self.kept_score.values()
+        if self.config.normalise:
             fisher, score = scaled(fisher), scaled(score)
         for name, f, s in zip(self.fisher.names, fisher, score, strict=True):
             self.importance.put(name, f + s)
         self.score.zero()
-        self.anchor.copy_from(named_parameters(self))
-        self.n_learned += 1
-        training.remember(self.memory, self.config, self.net, task, data, self.context)
+        self.anchor.copy_from(self.theta)
 
-    # Answers and state --------------------------------------------------------------------------------------
-    def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
-        return training.predict(self.net, x, task)
-
-    def structure(self) -> dict[str, Any]:
-        tables = {name: getattr(self, name).structure() for name in TABLES}
-        return {**training.structure(self.net, self.memory), **tables, "n_learned": self.n_learned}
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        training.rebuild(self.net, self.memory, structure)
-        for name in TABLES:
-            getattr(self, name).rebuild(structure[name])
-        self.n_learned = int(structure["n_learned"])
-
-    def storage_bytes(self) -> dict[str, int]:
-        return training.storage_bytes(self, self.net, self.memory)
-
-    def facts(self) -> dict[str, str]:
-        return training.facts(self.config, self.net)
-
-    @torch.no_grad()
     def measures(self, step: Step) -> dict[str, Any]:
-        value = penalty.quadratic(self.get_parameter, self.importance, self.anchor, self.config.strength)
-        return {"penalty": float(value)}
+        return {"penalty": self.penalty.value(self.theta)}
 
 
 ENTRIES = {

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from engram import seeds
@@ -32,9 +31,10 @@ from engram.core.contract import (
 )
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
-from engram.parts import small, training
-from engram.parts.classifier import Classifier
-from engram.parts.training import FitOptions, Window
+from engram.parts import small
+from engram.parts.classifier import Classifier, spread
+from engram.parts.fitting import FitOptions
+from engram.parts.window import Window, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class FromScratch(Method):
         super().__init__(config, context)
         self.nets = nn.ModuleList()
 
-    def _fresh(self, index: int) -> Classifier:
+    def _add(self, index: int) -> Classifier:
         seed = self.context.seed if index == 0 else seeds.derive(self.context.seed, "fresh", index)
-        return Classifier(replace(self.context, seed=seed))
+        self.nets.append(Classifier(replace(self.context, seed=seed)))
+        return self._net(index)
 
     def _net(self, index: int) -> Classifier:
         net = self.nets[index]
@@ -80,32 +81,27 @@ class FromScratch(Method):
         return [self._net(i).head.n_outputs for i in range(len(self.nets))]
 
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        net = self._fresh(task.index)
-        net.head.grow(task.n_classes, self.context.seed, task.index)
-        if self.config.zero_head:
-            for p in net.head.parameters():
-                nn.init.zeros_(p)
-        self.nets.append(net.to(data.x.device))
+        head = self._add(task.index).head
+        head.grow(task.n_classes, self.context.seed, task.index)
+        for p in head.parameters() if self.config.zero_head else ():
+            nn.init.zeros_(p)
+        self.nets.to(data.x.device)
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
-        return (training.fit_phase(training.for_task(self.config, task), self.loss),)
+        return (self.config.for_task(task).phase(self.loss),)
 
     def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
-        current = named_parameters(self, f"nets.{len(self.nets) - 1}.")
-        return {"net": training.player(training.for_task(self.config, task), current)}
+        return {"net": self.config.for_task(task).player(named_parameters(self, f"nets.{task.index}."))}
 
     def loss(self, batch: Batch, step: Step) -> Terms:
         task = step.task
         logits = self._net(task.index)(batch.x, (0, task.n_classes))
-        return {"ce": training.cross_entropy(logits, batch.y, Window(task.active))}
+        return {"ce": cross_entropy(logits, batch.y, Window(task.active))}
 
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         if task is None or task.index >= len(self.nets):
             raise ConfigError("a task must be named and learned before its network is asked: learn it first.")
-        own = self._net(task.index).predict(x, None)
-        logits = own.new_full((len(x), sum(self.sizes)), -torch.inf)
-        logits[:, task.active[0] : task.active[1]] = own
-        return logits
+        return spread(self._net(task.index).predict(x, None), task.active, sum(self.sizes))
 
     def structure(self) -> dict[str, Any]:
         return {"heads": self.sizes}
@@ -113,9 +109,7 @@ class FromScratch(Method):
     def rebuild(self, structure: dict[str, Any]) -> None:
         self.nets = nn.ModuleList()
         for index, size in enumerate(structure["heads"]):
-            net = self._fresh(index)
-            net.head.rebuild([size])
-            self.nets.append(net)
+            self._add(index).head.rebuild([size])
 
 
 ENTRIES = {

@@ -60,6 +60,10 @@ class Head(nn.Module):
             grown.bias.copy_(torch.cat([old.bias, new.bias]))
         self.parts[0] = grown
 
+    def structure(self) -> list[int]:
+        """Sizes of the parts."""
+        return self.sizes
+
     def rebuild(self, sizes: list[int]) -> None:
         """Empty parts of the given sizes, for a state dict to fill."""
         self.parts = nn.ModuleList(nn.Linear(self.n_features, n) for n in sizes)

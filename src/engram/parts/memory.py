@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from engram.core.contract import n_bytes
 from engram.core.samples import Samples, Shape
 from engram.errors import ConfigError
 
@@ -52,10 +53,30 @@ class SampleMemory(nn.Module):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def structure(self) -> int:
+        """Number of samples held."""
+        return len(self)
+
     def rebuild(self, size: int) -> None:
         """Room for ``size`` samples, for a state dict to fill."""
         self.images = self.images.new_empty((size, *self.image_shape))
         self.labels = self.labels.new_empty((size,))
+
+    def storage_bytes(self) -> dict[str, int]:
+        """Bytes of samples and labels."""
+        return {"exemplars": n_bytes(self.buffers())}
+
+    def append(self, other: SampleMemory) -> None:
+        """Hold the samples of ``other`` too, behind those held."""
+        self.images = torch.cat([self.images, other.images])
+        self.labels = torch.cat([self.labels, other.labels])
+
+    def even(self) -> Samples:
+        """All samples, each class as often as any other: rows are repeated where one has fewer. Not of an empty one."""
+        rows = [(self.labels == c).nonzero().flatten() for c in self.labels.unique().tolist()]
+        most = max(len(r) for r in rows)
+        even = torch.cat([r[torch.arange(most, device=r.device) % len(r)] for r in rows])
+        return Samples(self.images[even], self.labels[even])
 
     def add_random(self, data: Samples, per_class: int, generator: torch.Generator) -> None:
         """Store ``per_class`` random samples of each class in ``data``; classes already held shrink to as many.

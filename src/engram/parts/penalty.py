@@ -1,95 +1,120 @@
-"""The quadratic penalty  factor * sum_k I_k (theta_k - theta~_k)^2  and its gradient in closed form.
+"""The quadratic penalty  strength * sum_k I_k (theta_k - theta~_k)^2  and its gradient in closed form.
 
-``I`` is an importance, ``theta~`` an anchor, both by parameter name in a :class:`Table`. A method's factor
-carries its paper's convention: c (SI), lambda / 2 (EWC), lambda (RWalk, MAS).
+``I`` is an importance, ``theta~`` an anchor, both by parameter name in a :class:`Table`. The strength carries the
+convention of a method's paper: c (SI), lambda / 2 (EWC), lambda (RWalk, MAS, IMM), alpha / 2 (L2-SP).
+
+Shapes: * is a parameter's shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from engram.parts.tables import Scratch, Table
 
-
-def quadratic(parameter: Callable[[str], Tensor], importance: Table, anchor: Table, factor: float) -> Tensor:
-    """The penalty's value []; for looking at, and as what the gradient below is tested against."""
-    total = torch.zeros(())
-    for name in importance.names:
-        d = parameter(name) - anchor[name]
-        total = total.to(d) + (importance[name] * d.square()).sum()
-    return factor * total
+Parameters = Mapping[str, Tensor]
 
 
-@torch.no_grad()
-def add_gradient(
-    grads: dict[str, Tensor],
-    parameter: Callable[[str], Tensor],
-    importance: Table,
-    anchor: Table,
-    factor: float,
-    scratch: Scratch,
-    *,
-    keep: bool = False,
-) -> None:
-    """Add 2 * factor * I (theta - theta~) to the gradients that the loss reached.
-
-    A parameter without a gradient is not moved by its optimiser, so it stands at its anchor and the term is
-    0.
+class QuadraticPenalty:
+    """A penalty over two tables of a method, whose state they are; the penalty itself holds none.
 
     Args:
-        grads: by parameter name, each [*]; changed in place, or with ``keep`` given new tensors, which the
-            next call writes over, so that the ones handed in still hold the gradient of the loss alone.
-        parameter: maps a name to its parameter.
-        importance, anchor: entries that are absent count as zero importance.
-        factor: see the module.
-        scratch: work tensors.
+        importance: I, each [*], >= 0; an entry that is absent counts as 0. None is I = 1 wherever there is an anchor.
+        anchor: theta~, each [*]; without an importance it may have fewer rows than a parameter that has grown, and
+            new rows are free.
+        strength: factor, >= 0.
+        scratch: work tensors; several penalties that are added one after another may share them.
     """
-    names = [n for n in grads if n in importance]
-    if not names or factor == 0.0:
-        return
-    theta: list[Tensor] = [parameter(n) for n in names]
-    given = [grads[n] for n in names]
-    work = scratch.likes([f"penalty/{n}" for n in names], theta)
-    _difference(theta, anchor.pick(names), work)
-    if keep:
-        _add_product(given, importance.pick(names), work, 2.0 * factor)
-        grads.update(zip(names, work, strict=True))
-    else:
-        torch._foreach_addcmul_(given, importance.pick(names), work, value=2.0 * factor)
+
+    def __init__(
+        self, importance: Table | None, anchor: Table, strength: float, scratch: Scratch | None = None
+    ) -> None:
+        self.importance, self.anchor, self.strength = importance, anchor, strength
+        self.scratch = scratch or Scratch()
+
+    def pad(self, theta: Parameters, *, only_known: bool = False) -> None:
+        """Fit parameters that have grown: new entries have no importance and stand at their anchor."""
+        if self.importance is not None:
+            self.importance.pad(theta, 0.0, only_known=only_known)
+        self.anchor.pad(theta, "value", only_known=only_known)
+
+    @property
+    def names(self) -> list[str]:
+        """Parameters that are held."""
+        return (self.anchor if self.importance is None else self.importance).names
+
+    def _pairs(self, theta: Parameters, names: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+        """Parameters and anchors; where there is no importance, the rows that have an anchor."""
+        held = self.anchor.pick(names)
+        if self.importance is None:
+            return [theta[n][: len(a)] for n, a in zip(names, held, strict=True)], held
+        return [theta[n] for n in names], held
+
+    @torch.no_grad()
+    def value(self, theta: Parameters) -> float:
+        """The penalty; for looking at, and as what the gradient below is tested against."""
+        names = [n for n in self.names if n in theta]
+        total = 0.0
+        for name, p, a in zip(names, *self._pairs(theta, names), strict=True):
+            square = (p - a).square()
+            total += float((square if self.importance is None else self.importance[name] * square).sum())
+        return self.strength * total
+
+    @torch.no_grad()
+    def add_gradient(self, grads: dict[str, Tensor], theta: Parameters, *, keep: bool = False) -> None:
+        """Add 2 strength I (theta - theta~) to the gradients that the loss reached.
+
+        A parameter without a gradient is not moved by its optimiser, so it stands at its anchor and the term is 0.
+
+        Args:
+            grads: by parameter name, each [*]; changed in place, or with ``keep`` given new tensors, which the next
+                call writes over, so that the ones handed in still hold the gradient of the loss alone.
+            theta: the parameters by name.
+        """
+        names = [n for n in grads if n in (self.anchor if self.importance is None else self.importance)]
+        if not names or self.strength == 0.0:
+            return
+        now, held = self._pairs(theta, names)
+        work = self.scratch.likes([f"penalty/{n}" for n in names], held)
+        _difference(now, held, work)
+        given = [grads[n] for n in names]
+        if self.importance is None:
+            rows = [g[: len(a)] for g, a in zip(given, held, strict=True)]
+            torch._foreach_add_(rows, work, alpha=2.0 * self.strength)
+        elif keep:
+            _add_product(given, self.importance.pick(names), work, 2.0 * self.strength)
+            grads.update(zip(names, work, strict=True))
+        else:
+            torch._foreach_addcmul_(given, self.importance.pick(names), work, value=2.0 * self.strength)
 
 
 @torch.no_grad()
-def proximal_step(
-    parameter: Callable[[str], Tensor], penalties: Sequence[tuple[Table, Table]], factor: float, rate: float
-) -> None:
+def proximal_step(theta: Parameters, penalties: Sequence[QuadraticPenalty], rate: float) -> None:
     """The proximal step of the sum of all penalties: each parameter moves towards the minimum of
 
-        (theta' - theta)^2 / (2 rate) + factor * sum_nu I_nu (theta' - theta~_nu)^2,
+        (theta' - theta)^2 / (2 rate) + sum_nu strength I_nu (theta' - theta~_nu)^2,
 
-    so theta += rate sum_nu w_nu (theta~_nu - theta) / (1 + rate sum_nu w_nu) with w = 2 * factor * I. It never
-    overshoots, however large the factor; a gradient step does where rate * w > 2. A parameter at its anchor stays
+    so theta += rate sum_nu w_nu (theta~_nu - theta) / (1 + rate sum_nu w_nu) with w = 2 strength I. It never
+    overshoots, however large the strength; a gradient step does where rate * w > 2. A parameter at its anchor stays
     there.
 
     Args:
-        parameter: maps a name to its parameter, moved in place.
-        penalties: importance and anchor of each.
-        factor: see the module.
+        theta: the parameters by name, moved in place.
+        penalties: each with an importance.
         rate: how far a lasting gradient of 1 moves a parameter in a step.
     """
-    if factor == 0.0:
-        return
-    for name in dict.fromkeys(n for importance, _ in penalties for n in importance.names):
-        theta = parameter(name)
-        weight, force = torch.zeros_like(theta), torch.zeros_like(theta)
-        for importance, anchor in penalties:
-            if name in importance:
-                w = importance[name] * (2.0 * factor * rate)
+    for name in dict.fromkeys(n for penalty in penalties if penalty.strength for n in penalty.names):
+        p = theta[name]
+        weight, force = torch.zeros_like(p), torch.zeros_like(p)
+        for penalty in penalties:
+            if penalty.importance is not None and name in penalty.importance:
+                w = penalty.importance[name] * (2.0 * penalty.strength * rate)
                 weight += w
-                force += w * (anchor[name] - theta)
-        theta.add_(force / (1.0 + weight))
+                force += w * (penalty.anchor[name] - p)
+        p.add_(force / (1.0 + weight))
 
 
 def _difference(a: list[Tensor], b: list[Tensor], out: list[Tensor]) -> None:

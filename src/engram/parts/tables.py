@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -71,6 +71,16 @@ class Table(nn.Module):
                 new[tuple(slice(0, n) for n in old.shape)] = old
             self.put(name, new)
 
+    def hold(self, values: Mapping[str, Tensor]) -> None:
+        """Keep copies of ``values`` as they stand, and nothing else."""
+        self.clear()
+        for name, value in values.items():
+            self.put(name, value.detach().clone())
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.rebuild([])
+
     @torch.no_grad()
     def zero(self) -> None:
         """Set every entry to 0, in place."""
@@ -94,6 +104,25 @@ class Table(nn.Module):
         self.names = []
         for name, shape in shapes:
             self.put(name, torch.zeros(shape))
+
+
+class Tables(nn.ModuleList):
+    """Tables that become more, such as one a task."""
+
+    def __iter__(self) -> Iterator[Table]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def structure(self) -> list[Shapes]:
+        """That of each table."""
+        return [table.structure() for table in self]
+
+    def rebuild(self, shapes: list[Shapes]) -> None:
+        """Tables of the given shapes, for a state dict to fill."""
+        del self[:]
+        for each in shapes:
+            table = Table()
+            table.rebuild(each)
+            self.append(table)
 
 
 class Scratch:

@@ -1,28 +1,69 @@
-"""A network's frozen copy, which answers as the network did when the copy was made."""
+"""A classifier's frozen copy, which answers as the classifier did when the copy was made."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engram.core.contract import n_bytes
+from engram.parts.classifier import Classifier
+
 
 class Teacher(nn.Module):
-    """A deep copy of ``module``: no gradients, and in evaluation mode whatever mode its owner is put into.
+    """A deep copy of a classifier: no gradients, and in evaluation mode whatever mode its owner is put into.
 
-    So its answers hold no dropout noise and no batch statistics, and its running statistics never move.
+    So its answers hold no dropout noise and no batch statistics, and its running statistics never move. It holds none
+    until :meth:`learn` is called.
+
+    Args:
+        make: an empty classifier of the same kind, for a stored copy to fill.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, make: Callable[[], Classifier]) -> None:
         super().__init__()
-        self.module = copy.deepcopy(module).requires_grad_(False)
-        self.eval()
+        self.make = make
+        self.module: Classifier | None = None
+
+    def learn(self, net: Classifier) -> None:
+        """Hold a copy of ``net`` as it is now."""
+        self.module = copy.deepcopy(net).requires_grad_(False).eval()
+
+    def forget(self) -> None:
+        """Hold none."""
+        self.module = None
+
+    @property
+    def net(self) -> Classifier:
+        """The copy."""
+        if self.module is None:
+            raise RuntimeError("a teacher must have been given a network, it has none")
+        return self.module
 
     def train(self, mode: bool = True) -> Teacher:
         """Evaluation mode, always."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, *args: object) -> Tensor:
-        return self.module(*args)
+    def forward(self, x: Tensor, active: tuple[int, int]) -> Tensor:
+        """The copy's logits [B, b - a] of the labels a .. b - 1."""
+        return self.net(x, active)
+
+    def structure(self) -> dict[str, Any] | None:
+        """That of the copy, if there is one."""
+        return None if self.module is None else self.module.structure()
+
+    def rebuild(self, structure: dict[str, Any] | None) -> None:
+        """The shapes of ``structure``, for a state dict to fill."""
+        self.module = None
+        if structure is not None:
+            old = self.make()
+            old.rebuild(structure)
+            self.learn(old)
+
+    def storage_bytes(self) -> dict[str, int]:
+        """Bytes of the copy."""
+        return {"other": n_bytes(self.state_dict().values())}

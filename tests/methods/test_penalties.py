@@ -110,13 +110,13 @@ def test_closed_form_gradient_is_that_of_the_penalty(keep: bool) -> None:
             importance.put(n, torch.rand(s, generator=g, dtype=D))
             anchor.put(n, torch.randn(s, generator=g, dtype=D))
     loss = {n: torch.randn(s, generator=g, dtype=D) for n, s in shapes.items()}
-    penalty = QuadraticPenalty(importance, anchor, 1.7)
+    penalty = QuadraticPenalty(importance, anchor, 1.7, keep=keep)
     value = 1.7 * sum((importance[n] * (theta[n] - anchor[n]).square()).sum() for n in importance.names)
     assert penalty.value(theta) == pytest.approx(float(value.detach()), rel=1e-14)
     expected = torch.autograd.grad(value, [theta["a.w"], theta["a.b"]])
     given = {n: v.clone() for n, v in loss.items()}
     grads = dict(given)
-    penalty.add_gradient(grads, theta, keep=keep)
+    penalty.add_gradient(grads, theta)
     for n, e in zip(("a.w", "a.b"), expected, strict=True):
         torch.testing.assert_close(grads[n], loss[n] + e, rtol=1e-14, atol=1e-14)
         assert torch.equal(given[n], loss[n]) == keep
@@ -372,6 +372,7 @@ def test_proximal_steps_end_where_gradient_steps_do(momentum: float) -> None:
     for kind in ("gradient", "proximal"):
         options = {"optimiser": "sgd", "momentum": momentum, "strength": 1.0, "penalty_step": kind}
         bare = Bare("ewc", tensor(0.0), lr=1e-3, **options)
+        bare.index = 1
         bare.begin()
         bare.method.fishers.append(_tables({THETA: tensor(1.0)}))  # type: ignore[union-attr, operator]
         bare.method.anchors.append(_tables({THETA: tensor(0.0)}))  # type: ignore[union-attr, operator]

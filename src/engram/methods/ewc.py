@@ -16,9 +16,7 @@ Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import Literal
 
 from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
 from engram.core.values import check_at_least, check_positive
@@ -74,23 +72,15 @@ class Ewc(PlainTraining):
     def __init__(self, config: EwcConfig, context: Context) -> None:
         super().__init__(config, context)
         self.fishers, self.anchors = Tables(), Tables()
+        self.adds_gradient = config.penalty_step == "gradient"
         self.measured = TaskImportance(self.net, context)
         self._scratch = Scratch()
 
     @property
-    def penalties(self) -> list[QuadraticPenalty]:
-        """One for each earlier task."""
-        pairs = zip(self.fishers, self.anchors, strict=True)
-        return [QuadraticPenalty(f, a, self.config.strength / 2, self._scratch) for f, a in pairs]
-
-    def begin(self, task: TaskInfo) -> None:
-        for penalty in self.penalties:
-            penalty.pad(self.theta, only_known=True)
-
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        # Gradient of Eq. 3's second term: lambda sum_nu F^nu (theta - theta*_nu).
-        for penalty in self.penalties if self.config.penalty_step == "gradient" else ():
-            penalty.add_gradient(grads, self.theta)
+    def penalties(self) -> list[QuadraticPenalty]:  # type: ignore[override]
+        """One for each earlier task nu, with gradient lambda F^nu (theta - theta*_nu)."""
+        half, pairs = self.config.strength / 2, zip(self.fishers, self.anchors, strict=True)
+        return [QuadraticPenalty(f, a, half, scratch=self._scratch, joins=False) for f, a in pairs]
 
     def after_step(self, player: str, step: Step) -> None:
         if self.config.penalty_step == "proximal":
@@ -112,9 +102,6 @@ class Ewc(PlainTraining):
         if self.config.penalty_step == "proximal":
             told["penalty"] = "proximal step"
         return told
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": float(sum(penalty.value(self.theta) for penalty in self.penalties))}
 
 
 ENTRIES = {

@@ -17,12 +17,11 @@ Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
+from engram.core.contract import Context, Samples, TaskInfo, Tradeoff
 from engram.core.values import check_at_least, check_fraction, check_positive
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -72,17 +71,9 @@ class EwcOnline(PlainTraining):
     def __init__(self, config: EwcOnlineConfig, context: Context) -> None:
         super().__init__(config, context)
         self.fisher, self.anchor = Table(), Table()
-        # gamma enters the penalty too, a second time.
-        self.penalty = QuadraticPenalty(self.fisher, self.anchor, 0.5 * config.strength * config.gamma)
+        # Its gradient is lambda gamma F~ (theta - theta*): gamma enters here too, a second time.
+        self.penalties = [QuadraticPenalty(self.fisher, self.anchor, 0.5 * config.strength * config.gamma)]
         self.measured = TaskImportance(self.net, context)
-
-    def begin(self, task: TaskInfo) -> None:
-        self.penalty.pad(self.theta)
-
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        # Gradient of the penalty: lambda gamma F~ (theta - theta*).
-        if step.task.index:
-            self.penalty.add_gradient(grads, self.theta)
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         c, own = self.config, self.taking_part(task)
@@ -99,9 +90,6 @@ class EwcOnline(PlainTraining):
 
     def added_facts(self) -> dict[str, str]:
         return {"fisher": f"per sample, {self.config.fisher_labels} labels"}
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": self.penalty.value(self.theta)}
 
 
 ENTRIES = {

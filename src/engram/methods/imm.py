@@ -27,7 +27,7 @@ Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,6 @@ from engram.core.contract import (
     Context,
     Samples,
     Scenario,
-    Step,
     TaskInfo,
     Tradeoff,
     evaluating,
@@ -101,7 +100,8 @@ class Imm(PlainTraining):
         super().__init__(config, context)
         # While a later task is learned: the merged network before it, with its running statistics. P of the module.
         self.source, self.precision = Table(), Table()
-        self.penalty = QuadraticPenalty(None, self.source, config.l2)
+        # The L2 transfer, with gradient 2 lambda (theta - theta_prev).
+        self.penalties = [QuadraticPenalty(None, self.source, config.l2)]
         self.measured = TaskImportance(self.net, context) if config.merge == "mode" else None
 
     def merged_parameters(self) -> dict[str, nn.Parameter]:
@@ -115,10 +115,6 @@ class Imm(PlainTraining):
 
     def begin(self, task: TaskInfo) -> None:
         self.precision.pad(self.theta, LEAST_FISHER, only_known=True)
-
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        # Gradient of the L2 transfer: 2 lambda (theta - theta_prev).
-        self.penalty.add_gradient(grads, self.theta)
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         fisher = {}
@@ -166,9 +162,6 @@ class Imm(PlainTraining):
         c = self.config
         weight = "equal weights" if c.ratio is None else f"{c.ratio:g} of the old network"
         return {"merge": f"{c.merge}, {weight}"}
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": self.penalty.value(self.theta)}
 
 
 _MERGE, _RECOMPUTE = "ratio=0.4, statistics=merge", "ratio=none, statistics=recompute"

@@ -16,17 +16,16 @@ Shapes: * is a parameter's shape.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
+from engram.core.contract import Context, Samples, TaskInfo, Tradeoff
 from engram.core.values import check_at_least
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.fitting import TrainOptions
 from engram.parts.one_network import PlainTraining
-from engram.parts.penalty import QuadraticPenalty
+from engram.parts.penalty import Parameters, QuadraticPenalty
 from engram.parts.tables import Table
 
 
@@ -48,6 +47,29 @@ class L2spConfig(TrainOptions):
         check_at_least(self, 0, "strength", "head_strength")
 
 
+class NewRows:
+    """strength |theta_new|^2 over what has grown since the anchor was taken, all of a parameter that is new."""
+
+    def __init__(self, anchor: Table, strength: float) -> None:
+        self.anchor, self.strength = anchor, strength
+
+    def _new(self, name: str, value: Tensor) -> Tensor:
+        return value.detach()[len(self.anchor[name]) if name in self.anchor else 0 :]
+
+    def pad(self, theta: Parameters) -> None:
+        """Nothing is kept of what is new."""
+
+    def add_gradient(self, grads: dict[str, Tensor], theta: Parameters) -> None:
+        """Add 2 strength theta to the gradients of new rows."""
+        for name, grad in grads.items() if self.strength else ():
+            self._new(name, grad).add_(self._new(name, theta[name]), alpha=2 * self.strength)
+
+    def value(self, theta: Parameters) -> float:
+        """The penalty; 0 before the second task."""
+        new = [self._new(name, p) for name, p in theta.items() if self.anchor.names]
+        return self.strength * sum(float(rows.square().sum()) for rows in new)
+
+
 class L2sp(PlainTraining):
     """Cross entropy plus alpha / 2 |theta - theta_prev|^2 + beta / 2 |theta_new|^2."""
 
@@ -58,33 +80,16 @@ class L2sp(PlainTraining):
     def __init__(self, config: L2spConfig, context: Context) -> None:
         super().__init__(config, context)
         self.anchor = Table()  # theta_prev, while a task other than the first is learned
-        self.penalty = QuadraticPenalty(None, self.anchor, config.strength / 2)
+        # With gradients alpha (theta - theta_prev), and beta theta of what is new.
+        held, new = config.strength / 2, config.head_strength / 2
+        self.penalties = [QuadraticPenalty(None, self.anchor, held), NewRows(self.anchor, new)]
 
     def before_growth(self, task: TaskInfo) -> None:
         if task.index:
             self.anchor.hold(self.theta)
 
-    def new_rows(self, name: str) -> Tensor:
-        """Entries of a parameter that have grown since the task before; all where it is new."""
-        return self.theta[name].detach()[len(self.anchor[name]) if name in self.anchor else 0 :]
-
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        # Gradient of the penalty: alpha (theta - theta_prev), and beta theta of what is new.
-        self.penalty.add_gradient(grads, self.theta)
-        for name, grad in grads.items() if step.task.index and self.config.head_strength else ():
-            new = self.new_rows(name)
-            grad[len(grad) - len(new) :].add_(new, alpha=self.config.head_strength)
-
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         self.anchor.clear()
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        value = self.penalty.value(self.theta)
-        if self.anchor.names:
-            value += sum(
-                self.config.head_strength / 2 * float(self.new_rows(n).square().sum()) for n in self.theta
-            )
-        return {"penalty": value}
 
 
 ENTRIES = {

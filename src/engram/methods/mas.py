@@ -17,11 +17,8 @@ Shapes: * is a parameter's shape. Omega in squared logits per unit of the parame
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor
-
-from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
+from engram.core.contract import Context, Samples, TaskInfo, Tradeoff
 from engram.core.values import check_at_least, check_positive
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -60,16 +57,9 @@ class Mas(PlainTraining):
     def __init__(self, config: MasConfig, context: Context) -> None:
         super().__init__(config, context)
         self.importance, self.anchor = Table(), Table()
-        self.penalty = QuadraticPenalty(self.importance, self.anchor, config.strength)
+        # Its gradient is 2 lambda Omega (theta - theta*) (Sec. 4.2).
+        self.penalties = [QuadraticPenalty(self.importance, self.anchor, config.strength)]
         self.measured = TaskImportance(self.net, context)
-
-    def begin(self, task: TaskInfo) -> None:
-        self.penalty.pad(self.theta)
-
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
-        # Gradient of the penalty (Sec. 4.2): 2 lambda Omega (theta - theta*).
-        if step.task.index:
-            self.penalty.add_gradient(grads, self.theta)
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         # Omega (Sec. 4.1) of the task, added to that of the tasks before; labels are not looked at.
@@ -77,9 +67,6 @@ class Mas(PlainTraining):
         for name, value in found.items():
             self.importance[name].add_(value)
         self.anchor.copy_from(self.theta)
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": self.penalty.value(self.theta)}
 
 
 ENTRIES = {

@@ -22,9 +22,8 @@ Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,18 +86,18 @@ class Rwalk(PlainTraining):
         # the tasks before; what holds the weights, and where.
         self.fisher, self.squares, self.path, self.start = Table(), Table(), Table(), Table()
         self.score, self.kept_score, self.importance, self.anchor = Table(), Table(), Table(), Table()
-        self.penalty = QuadraticPenalty(self.importance, self.anchor, config.strength)
+        # Its gradient is 2 lambda (F + s) (theta - theta*) (Sec. 4.3).
+        self.penalties = [QuadraticPenalty(self.importance, self.anchor, config.strength, keep=True)]
         self._scratch = Scratch()
 
     def begin(self, task: TaskInfo) -> None:
         self.fisher.pad(self.theta, UNSEEN)
         for table in (self.squares, self.path, self.score, self.kept_score):
             table.pad(self.theta, 0.0)
-        self.penalty.pad(self.theta)
         self.start.hold(self.theta)
 
     @torch.no_grad()
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+    def observe(self, grads: Mapping[str, Tensor], step: Step) -> None:
         self._names, self._g = list(grads), list(grads.values())
         theta: list[Tensor] = [self.theta[n] for n in self._names]
         if step.epoch == 0 and step.step == 0:
@@ -106,12 +105,8 @@ class Rwalk(PlainTraining):
         torch._foreach_addcmul_(self.squares.pick(self._names), self._g, self._g)
         self._before = self._scratch.likes(self._names, theta)
         torch._foreach_copy_(self._before, theta)
-        if step.task.index:
-            # Gradient of the penalty (Sec. 4.3), 2 lambda (F + s) (theta - theta*), in new tensors: g stays
-            # what it is.
-            self.penalty.add_gradient(grads, self.theta, keep=True)
 
-    def _first_fisher(self, grads: dict[str, Tensor]) -> None:
+    def _first_fisher(self, grads: Mapping[str, Tensor]) -> None:
         """F of entries that have none yet: their first squared gradient, 0 where they have no gradient."""
         for name in self.fisher.names:
             f = self.fisher[name]
@@ -156,9 +151,6 @@ class Rwalk(PlainTraining):
             self.importance.put(name, f + s)
         self.score.zero()
         self.anchor.copy_from(self.theta)
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": self.penalty.value(self.theta)}
 
 
 ENTRIES = {

@@ -16,6 +16,7 @@ Shapes: * is a parameter's shape. omega in nats, Omega in nats per squared unit 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,26 +85,22 @@ class Si(PlainTraining):
         super().__init__(config, context)
         self.omega, self.importance, self.reference = Table(), Table(), Table()
         self.kept = Tables()  # omega of each task, where they are kept
-        self.penalty = QuadraticPenalty(self.importance, self.reference, config.c)
+        # Its gradient is 2 c Omega (theta - theta~), from Eq. 4's second term.
+        self.penalties = [QuadraticPenalty(self.importance, self.reference, config.c, keep=True)]
         self._scratch = Scratch()
 
     def begin(self, task: TaskInfo) -> None:
         self.omega.pad(self.theta, 0.0)
         if task.index == 0 and self.config.first_reference == "zero":
             self.reference.pad(self.theta, 0.0)
-        self.penalty.pad(self.theta)
 
     @torch.no_grad()
-    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+    def observe(self, grads: Mapping[str, Tensor], step: Step) -> None:
         # g of Eq. 1 to 3: of the loss alone, at theta(t), from the same batch and dropout mask as the step.
         self._names, self._g = list(grads), list(grads.values())
         theta: list[Tensor] = [self.theta[n] for n in self._names]
         self._before = self._scratch.likes(self._names, theta)
         torch._foreach_copy_(self._before, theta)
-        if step.task.index:
-            # The gradient of Eq. 4's second term, 2 c Omega (theta - theta~), in new tensors: g stays what it
-            # is.
-            self.penalty.add_gradient(grads, self.theta, keep=True)
 
     @torch.no_grad()
     def after_step(self, player: str, step: Step) -> None:
@@ -125,9 +122,6 @@ class Si(PlainTraining):
             self.kept.append(table)
         self.reference.copy_from(self.theta)
         self.omega.zero()
-
-    def measures(self, step: Step) -> dict[str, Any]:
-        return {"penalty": self.penalty.value(self.theta)}
 
     def report(self) -> dict[str, Any]:
         """With ``keep_omegas``: Pearson correlation of the last task's omega with every task's so far, by weight.

@@ -7,6 +7,7 @@ mixed into training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -31,6 +32,7 @@ from engram.errors import ConfigError
 from engram.parts.classifier import Classifier
 from engram.parts.fitting import Loss, TrainOptions
 from engram.parts.memory import SampleMemory
+from engram.parts.penalty import Penalty
 from engram.parts.statistics import norms_of
 from engram.parts.window import Window, cross_entropy
 
@@ -42,6 +44,7 @@ class OneNetwork(Method):
     """
 
     config: TrainOptions
+    penalties: Sequence[Penalty] = ()
 
     def __init__(self, config: TrainOptions, context: Context) -> None:
         super().__init__(config, context)
@@ -108,6 +111,8 @@ class OneNetwork(Method):
         self.net.grow(task, zero=self.config.zero_head)
         self._theta = {}
         self.begin(task)
+        for penalty in self.penalties:
+            penalty.pad(self.theta)
 
     @final
     def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
@@ -156,7 +161,16 @@ class OneNetwork(Method):
 
 
 class PlainTraining(OneNetwork):
-    """One network, trained with cross entropy in one phase a task; more hooks are the moments of :class:`Method`."""
+    """One network, trained with cross entropy and quadratic penalties in one phase a task.
+
+    Further hooks: ``penalties``, set in the constructor, which hold from the second task on; :meth:`observe`; and
+    :meth:`Method.after_step`.
+    """
+
+    adds_gradient = True  # penalties move weights by their gradient; otherwise the method sees to it
+
+    def observe(self, grads: Mapping[str, Tensor], step: Step) -> None:
+        """Sees the gradient of the loss alone, by parameter name; without gradients."""
 
     @final
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
@@ -169,6 +183,18 @@ class PlainTraining(OneNetwork):
     def loss(self, batch: Batch, step: Step) -> Terms:
         """Cross entropy."""
         return {"ce": self.cross_entropy(self.net.trunk(batch.x), batch, step)}
+
+    @final
+    @torch.no_grad()
+    def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
+        self.observe(grads, step)
+        for penalty in self.penalties if step.task.index and self.adds_gradient else ():
+            penalty.add_gradient(grads, self.theta)
+
+    @final
+    def measures(self, step: Step) -> dict[str, Any]:
+        values = [penalty.value(self.theta) for penalty in self.penalties]
+        return {"penalty": float(sum(values))} if values else {}
 
 
 def make_network(config: TrainOptions, context: Context) -> Classifier:

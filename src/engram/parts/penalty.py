@@ -9,6 +9,7 @@ Shapes: * is a parameter's shape.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,19 @@ from torch import Tensor
 from engram.parts.tables import Scratch, Table
 
 Parameters = Mapping[str, Tensor]
+
+
+class Penalty(Protocol):
+    """A term of the loss that depends on the parameters alone; for plain training to add."""
+
+    def pad(self, theta: Parameters) -> None:
+        """Fit parameters that have grown."""
+
+    def add_gradient(self, grads: dict[str, Tensor], theta: Parameters) -> None:
+        """Add its gradient to those of the loss, by parameter name."""
+
+    def value(self, theta: Parameters) -> float:
+        """Its value at ``theta``."""
 
 
 class QuadraticPenalty:
@@ -26,20 +40,30 @@ class QuadraticPenalty:
         anchor: theta~, each [*]; without an importance it may have fewer rows than a parameter that has grown, and
             new rows are free.
         strength: factor, >= 0.
+        joins: parameters that are new join the penalty, without importance; otherwise rows of known ones alone do.
+        keep: gradients that are added to go into new tensors, which the next step writes over, so that the ones handed
+            in still hold the gradient of the loss alone.
         scratch: work tensors; several penalties that are added one after another may share them.
     """
 
     def __init__(
-        self, importance: Table | None, anchor: Table, strength: float, scratch: Scratch | None = None
+        self,
+        importance: Table | None,
+        anchor: Table,
+        strength: float,
+        *,
+        joins: bool = True,
+        keep: bool = False,
+        scratch: Scratch | None = None,
     ) -> None:
         self.importance, self.anchor, self.strength = importance, anchor, strength
-        self.scratch = scratch or Scratch()
+        self.joins, self.keep, self.scratch = joins, keep, scratch or Scratch()
 
-    def pad(self, theta: Parameters, *, only_known: bool = False) -> None:
+    def pad(self, theta: Parameters) -> None:
         """Fit parameters that have grown: new entries have no importance and stand at their anchor."""
         if self.importance is not None:
-            self.importance.pad(theta, 0.0, only_known=only_known)
-        self.anchor.pad(theta, "value", only_known=only_known)
+            self.importance.pad(theta, 0.0, only_known=not self.joins)
+            self.anchor.pad(theta, "value", only_known=not self.joins)
 
     @property
     def names(self) -> list[str]:
@@ -64,14 +88,13 @@ class QuadraticPenalty:
         return self.strength * total
 
     @torch.no_grad()
-    def add_gradient(self, grads: dict[str, Tensor], theta: Parameters, *, keep: bool = False) -> None:
+    def add_gradient(self, grads: dict[str, Tensor], theta: Parameters) -> None:
         """Add 2 strength I (theta - theta~) to the gradients that the loss reached.
 
         A parameter without a gradient is not moved by its optimiser, so it stands at its anchor and the term is 0.
 
         Args:
-            grads: by parameter name, each [*]; changed in place, or with ``keep`` given new tensors, which the next
-                call writes over, so that the ones handed in still hold the gradient of the loss alone.
+            grads: by parameter name, each [*]; changed in place, or with ``keep`` given new tensors.
             theta: the parameters by name.
         """
         names = [n for n in grads if n in (self.anchor if self.importance is None else self.importance)]
@@ -84,7 +107,7 @@ class QuadraticPenalty:
         if self.importance is None:
             rows = [g[: len(a)] for g, a in zip(given, held, strict=True)]
             torch._foreach_add_(rows, work, alpha=2.0 * self.strength)
-        elif keep:
+        elif self.keep:
             _add_product(given, self.importance.pick(names), work, 2.0 * self.strength)
             grads.update(zip(names, work, strict=True))
         else:

@@ -163,7 +163,7 @@ def test_the_teacher_stays_as_it_was_made() -> None:
 
 def test_bad_options_give_one_line() -> None:
     for option, value in (("temperature", 0.0), ("warmup_epochs", -1), ("distil", "none")):
-        with pytest.raises(ConfigError, match=rf"^{option} must be [^\n]*$"):
+        with pytest.raises(ConfigError, match=rf"^(lwf\.)?{option} must be [^\n]*$"):
             method("lwf", {option: value})
 
 

@@ -16,6 +16,8 @@ NETWORK = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from engram.core.network import Network
 from engram.networks.mlp import MlpTrunk
 
@@ -30,6 +32,11 @@ class Narrow(Network):
     def trunk(self, image_shape, *, norm="batch"):
         c, h, w = image_shape
         return MlpTrunk(c * h * w, (self.width,))
+
+
+def plain():
+    """A module."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.ReLU())
 '''
 
 
@@ -61,8 +68,11 @@ def test_they_are_compared_and_swept_like_others(method_file: Path, call: Call, 
     assert config["network"]["source"] == {"name": "Narrow", "file": "net.py", "sha256": sha256(network)}
     again = call("run", "pull", "--config", out / "pull" / "config.yaml", "--print-config")
     assert f"{network}:Narrow" in again.out
+    small[small.index(f"{network}:Narrow")] = f"{network}:plain"
     swept = call("sweep", "pull", "--over", "strength=0.1", *small, "--out", tmp_path / "swept")
     assert swept.code == 0, swept.err
+    config = read_result(tmp_path / "swept" / "trials" / "strength=0.1")["config"]
+    assert config["network"]["source"] == {"name": "plain", "file": "net.py", "sha256": sha256(network)}
 
 
 @pytest.mark.parametrize(

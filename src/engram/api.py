@@ -169,8 +169,7 @@ def compare(
         _of(chosen),
         held,
     )
-    merged = _merged(chosen, options)
-    return conclude(Comparison(settings, [_variant(m, merged) for m in methods]), listener)
+    return conclude(Comparison(settings, [_variant(m, chosen, options) for m in methods]), listener)
 
 
 def sweep(
@@ -214,8 +213,10 @@ def sweep(
     Raises:
         EngramError: as `compare`.
     """
-    named = split_variant(method)[0] if isinstance(method, str) else registered(method).name
-    base = _variant(method, _merged(chosen := chosen_recipe(recipe, _name(data)), {named: options or {}}))
+    named, given = split_variant(method) if isinstance(method, str) else (registered(method).name, {})
+    given = {**given, **(options or {})}
+    chosen = chosen_recipe(recipe, _name(data))
+    base = _variant(method, chosen, {named: options or {}})
     arriving, held = _data(data, chosen, valid_fraction=VALID_FRACTION)
     settings = Settings(
         Path(out),
@@ -231,7 +232,7 @@ def sweep(
     )
     axes = axes_of(named, over)
     for axis in axes:
-        if axis.name in (options or {}):
+        if axis.name in given:
             raise not_both(axis.name)
     study = sweep_study(
         settings,
@@ -309,10 +310,9 @@ def tradeoff(
         EngramError: as `compare`.
     """
     chosen = chosen_recipe(recipe or RECIPE, "")
-    merged = _merged(chosen, options)
-    variants = [_variant(m, merged) for m in methods]
+    variants = [_variant(m, chosen, options) for m in methods]
     beside = bool(variants) and all(v.label != FINETUNE for v in variants)
-    variants += [_variant(FINETUNE, merged)] if beside else []
+    variants += [_variant(FINETUNE, chosen, options)] if beside else []
     grids = {}
     for name, given in (over or {}).items():
         if len(given) != 1:
@@ -395,21 +395,18 @@ def _network(network: Network, recipe: Recipe | None) -> NetworkSettings:
     return NetworkSettings(*networks.registered(network))
 
 
-def _merged(
-    recipe: Recipe | None, options: Mapping[str, Mapping[str, Any]] | None
-) -> dict[str, dict[str, Any]]:
-    """Options by method: the recipe's, and those given on top."""
-    merged = {m: dict(o) for m, o in (recipe.methods if recipe else {}).items()}
-    for name, values in (options or {}).items():
-        merged.setdefault(name, {}).update(values)
-    return merged
-
-
-def _variant(method: Method, options: Mapping[str, Mapping[str, Any]]) -> Variant:
-    if isinstance(method, str):
-        return variant(method, options.get(split_variant(method)[0]))
-    spec = registered(method)
-    if isinstance(method, type):
-        return variant(spec.name, options.get(spec.name))
-    given = {k: v for k, v in asdict(spec.config).items() if k not in entry(spec.name).fixed}
-    return Variant(spec.name, folder_name(spec.name), spec.name, given)
+def _variant(
+    method: Method, recipe: Recipe | None, options: Mapping[str, Mapping[str, Any]] | None
+) -> Variant:
+    """A method with the recipe's options, and those given by its name on top; a spec has all of its own."""
+    name = split_variant(method)[0] if isinstance(method, str) else registered(method).name
+    on_top = (options or {}).get(name, {})
+    if isinstance(method, MethodSpec):
+        if on_top:
+            raise ConfigError(
+                f"options of {name} must be left out, its spec has them all, got {dict(on_top)}."
+            )
+        given = {k: v for k, v in asdict(method.config).items() if k not in entry(name).fixed}
+        return Variant(name, folder_name(name), name, given)
+    values = {**(recipe.methods.get(name, {}) if recipe else {}), **on_top}
+    return variant(method if isinstance(method, str) else name, values)

@@ -138,13 +138,17 @@ def test_objects_are_traded_off(tmp_path: Path):
     assert outcome.found["source"].startswith("source@")
 
 
-def test_a_stream_is_compared_and_where_nothing_can_be_forked_it_runs_here(tmp_path: Path, monkeypatch):
-    monkeypatch.delattr(os, "fork")
+@pytest.mark.parametrize("why", ["this system cannot fork", "threads of this process keep a fork from"])
+def test_a_stream_is_compared_and_where_nothing_can_be_forked_it_runs_here(
+    why: str, tmp_path: Path, monkeypatch
+):
+    if "threads" in why:
+        monkeypatch.setattr("engram.studies.processes._differentiates", lambda write: 1)
+    else:
+        monkeypatch.delattr(os, "fork")
     stream = engram.permuted(engram.from_arrays(*arrays(), *arrays(1)), 2)
     pids: set[int] = set()
-    with pytest.warns(
-        UserWarning, match="this system cannot fork: runs with them follow one another"
-    ) as said:
+    with pytest.warns(UserWarning, match=why) as said:
         outcome = engram.compare(
             [spec()],
             stream,
@@ -160,8 +164,8 @@ def test_a_stream_is_compared_and_where_nothing_can_be_forked_it_runs_here(tmp_p
 
 
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path):
-    def compare(methods: list[Any], *given: Any) -> None:
-        engram.compare(methods, *given, out=tmp_path / "out")
+    def compare(methods: list[Any], data: Any, network: Any = None, options: Any = None) -> None:
+        engram.compare(methods, data, network, out=tmp_path / "out", options=options)
 
     stream = engram.class_incremental(engram.from_arrays(*arrays(), *arrays()), n_tasks=2)
     for given, words in (
@@ -169,6 +173,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path):
         (([MethodSpec("si", Own, Own.Config())], "digits"), "must have a name of its own, got si"),
         ((["si"], arrays()[0]), "data must be a name, settings, a stream"),
         ((["si"], DataSettings(stream, tasks=3)), "tasks must be left out with a stream"),  # type: ignore[arg-type]
+        (([spec()], "digits", None, {"own": FEW}), "options of own must be left out, its spec has them all"),
         ((["si"], arrays(), 3), "network 3 must be a Network, a torch module"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -123,7 +123,7 @@ def register(name: str, own: Entry) -> None:
 def registered(given: MethodSpec | type[Method]) -> MethodSpec:
     """A spec, or a class with its default options, whose name this process knows from now on; errors as `register`."""
     spec = spec_of(given)
-    if described(spec.make) is not None or spec.name not in METHODS:
+    if not spec.file and (described(spec.make) is not None or spec.name not in METHODS):
         register(spec.name, spec.entry())
     return spec
 

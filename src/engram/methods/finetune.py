@@ -1,12 +1,9 @@
-"""Fine-tuning: the lower bound. Every task is learned with plain cross entropy, nothing protects the old
-ones.
+"""Fine-tuning: the lower bound. Every task is learned with plain cross entropy, nothing protects the old ones.
 
-Source: the baseline of every paper here; e.g. "vanilla" in Chaudhry et al. (ECCV 2018), Sec. 6; with stored
-    samples
+Source: the baseline of every paper here, such as "vanilla" in Chaudhry et al. (ECCV 2018), Sec. 6; with stored samples
 (``memory_per_class``) their "vanilla-S".
 
-Departures: where a task holds a single class, the loss is taken over all classes seen, old rows of the head
-    kept.
+Departures: where a task holds a single class, the loss is taken over all classes seen, old rows of the head kept.
 Cost: none beyond training.
 """
 

@@ -61,7 +61,7 @@ class HatConfig(FitOptions):
 
     Args:
         s_max: largest slope of the gates.
-        c: weight of the capacity regulariser.
+        c: strength of the capacity regulariser.
         masks: of tasks that have ended: binary (held exactly) or soft (as the paper; plain sgd only, since
             any other optimiser undoes the scaling of gradients).
         annealing: of the slope within an epoch: paper (reaches s_max in the last step) or official (does

@@ -63,7 +63,7 @@ class ImmConfig(TrainOptions):
         merge: mean, or mode, which weights each entry by its Fisher information.
         ratio: weight of the old network in the merge after each task; none for equal weights of all tasks, as the
             paper.
-        l2: lambda of the L2 transfer, which pulls towards the network before the task; no factor 1/2.
+        l2: strength of the L2 transfer, lambda, which pulls towards the network before the task; no factor 1/2.
         statistics: running statistics of batch norm are merged with weight ratio, or recomputed on the new task's
             data.
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for all.

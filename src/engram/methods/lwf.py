@@ -53,7 +53,7 @@ class LwfConfig(TrainOptions):
     """Options of Learning without Forgetting.
 
     Args:
-        strength: lambda_o, weight of the distillation.
+        strength: lambda_o, of the distillation.
         balance: sum: cross entropy + lambda_o distillation, as the paper; convex: the same divided by 1 + lambda_o, so
             that a large lambda_o does not diverge at a rate that suits a small one.
         temperature: T of Sec. 3, which flattens both softmaxes.

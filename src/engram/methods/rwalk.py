@@ -8,16 +8,14 @@ the score (Sec. 4.2), the objective (Sec. 4.3). Its stored samples ("-S", Sec. 4
 The running Fisher information is made of squared *batch* gradients: that is its definition, and it therefore
 depends on the batch size, unlike that of ``ewc``.
 
-Departures: the last interval of a task may be shorter than the others. The released code drops the factor 1/2
-    in
-the score and adds scores of tasks up where the paper averages them; here both are as in the paper. The size
-of the damping and the scaling of F and s to [0, 1] are the released code's. Entries of a growing output layer
-get their first Fisher information from their first gradient, as all do at the start. Normalisation's scale
-and offset take part like other weights; its running statistics are no parameters and are not held. Cost:
-eight tensors a parameter, three work tensors; no second pass over data.
+Departures: the last interval of a task may be shorter than the others. The released code drops the factor 1/2 in the
+score and adds scores of tasks up where the paper averages them; here both are as in the paper. The size of the damping
+and the scaling of F and s to [0, 1] are the released code's. Entries of a growing output layer get their first Fisher
+information from their first gradient, as all do at the start. Normalisation's scale and offset take part like other
+weights; its running statistics are no parameters and are not held.
+Cost: eight tensors a parameter, three work tensors; no second pass over data.
 
-Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter, the score s in nats per unit
-    of KL.
+Shapes: * is a parameter's shape. F in nats^2 per squared unit of the parameter, the score s in nats per unit of KL.
 """
 
 from __future__ import annotations
@@ -34,8 +32,9 @@ from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.fitting import TrainOptions
 from engram.parts.one_network import PlainTraining
+from engram.parts.path_integral import PathIntegral
 from engram.parts.penalty import QuadraticPenalty
-from engram.parts.tables import Scratch, Table
+from engram.parts.tables import Table
 
 UNSEEN = -1.0  # Fisher information of an entry that had no gradient yet
 
@@ -88,7 +87,7 @@ class Rwalk(PlainTraining):
         self.score, self.kept_score, self.importance, self.anchor = Table(), Table(), Table(), Table()
         # Its gradient is 2 lambda (F + s) (theta - theta*) (Sec. 4.3).
         self.penalties = [QuadraticPenalty(self.importance, self.anchor, config.strength, keep=True)]
-        self._scratch = Scratch()
+        self.steps = PathIntegral()
 
     def begin(self, task: TaskInfo) -> None:
         self.fisher.pad(self.theta, UNSEEN)
@@ -96,30 +95,22 @@ class Rwalk(PlainTraining):
             table.pad(self.theta, 0.0)
         self.start.hold(self.theta)
 
-    @torch.no_grad()
     def observe(self, grads: Mapping[str, Tensor], step: Step) -> None:
-        self._names, self._g = list(grads), list(grads.values())
-        theta: list[Tensor] = [self.theta[n] for n in self._names]
+        self.steps.before_step(grads, self.theta)
         if step.epoch == 0 and step.step == 0:
             self._first_fisher(grads)
-        torch._foreach_addcmul_(self.squares.pick(self._names), self._g, self._g)
-        self._before = self._scratch.likes(self._names, theta)
-        torch._foreach_copy_(self._before, theta)
+        torch._foreach_addcmul_(self.squares.pick(self.steps.names), self.steps.g, self.steps.g)
 
     def _first_fisher(self, grads: Mapping[str, Tensor]) -> None:
         """F of entries that have none yet: their first squared gradient, 0 where they have no gradient."""
-        for name in self.fisher.names:
-            f = self.fisher[name]
-            f.copy_(
-                torch.where(f == UNSEEN, grads[name].square() if name in grads else torch.zeros_like(f), f)
-            )
+        for name, f in zip(self.fisher.names, self.fisher.values(), strict=True):
+            first = grads[name].square() if name in grads else torch.zeros_like(f)
+            f.copy_(torch.where(f == UNSEEN, first, f))
 
     @torch.no_grad()
     def after_step(self, player: str, step: Step) -> None:
         # Delta L of the interval: the sum of -g (theta(t+1) - theta(t)), g of the loss alone (Sec. 4.2).
-        torch._foreach_sub_(self._before, [self.theta[n] for n in self._names])
-        torch._foreach_addcmul_(self.path.pick(self._names), self._g, self._before)
-        self._g = []
+        self.steps.after_step(self.path)
         done = step.epoch * step.n_steps + step.step + 1
         last = done == step.n_epochs * step.n_steps
         if done % self.config.interval == 0 or last:
@@ -127,14 +118,13 @@ class Rwalk(PlainTraining):
 
     def _close_interval(self, n_steps: int) -> None:
         c = self.config
-        for name in self._names:
+        for name in self.steps.names:
             theta, fisher = self.theta[name], self.fisher[name]
             d = theta - self.start[name]
             # s += max(0, Delta L) / (F dtheta^2 / 2 + epsilon), with F at the interval's start (Sec. 4.2).
             kl = d.square_().mul_(fisher).mul_(0.5).add_(c.damping)
             self.score[name].add_(self.path[name].clamp(min=0.0).div_(kl))
-            # F <- alpha f + (1 - alpha) F, f the mean squared batch gradient of the interval (EWC++, Sec.
-            # 4.1).
+            # F <- alpha f + (1 - alpha) F, f the mean squared batch gradient of the interval (EWC++, Sec. 4.1).
             fisher.mul_(1.0 - c.alpha).add_(self.squares[name], alpha=c.alpha / n_steps)
             self.start[name].copy_(theta)
         self.path.zero()

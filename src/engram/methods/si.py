@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
@@ -30,8 +29,9 @@ from engram.parts import small
 from engram.parts.correlation import pearson
 from engram.parts.fitting import TrainOptions
 from engram.parts.one_network import PlainTraining
+from engram.parts.path_integral import PathIntegral
 from engram.parts.penalty import QuadraticPenalty
-from engram.parts.tables import Scratch, Table, Tables
+from engram.parts.tables import Table, Tables
 
 Clamp = Literal["accumulated", "increment", "none"]
 
@@ -87,28 +87,20 @@ class Si(PlainTraining):
         self.kept = Tables()  # omega of each task, where they are kept
         # Its gradient is 2 c Omega (theta - theta~), from Eq. 4's second term.
         self.penalties = [QuadraticPenalty(self.importance, self.reference, config.c, keep=True)]
-        self._scratch = Scratch()
+        self.path = PathIntegral()
 
     def begin(self, task: TaskInfo) -> None:
         self.omega.pad(self.theta, 0.0)
         if task.index == 0 and self.config.first_reference == "zero":
             self.reference.pad(self.theta, 0.0)
 
-    @torch.no_grad()
     def observe(self, grads: Mapping[str, Tensor], step: Step) -> None:
         # g of Eq. 1 to 3: of the loss alone, at theta(t), from the same batch and dropout mask as the step.
-        self._names, self._g = list(grads), list(grads.values())
-        theta: list[Tensor] = [self.theta[n] for n in self._names]
-        self._before = self._scratch.likes(self._names, theta)
-        torch._foreach_copy_(self._before, theta)
+        self.path.before_step(grads, self.theta)
 
-    @torch.no_grad()
     def after_step(self, player: str, step: Step) -> None:
-        # omega <- omega - g (theta(t+1) - theta(t)): the running sum of Eq. 3, with the optimiser's real
-        # displacement.
-        torch._foreach_sub_(self._before, [self.theta[n] for n in self._names])
-        torch._foreach_addcmul_(self.omega.pick(self._names), self._g, self._before)
-        self._g = []
+        # omega <- omega - g (theta(t+1) - theta(t)): the running sum of Eq. 3.
+        self.path.after_step(self.omega)
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         c = self.config

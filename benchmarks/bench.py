@@ -141,7 +141,7 @@ class DgmTwin:
         method, task, data = subject.method, subject.task, subject.data
         pools = method.pools(task, "gan", 0, data)
         g, critic = method.generator, method.critic
-        reserved = [g.reserved(i) for i in range(len(g.weights))]
+        reserved = list(g.reserved)
         self.subject, self.pools = subject, ["task", *pools]
         self.sizes = [len(data), *(len(p) for p in pools.values())]
         n_d = critic.trunk.n_features // 64

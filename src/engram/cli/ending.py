@@ -28,7 +28,7 @@ def in_our_words(message: str) -> str:
     # Not within a path, a quotation or a longer name such as data.stream_seed.
     names = "|".join(flags)
     message = re.sub(rf"(?<![\w./'\"-])({names})(?![\w./'\":-])=?", lambda m: flags[m[1]], message)
-    return re.sub(rf"^({'|'.join(plain)}|\w[\w-]*\.\w+)(?= must )", r"--\1", message)
+    return re.sub(rf"^({'|'.join(plain)}|\w[\w-]*\.(?!py\b)\w+)(?= must )", r"--\1", message)
 
 
 def finish(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:

@@ -24,9 +24,11 @@ from engram.errors import ConfigError, DataError
 from engram.methods.finetune import Finetune
 from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, MethodSpec
+from engram.studies import conduct
 from engram.studies.jobs import Event
-from engram.studies.results import read_result
+from engram.studies.results import read, read_result
 from engram.studies.settings import DataSettings
+from engram.studies.study import Outcome
 
 DATA_PAGE = Path(__file__).parents[2] / "docs" / "your-own.md"
 FEW = {"epochs": 1, "batch_size": 16}
@@ -61,6 +63,11 @@ def arrays(seed: int = 0) -> tuple[Any, Any]:
 
 def spec(**more: Any) -> MethodSpec:
     return MethodSpec("own", Own, Own.Config(**FEW, **more))
+
+
+def compared(out: Path, methods: list[Any], network: Any = Net, **more: Any) -> Outcome:
+    options = dict.fromkeys(("own", "ownlwf", "finetune"), FEW)
+    return engram.compare(methods, arrays(), network, out=out, recipe="none", options=options, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -220,3 +227,16 @@ def test_a_class_in_a_cell_of_a_notebook_is_compared(tmp_path: Path):
     assert source["name"] == "Gentle"
     assert len(source["sha256"]) == 64
     assert "file" not in source
+
+
+def test_what_another_process_finishes_before_the_folder_is_held_stays(tmp_path: Path, monkeypatch):
+    holds = conduct.in_use
+
+    def after_another(root: Path) -> Any:
+        monkeypatch.setattr(conduct, "in_use", holds)
+        assert compared(tmp_path, [OwnLwf]).exit_code == 0
+        return holds(root)
+
+    monkeypatch.setattr(conduct, "in_use", after_another)
+    assert compared(tmp_path, [Own]).exit_code == 0
+    assert sorted(f.result["label"] for f in read(tmp_path).results) == ["own", "ownlwf"]

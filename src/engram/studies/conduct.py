@@ -64,8 +64,7 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(Processes(limit, device, early))
         planner = Planner(replace(settings, device=device), study.record_valid)
-        study.begin(planner, list(ledger.records.values()), ledger.earlier)
-        works = ledger.planned(planner, study.next(ledger.done))
+        works = ledger.begun(planner)
         if cluster is not None and any(job.inherits for work in works for job in work.jobs):
             raise ConfigError(
                 "engine ray sends runs to other processes by file, objects of this process cannot be sent: use another "
@@ -73,6 +72,9 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
             )
         there = None if cluster is None else stack.enter_context(cluster)
         here.locks = [stack.enter_context(in_use(settings.out))]
+        if ledger.stamp != _stamp(settings.out):  # another process worked here since it was read
+            ledger = _Ledger(study, listener)
+            works = ledger.begun(planner)
         ledger.clear()
         try:
             while works:
@@ -101,12 +103,22 @@ def _cluster(study: Study, limit: int, device: str) -> contextlib.AbstractContex
     return Cluster(study.address, limit, device)
 
 
+def _stamp(out: Path) -> tuple[int, int] | None:
+    """Which ``study.json`` lies in a folder: each writing makes another."""
+    try:
+        found = (out / folders.STUDY_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 class _Ledger:
     """What a study's folder holds: the records and entries of all its variants, those of earlier calls included."""
 
     def __init__(self, study: Study, listener: Listener | None) -> None:
         self.study, self.settings, self.listener = study, study.settings, listener
         self.outcome = Outcome(self.settings.out)
+        self.stamp = _stamp(self.settings.out)
         self.stored = self._stored()
         self.shared: dict[str, Any] = {k: self.stored.get(k) for k in ("data_settings", "data", "tasks")}
         self.records: dict[str, Record] = {}
@@ -179,6 +191,12 @@ class _Ledger:
             return False
         self.found, self.study.labels, self.outcome.kept = self.stored["found"], labels, labels
         return True
+
+    def begun(self, planner: Planner) -> list[Work]:
+        """The first works; the study knows then what the folder holds."""
+        self.study.labels = []
+        self.study.begin(planner, list(self.records.values()), self.earlier)
+        return self.planned(planner, self.study.next(self.done))
 
     def planned(self, planner: Planner, variants: Sequence[Variant]) -> list[Work]:
         """The variants as works, if they can be run beside what the folder holds; touches no file."""

@@ -101,6 +101,7 @@ class Search(Sweep):
         super().begin(planner, records, found)
         limit = self.settings.jobs or default_jobs(planner.settings.device)
         self.room = max(1, limit // len(self.settings.seeds))
+        self.history = []
         if not found:
             return
         given = {"over": self.asked()["over"], "seed": self.sweep_seed}

@@ -42,5 +42,8 @@ def seeded(seed: int, *names: object) -> Iterator[None]:
         [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     )
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, *names))
+        # `torch.manual_seed` also reads the call stack for each kind of accelerator that there is not.
+        torch.default_generator.manual_seed(derive(seed, *names))
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(derive(seed, *names))
         yield

@@ -20,7 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dgma": {"s_max": 1e3},
 }
 GAN: dict[str, Any] = {
-    "epochs": 40,
+    "epochs": 14,
     "batch_size": 16,
     "steps_per_epoch": 4,
     "lr_d": 2e-3,
@@ -28,8 +28,8 @@ GAN: dict[str, Any] = {
     "lambda_ru": 0.01,
     "solver": "separate",
     "solver_data": "generated",
-    "solver_epochs": 6,
-    "solver_steps": 20,
+    "solver_epochs": 4,
+    "solver_steps": 15,
     "solver_batch": 32,
     "solver_samples": 50,
     "solver_lr": 3e-3,

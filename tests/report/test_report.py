@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -116,26 +115,24 @@ def test_page_says_what_is_not_comparable(html: str) -> None:
     assert "mean over 3 seeds ± half width of its 95 % Student-t interval" in html
 
 
-def test_same_results_give_the_same_page(folder: Path, html: str, tmp_path: Path) -> None:
-    root = tmp_path / "again"
-    synthetic.write(root, {".": read_result(folder / "icarl")})
-    first = write_report(root).read_bytes()
-    pdf = (root / "figures" / "icarl-losses.pdf").read_bytes()
-    assert write_report(root).read_bytes() == first
-    assert (root / "figures" / "icarl-losses.pdf").read_bytes() == pdf
-    assert not list(root.glob(".*"))
+def test_same_results_give_the_same_page(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=1, n_tasks=2)})
+    first = write_report(tmp_path).read_bytes()
+    pdf = (tmp_path / "figures" / "finetune-losses.pdf").read_bytes()
+    assert write_report(tmp_path).read_bytes() == first
+    assert (tmp_path / "figures" / "finetune-losses.pdf").read_bytes() == pdf
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_a_page_is_current_until_results_change(folder: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(folder / "icarl", tmp_path / "again" / "icarl")).parent
-    result = read_result(folder / "icarl")
-    synthetic.write(root, {"icarl": result})
-    assert not is_current(root)
-    write_report(root)
-    assert is_current(root)
-    result["seeds"][0]["seconds"] += 1.0
-    synthetic.write(root, {"icarl": result})
-    assert not is_current(root)
+def test_a_page_is_current_until_results_change(tmp_path: Path) -> None:
+    data = synthetic.result("finetune", n_seeds=0, failed=True)
+    synthetic.write(tmp_path, {".": data})
+    assert not is_current(tmp_path)
+    write_report(tmp_path)
+    assert is_current(tmp_path)
+    data["seeds"][0]["error"] = "it failed in another way"
+    synthetic.write(tmp_path, {".": data})
+    assert not is_current(tmp_path)
 
 
 def test_a_page_is_drawn_beside_the_last_run(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from engram.protocols.session import Session, TaskEnd, resolve
 from engram.streams import class_incremental, load
 
 SHORT = {
-    "epochs": 3,
-    "steps_per_epoch": 4,
+    "epochs": 2,
+    "steps_per_epoch": 3,
     "batch_size": 16,
     "solver": "separate",
     "solver_epochs": 1,

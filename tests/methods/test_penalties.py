@@ -376,7 +376,7 @@ def test_proximal_steps_end_where_gradient_steps_do(momentum: float) -> None:
         bare.begin()
         bare.method.fishers.append(_tables({THETA: tensor(1.0)}))  # type: ignore[union-attr, operator]
         bare.method.anchors.append(_tables({THETA: tensor(0.0)}))  # type: ignore[union-attr, operator]
-        end.append(float(bare.run(lambda x: x - 1, 8000)[-1]))
+        end.append(float(bare.run(lambda x: x - 1, 4000)[-1]))
     assert end == [pytest.approx(0.5, abs=1e-3)] * 2
 
 

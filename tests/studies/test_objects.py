@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from torch.utils.data import TensorDataset
 import engram
 from calling import no_figures
 from engram import networks
+from engram.core.origin import described, is_unknown
 from engram.errors import ConfigError, DataError
 from engram.methods.finetune import Finetune
 from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, MethodSpec
+from engram.networks.modules import of_module
 from engram.studies import conduct
 from engram.studies.jobs import Event
 from engram.studies.results import read, read_result
@@ -240,3 +243,70 @@ def test_what_another_process_finishes_before_the_folder_is_held_stays(tmp_path:
     monkeypatch.setattr(conduct, "in_use", after_another)
     assert compared(tmp_path, [Own]).exit_code == 0
     assert sorted(f.result["label"] for f in read(tmp_path).results) == ["own", "ownlwf"]
+
+
+def net_of(width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU())
+
+
+def net_maker(width: Any) -> Any:
+    return lambda: net_of(int(width))
+
+
+def method_of(share: float) -> type[Finetune]:
+    class Made(Finetune):
+        def loss(self, batch: Any, step: Any) -> Any:
+            return {k: share * v for k, v in super().loss(batch, step).items()}
+
+    return Made
+
+
+class Scaled(nn.Module):
+    """Its attribute is in no repr and no shape."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.layer = factor, nn.Linear(64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [partial(partial, net_of), net_maker, Scaled, net_of, method_of],
+    ids=["partial", "closure", "attribute", "shape", "class"],
+)
+def test_what_code_captures_is_part_of_what_it_is(make: Any):
+    sources = []
+    for value in (2, 200, 2):
+        given = make(value)
+        source = described(given) if make is method_of else of_module(given, "own")().source()
+        assert source is not None
+        sources.append(source)
+    assert sources[0] == sources[2]
+    assert sources[0] != sources[1]
+    assert not is_unknown(sources)
+
+
+class Untellable:
+    """A value that cannot be copied, so nor compared."""
+
+    def __int__(self) -> int:
+        return 4
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError
+
+
+def test_another_capture_is_another_study_and_one_that_cannot_be_told_is_never_taken_silently(tmp_path: Path):
+    compared(tmp_path / "a", ["finetune"], net_maker(2))
+    with pytest.raises(ConfigError, match=r"network.source.holds: .* there, .* now"):
+        compared(tmp_path / "a", ["finetune"], net_maker(200))
+    assert compared(tmp_path / "a", ["finetune"], net_maker(2)).kept == ["finetune"]
+    untold = net_maker(Untellable())
+    compared(tmp_path / "b", ["finetune"], untold)
+    with pytest.raises(ConfigError, match="a run of code that cannot be compared"):
+        compared(tmp_path / "b", ["finetune"], untold)
+    with pytest.warns(UserWarning, match="is taken for the same"):
+        assert compared(tmp_path / "b", ["finetune"], untold, resume=True).kept == ["finetune"]

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engram.core.files import digest
 from engram.core.network import Network, Norm
 from engram.core.origin import described
 from engram.core.samples import Shape
@@ -44,12 +43,10 @@ class OfModule(Network):
     """
 
     given: ClassVar[Any]
+    origin: ClassVar[dict[str, str] | None]  # as it was given
 
     def source(self) -> dict[str, str] | None:
-        if not isinstance(self.given, nn.Module):
-            return described(self.given)
-        found = described(type(self.given)) or {}  # type: ignore[arg-type]
-        return {**found, "layers": digest(repr(self.given).encode())}
+        return self.origin
 
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The module; ``norm`` does not matter. ``ConfigError`` where it cannot be made, or gives no features."""
@@ -110,4 +107,7 @@ def of_module(given: Any, place: str) -> type[OfModule]:
     named = given if hasattr(given, "__name__") else getattr(given, "func", type(given))
     name = re.sub(r"\W", "", str(named.__name__))
     summary = ((named.__doc__ or "").strip().splitlines() or [""])[0]
-    return type(name, (OfModule,), {"name": name, "given": staticmethod(given), "__doc__": summary})
+    # Weights begin anew, so that of a module's tensors shapes alone count.
+    origin = described(copy.deepcopy(given).to("meta") if isinstance(given, nn.Module) else given)
+    made = {"name": name, "given": staticmethod(given), "origin": origin, "__doc__": summary}
+    return type(name, (OfModule,), made)

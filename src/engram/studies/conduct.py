@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import engram
 from engram import networks
 from engram.core.data_names import source_identity
 from engram.core.files import checksum, in_use, write_atomically
+from engram.core.origin import is_unknown
 from engram.errors import ConfigError, EngramError
 from engram.methods.registry import own_sources
 from engram.protocols.entry import seed_result
@@ -167,6 +169,11 @@ class _Ledger:
             entry["status"] == "done" or (self.study.keeps_diverged and diverged(entry))
         )
 
+    def _finished(self, label: str) -> bool:
+        """Whether all seeds that a variant had before have ended."""
+        earlier = self.records.get(label, {}).get("seeds", [])
+        return bool(earlier) and all(self._ended(label, seed) for seed in earlier)
+
     def _asked(self) -> str:
         """Everything that decides what there is to do, in one word."""
         s = self.settings
@@ -178,13 +185,17 @@ class _Ledger:
         }
         sources = [source_identity(name, s.data.data_dir) for name in s.data.sets]
         what |= {"data": s.data.what(), "sources": sources, "network": vars(s.network)}
-        what["own"] = [own_sources(), networks.source_of(s.network.name)]
-        return checksum(plain({**what, **self.study.asked()}))
+        return checksum(plain({**what, "own": self._own(), **self.study.asked()}))
+
+    def _own(self) -> list[Any]:
+        return [own_sources(), networks.source_of(self.settings.network.name)]
 
     def is_answered(self) -> bool:
         """Whether the same was asked before, with nothing left to do."""
         last = self.stored.get("last", {})
         if self.settings.overwrite or not last.get("complete") or last["asked"] != self._asked():
+            return False
+        if is_unknown(self._own()):
             return False
         labels = last["labels"]
         if not all(self._ended(label, seed) for label in labels for seed in self.settings.seeds):
@@ -231,12 +242,17 @@ class _Ledger:
         entries = self._entries(work.record)
         begun = label in self.records or any(folder.glob("seed-*/checkpoints/*.json"))
         self.done.setdefault(label, {}).update(entries)
-        if begun and not all(self._ended(label, job.seed) for job in work.jobs):
+        unknown = is_unknown(work.record["config"])
+        if begun and (unknown or not all(self._ended(label, job.seed) for job in work.jobs)):
+            what = "a run of other seeds" if self._finished(label) else "an unfinished run"
+            what = "a run of code that cannot be compared with what is given" if unknown else what
             if not self.settings.resume:
                 raise ConfigError(
-                    f"{folder} must be empty or continued, it holds an unfinished run: "
+                    f"{folder} must be empty or continued, it holds {what}: "
                     "give --resume to continue it, or --overwrite to start again."
                 )
+            if unknown:
+                warnings.warn(f"{folder} holds {what}: it is taken for the same.", stacklevel=2)
             work.check_checkpoints()
 
     def clear(self) -> None:

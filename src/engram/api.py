@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram import networks
+from engram.core.files import os_errors
 from engram.core.options import split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import MethodSpec, entry, registered
@@ -105,6 +106,7 @@ def run(
     )
 
 
+@os_errors()
 def conclude(study: Study, listener: Listener | None = None) -> Outcome:
     """Run a study and draw its page, if the page would not be the one that is there.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,10 @@ import torch
 from PIL import Image
 from stripes import SMALL, contents
 
+import engram
 from calling import Call, Refused
 from engram.core.files import in_use
+from engram.errors import EngramError
 from engram.studies.results import read_result
 
 
@@ -148,7 +153,7 @@ def test_a_folder_that_holds_something_else(refused: Refused, finished: Path):
         "run", "joint", *[a for a in small if a not in ("--finetune.epochs", "3")], "--tasks", 3
     )
     assert "it holds a run" in refused("compare", "finetune", *small)
-    assert "--resume" in refused("run", "finetune", *small, "--seeds", 1, 2)
+    assert "a run of other seeds: give --resume" in refused("run", "finetune", *small, "--seeds", 1, 2)
     assert contents(finished) == before
     (finished / "study.json").write_text("{")
     assert "not JSON" in refused("run", "finetune", *small)
@@ -187,3 +192,54 @@ def test_two_at_once(refused: Refused, finished: Path):
         text = refused("run", "finetune", *SMALL, "--seeds", 1, "--out", finished, "--overwrite")
     assert "another engram process" in text
     assert contents(finished) == before
+
+
+def test_places_that_the_system_refuses(refused: Refused, tmp_path: Path):
+    (tmp_path / "file").touch()
+    for out, why in (
+        (tmp_path / "file" / "x", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        text = refused("run", "finetune", *SMALL, "--out", out)
+        assert str(out) in text
+        assert why in text
+        with pytest.raises(EngramError, match=why):
+            engram.compare(["finetune"], "stripes", recipe="none", out=out)
+
+
+def test_a_place_that_only_a_worker_finds_refused(call: Call, finished: Path):
+    (finished / "seed-2").mkdir()
+    (finished / "seed-2" / "checkpoints").touch()
+    done = call("run", "finetune", *SMALL, "--seeds", 1, 2, "--out", finished, "--resume")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "seed-2/checkpoints" in done.err
+    assert "unexpected" not in done.err
+
+
+@pytest.mark.parametrize("words", ["--help", "list", "list si", "run si --help"])
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [(">&-", 0, ""), ("", 0, ""), (">/dev/full", 2, "engram: standard output must be writable")],
+)
+def test_standard_output_that_is_closed_left_or_full(words: str, where: str, code: int, said: str):
+    read, write = os.pipe()
+    os.close(read)
+    line = f"{sys.executable} -m engram {words} {where}"
+    done = subprocess.run(["bash", "-c", line], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == (1 if said else 0)
+
+
+@pytest.mark.parametrize("why", ["Broken pipe", "No space left on device"])
+def test_a_run_that_cannot_tell(why: str, call: Call, tmp_path: Path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write if why == "Broken pipe" else "/dev/full", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        done = call("run", "finetune", *SMALL, "--out", tmp_path / "out")
+        monkeypatch.undo()
+    assert done.code == 2
+    assert done.err == f"engram: standard output must be writable to the end, it is not: {why}.\n"

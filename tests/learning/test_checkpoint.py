@@ -15,7 +15,7 @@ import torch
 
 from engram.checks import tiny_stream
 from engram.core.contract import Context, Method
-from engram.errors import CheckpointError
+from engram.errors import CheckpointError, EngramError
 from engram.learning.checkpoint import KEEP, Checkpoints, write_atomically
 from engram.learning.state import Cursor, LoopState
 from engram.methods.registry import method
@@ -125,7 +125,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("no space")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(EngramError, match="no space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
 
@@ -261,7 +261,7 @@ def test_a_save_that_fails_at_either_file_leaves_the_old_checkpoint(
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "replace", fail)
-            with pytest.raises(OSError, match="killed"):
+            with pytest.raises(EngramError, match="killed"):
                 Checkpoints(folder, IDENTITY).save(made(3), state(3), {"tasks": []})
         m, s, _ = restored(folder)
         assert s.cursor.epochs == 2

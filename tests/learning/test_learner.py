@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from engram.checks import tiny_data, tiny_domains, tiny_stream
 from engram.checks.bench import differing
+from engram.core.contract import Method
+from engram.core.files import sealed
 from engram.core.samples import Samples
-from engram.errors import CheckpointError, ConfigError
+from engram.errors import CheckpointError, ConfigError, EngramError
 from engram.learning import checkpoint
 from engram.learning.learner import Learner
 from engram.methods.finetune import Finetune
@@ -214,6 +217,88 @@ def test_what_cannot_be_learned_is_refused_and_changes_nothing(
     assert differing(before, state_of(learner)) == []
     assert learner.learned == []
     assert not list(tmp_path.iterdir())
+
+
+VECTORS = {"a": torch.ones(3, 2), "b": torch.zeros(3, 2)}
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes", "said"),
+    [
+        (None, (), "samples must be a mapping from class names or Samples, got None"),
+        ({float("nan"): VECTORS["a"]}, (), "classes must be text, got nan"),
+        ({object(): VECTORS["a"]}, (), "classes must be text, got <object"),
+        ({"a": VECTORS["a"], None: VECTORS["b"]}, (), "classes must be text, got None"),
+        (Samples(VECTORS["a"], torch.tensor([0, 1, 2])), "cat", "classes must be a list of names, got 'cat'"),
+        ({"a": ["x", "y"]}, (), "samples must be numbers, got a list"),
+        (
+            {"a": torch.tensor([[1.0, float("inf")]])},
+            (),
+            "samples must be finite, 1 of 1 hold NaN or infinity",
+        ),
+    ],
+)
+def test_names_are_text_and_samples_finite_numbers(samples: Any, classes: Any, said: str) -> None:
+    learner = Learner("finetune", Mlp((6,)), image_shape=(2,))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        learner.learn(samples, classes)
+    assert learner.learned == []
+
+
+class Undecided(Finetune):
+    """Its logits are no numbers."""
+
+    def predict(self, x: Tensor, *, task: Any = None) -> Tensor:
+        return super().predict(x, task=task) * float("nan")
+
+
+def test_logits_that_hold_nan_are_an_error_that_names_the_method() -> None:
+    learner = Learner(Undecided, Mlp((6,)), image_shape=SHAPE)
+    stream = tiny_stream((1, 2))
+    with pytest.raises(EngramError, match=r"undecided must predict numbers, \d+ of its \d+ logits are NaN"):
+        run(stream, Mlp((6,)), learner.spec, "class")
+    learner.learn(images("a"))
+    with pytest.raises(EngramError, match="undecided must predict numbers"):
+        learner.predict(images("a")["a"])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        *[({"image_shape": s}, "image_shape must be") for s in (None, 8, (1.0, 8.0, 8.0), (0, 8, 8), (8, 8))],
+        *[({"seed": s}, "seed must be an integer >= 0") for s in ("a", -1, 1.5, True)],
+    ],
+)
+def test_what_makes_no_learner(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Learner("finetune", Mlp((6,)), **{"image_shape": SHAPE, **more})
+
+
+def test_what_cannot_be_asked() -> None:
+    learner = small(scenario="task")
+    learner.learn(images("a"))
+    with pytest.raises(ConfigError, match="samples must be numbers"):
+        learner.predict("a", task=0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"among the 1 learned, got 0\.0"):
+        learner.predict(images("a")["a"], task=0.0)  # type: ignore[arg-type]
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    learner, file = small(), tmp_path / "file"
+    file.touch()
+    with pytest.raises(EngramError, match=f"{file}.* must be .*Not a directory"):
+        learner.save(file)
+    with pytest.raises(EngramError, match="File name too long"):
+        learner.save(tmp_path / ("x" * 300))
+    with pytest.raises(ConfigError, match="folder must be a path, got None"):
+        Learner.load(None)  # type: ignore[arg-type]
+    learner.save(tmp_path)
+    with pytest.raises(CheckpointError, match="give its method and network"):
+        Learner.load(tmp_path, method=Method)
+    (meta,) = (tmp_path / "checkpoints").glob("*.json")
+    meta.write_bytes(sealed(json.dumps({"identity": {}})))
+    with pytest.raises(CheckpointError, match="must have format 2, got None"):
+        Learner.load(tmp_path)
 
 
 # What must be known beforehand ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -83,7 +84,12 @@ def console() -> Any:
     """Where tables are printed."""
     from rich.console import Console  # slow to import
 
+    def left() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
     terminal = sys.stdout.isatty()
-    return Console(
+    screen = Console(
         width=None if terminal or "COLUMNS" in os.environ else 120, soft_wrap=False, highlight=False
     )
+    screen.on_broken_pipe = left  # type: ignore[method-assign] # rich would end the process
+    return screen

@@ -6,6 +6,7 @@ Exit status: 0 all fine; 1 a worker died; 2 something the user can act on, said 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import engram
 from engram.cli import commands, ending
+from engram.core.files import os_errors
 from engram.core.options import closest
 from engram.errors import ConfigError, EngramError
 from engram.report import write_report
@@ -44,24 +46,38 @@ examples:
   engram sweep si --over c=0.01,0.1,1,10 --data digits --tasks 5 --seeds 0 1 2 --out runs/si
   engram tradeoff lwf ewc frozen --source mnist:0-4 --target mnist:5-9 --out runs/curves
 """
-COMMANDS = ("run", "compare", "sweep", "tradeoff", "report", "list")
+LEARNING = ("run", "compare", "sweep", "tradeoff")
+COMMANDS = (*LEARNING, "report", "list")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status. Prints one line for every error a user can act on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed: whoever started us wants to hear nothing
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
     try:
-        with _notes():
-            return _dispatch(arguments)
+        with _notes(), os_errors():
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+            return code
     except EngramError as error:
         print(f"engram: {ending.in_our_words(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("engram: stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        # Else the end of the process fails to write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        learns = arguments[:1] and arguments[0] in LEARNING and not {"-h", "--help"} & {*arguments}
+        if error.errno == errno.EPIPE and not learns:  # the reader has seen enough
+            return 0
+        message = f"standard output must be writable to the end, it is not: {error.strerror}."
+        print(f"engram: {message}", file=sys.stderr)
+        return 2
 
 
 @contextlib.contextmanager

@@ -12,23 +12,42 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engram.errors import ConfigError
+from engram.errors import ConfigError, EngramError
 
 LOCK = ".lock"
 
 
+@contextlib.contextmanager
+def os_errors(path: Path | None = None) -> Iterator[None]:
+    """What the operating system refuses is an ``EngramError`` that names the file, else ``path``.
+
+    An error that names neither passes, since it is not of a file: of standard output, or of a process.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = path if error.filename is None else os.fsdecode(error.filename)
+        if where is None:
+            raise
+        raise EngramError(
+            f"{where} must be a place that can be used, it is not ({error.strerror or error}): "
+            "mend that, or give another one."
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write ``content`` to ``path`` so that readers see the old file or the whole new one; ``sync`` awaits the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
         if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if sync:
-        _sync_folder(path.parent)
+            _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -87,15 +106,11 @@ def in_use(root: Path) -> Iterator[int]:
     """Hold the folder for this run. The lock is inherited by workers, so it lasts as long as any of them.
 
     Raises:
-        ConfigError: another run holds it, or it cannot be written.
+        EngramError: another run holds it, or it cannot be written.
     """
-    try:
+    with os_errors():
         root.mkdir(parents=True, exist_ok=True)
         handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except PermissionError as error:
-        raise ConfigError(
-            f"out must be a folder that can be written, {root} cannot: give another --out."
-        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from engram.core.contract import Method
-from engram.core.files import digest, drop_leftovers, sealed, unsealed, write_atomically
+from engram.core.files import digest, drop_leftovers, os_errors, sealed, unsealed, write_atomically
 from engram.errors import CheckpointError
 from engram.learning.state import Cursor, LoopState
 
@@ -47,7 +47,8 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self.identity = json.loads(json.dumps(identity, sort_keys=True))
-        numbers = self._numbers()
+        with os_errors():
+            numbers = self._numbers()
         self.number = max(numbers, default=-1)
         self.synced: tuple[int, float] | None = None  # the newest pair that was waited for, and when
         self._done: list[
@@ -61,6 +62,7 @@ class Checkpoints:
     def _paths(self, number: int) -> tuple[Path, Path]:
         return self.folder / f"{number:08d}.safetensors", self.folder / f"{number:08d}.json"
 
+    @os_errors()
     def save(self, method: Method, state: LoopState, record: Mapping[str, Any]) -> None:
         """Write the next checkpoint, then drop all but the newest two.
 
@@ -108,6 +110,7 @@ class Checkpoints:
         known[:] = [*known[:same], *((task, json.dumps(task, sort_keys=True)) for task in tasks[same:])]
         return [text for _, text in known]
 
+    @os_errors()
     def restore(self, method: Method, state: LoopState, *, shared: bool = False) -> dict[str, Any] | None:
         """Load the newest whole checkpoint into ``method`` and ``state``.
 
@@ -221,9 +224,9 @@ class Checkpoints:
 
 
 def _this_format(meta: dict[str, Any]) -> dict[str, Any]:
-    if meta["format"] != FORMAT:
+    if meta.get("format") != FORMAT:
         raise CheckpointError(
-            f"a checkpoint must have format {FORMAT}, got {meta['format']}: use the engram version that wrote it."
+            f"a checkpoint must have format {FORMAT}, got {meta.get('format')}: use the engram version that wrote it."
         )
     return meta
 

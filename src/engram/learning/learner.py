@@ -25,7 +25,7 @@ from engram.core.network import Network
 from engram.core.options import options_of
 from engram.core.samples import Samples, Shape
 from engram.core.values import typed_all
-from engram.errors import CheckpointError, ConfigError
+from engram.errors import CheckpointError, ConfigError, EngramError, reason
 from engram.learning.checkpoint import Checkpoints, difference
 from engram.learning.loop import EpochEnd, train_task
 from engram.learning.state import LoopState
@@ -75,6 +75,19 @@ def fingerprint(samples: Samples) -> str:
     return found.hexdigest()
 
 
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _tensor(given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"samples must be numbers, got a {type(given).__name__}: give a tensor or an array ({reason(error)})."
+        ) from error
+
+
 class Learner:
     """A method that learns tasks as they come, predicts, and can be kept in a folder.
 
@@ -110,6 +123,13 @@ class Learner:
         n_tasks: int | None = None,
         device: str = "cpu",
     ) -> None:
+        sizes = image_shape if isinstance(image_shape, (tuple, list)) else ()
+        if len(sizes) not in (1, 3) or not all(_is_integer(n, 1) for n in sizes):
+            raise ConfigError(
+                f"image_shape must be (C, H, W) or (D,), got {image_shape!r}: give positive integers."
+            )
+        if not _is_integer(seed, 0):
+            raise ConfigError(f"seed must be an integer >= 0, got {seed!r}: give for example 0.")
         self.device = check_device(device)
         self.spec, self.network = spec_of(method), as_network(network, image_shape)
         context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
@@ -146,7 +166,7 @@ class Learner:
 
     def task(self, index: int) -> TaskInfo:
         """The numbers of a task that is learned or in progress, counted from 0."""
-        if index not in range(len(self.learned)):
+        if not _is_integer(index, 0) or index >= len(self.learned):
             raise ConfigError(
                 f"a task must be among the {len(self.learned)} learned, got {index}: learn it first."
             )
@@ -179,6 +199,12 @@ class Learner:
             DivergedError: a loss or a parameter is not finite; checkpoints stay as they were.
         """
         self._check_whole()
+        if not isinstance(samples, (Mapping, Samples)):
+            raise ConfigError(
+                f"samples must be a mapping from class names or Samples, got {samples!r}: see Learner.learn."
+            )
+        if isinstance(classes, str):
+            raise ConfigError(f"classes must be a list of names, got {classes!r}: give [{classes!r}].")
         index = self.state.cursor.task
         names = tuple(samples) if isinstance(samples, Mapping) else tuple(classes)
         before = self._arrived(index)
@@ -213,6 +239,9 @@ class Learner:
 
     def _own(self, names: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
         """The classes of a task whose samples are of the classes ``names``, after those of ``before``."""
+        for name in names:
+            if not isinstance(name, str):
+                raise ConfigError(f"classes must be text, got {name!r}: give a name.")
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"classes must have names of their own, at least one, got {list(names)}.")
         old, new = [n for n in names if n in before], tuple(n for n in names if n not in before)
@@ -240,7 +269,7 @@ class Learner:
 
     def _labelled(self, samples: Mapping[str, Tensor], known: Sequence[str]) -> Samples:
         """Images by class name, one class after another, with the places of their classes in ``known`` as labels."""
-        images = {name: torch.as_tensor(x) for name, x in samples.items()}
+        images = {name: _tensor(x) for name, x in samples.items()}
         for name, x in images.items():
             self._check_images(x)
             if not len(x):
@@ -255,6 +284,11 @@ class Learner:
             raise ConfigError(
                 f"samples must be {str(kind)[6:]} [N, {', '.join(map(str, shape))}], got {str(x.dtype)[6:]} "
                 f"{list(x.shape)}: bring them to this shape."
+            )
+        if x.is_floating_point() and not x.isfinite().all():
+            n_bad = int((~x.isfinite()).any(1).sum())
+            raise ConfigError(
+                f"samples must be finite, {n_bad} of {len(x)} hold NaN or infinity: leave these out, or mend them."
             )
 
     def _check_samples(self, data: Samples, n_known: int, first: int) -> None:
@@ -287,6 +321,7 @@ class Learner:
 
         Raises:
             ConfigError: nothing is learned yet, or the task label is missing or must not be given.
+            EngramError: logits are NaN.
         """
         if not self.learned:
             raise ConfigError(
@@ -296,12 +331,19 @@ class Learner:
             given = "needs the task of the images" if task is None else "gives no task label"
             raise ConfigError(f"scenario {self.scenario} {given}, got task={task}: see predict.")
         info = None if task is None else self.task(task)
-        images = torch.as_tensor(images)
+        images = _tensor(images)
         self._check_images(images)
         normalise = self.network.normalise
         with evaluating(self.method):
             parts = images.to(self.device).split(BATCH)
-            return torch.cat([self.method.predict(normalise(part), task=info) for part in parts])
+            logits = torch.cat([self.method.predict(normalise(part), task=info) for part in parts])
+        n_bad = int(logits.isnan().sum())
+        if n_bad:
+            raise EngramError(
+                f"{self.spec.name} must predict numbers, {n_bad} of its {logits.numel()} logits are NaN: mend what "
+                "computes them."
+            )
+        return logits
 
     # Keeping -----------------------------------------------------------------------------------------------------
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -381,7 +423,7 @@ class Learner:
                 device=device,
                 **stored["capacity"],
             )
-        except (KeyError, TypeError, ConfigError) as error:
+        except (AttributeError, KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(
                 f"{folder} must hold a learner that this version and these arguments can make, it does not ({error}): "
                 "give its method and network, or another folder."
@@ -394,4 +436,6 @@ class Learner:
 
 def checkpoint_folder(folder: str | os.PathLike[str]) -> Path:
     """Where the checkpoints of a learner or run in ``folder`` lie."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ConfigError(f"folder must be a path, got {folder!r}: give one.")
     return Path(folder) / "checkpoints"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import engram
-from engram.core.files import checksum, digest, write_atomically
+from engram.core.files import checksum, digest, os_errors, write_atomically
 
 if TYPE_CHECKING:
     from engram.studies.results import Findings, FoundResult
@@ -21,6 +21,7 @@ __all__ = ["is_current", "write_report"]
 PAGE = "report.html"
 
 
+@os_errors()
 def write_report(directory: str | os.PathLike[str]) -> Path:
     """Draw the figures and write ``report.html`` for the study in a folder.
 

@@ -5,8 +5,10 @@ It is told folders on standard input, a line each, and answers with the error of
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -65,8 +67,9 @@ class Drawing:
         if not is_current(root):
             process = self.start()
             if process.stdin is not None and process.stdout is not None:
-                process.stdin.write(json.dumps(str(root)) + "\n")
-                process.stdin.flush()
+                with contextlib.suppress(BrokenPipeError):  # it died, which its answer will say
+                    process.stdin.write(json.dumps(str(root)) + "\n")
+                    process.stdin.flush()
                 answer = process.stdout.readline()
                 if not answer:
                     raise EngramError(
@@ -91,7 +94,10 @@ def main() -> None:
             write_report(json.loads(line))
         except EngramError as fault:
             error = str(fault)
-        print(json.dumps(error), flush=True)
+        try:
+            print(json.dumps(error), flush=True)
+        except BrokenPipeError:  # nobody waits for the page any more
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engram.core.files import os_errors
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -192,7 +193,9 @@ class Settings:
             raise ConfigError(f"jobs must be an integer >= 1, got {self.jobs}: leave it out for one a core.")
         if self.resume and self.overwrite:
             raise ConfigError("only one of resume and overwrite may be given, got both: leave one out.")
-        if self.out.exists() and not self.out.is_dir():
+        with os_errors():
+            is_file = self.out.exists() and not self.out.is_dir()
+        if is_file:
             raise ConfigError(f"out must be a folder, got the file {self.out}: give another --out.")
 
 

@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from engram.core.files import write_atomically
+from engram.core.files import os_errors, write_atomically
 from engram.errors import EngramError
 from engram.studies.folders import LOG_FILE, SEED_FILE
 from engram.studies.jobs import Job
@@ -74,7 +74,8 @@ def work(job: Job, channel: Channel) -> int:
 def attempt(job: Job, channel: Any) -> int:
     """Learn, and tell the channel of an error; the exit status."""
     try:
-        learn(job, channel)
+        with os_errors():
+            learn(job, channel)
     except EngramError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         channel.send("error", message=str(error), expected=True)

@@ -10,7 +10,7 @@ this process (:mod:`engram.studies.processes`): no main guard is needed, and cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engram import networks
 from engram.core.files import os_errors
-from engram.core.options import split_variant
+from engram.core.options import closest, split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe
@@ -160,7 +160,7 @@ def compare(
     chosen = chosen_recipe(recipe, _name(data))
     arriving, held = _data(data, chosen)
     settings = Settings(
-        Path(out),
+        _folder(out),
         arriving,
         _network(network, chosen),
         seeds,
@@ -171,7 +171,7 @@ def compare(
         _of(chosen),
         held,
     )
-    return conclude(Comparison(settings, [_variant(m, chosen, options) for m in methods]), listener)
+    return conclude(Comparison(settings, _variants(methods, chosen, options)), listener)
 
 
 def sweep(
@@ -221,7 +221,7 @@ def sweep(
     base = _variant(method, chosen, {named: options or {}})
     arriving, held = _data(data, chosen, valid_fraction=VALID_FRACTION)
     settings = Settings(
-        Path(out),
+        _folder(out),
         arriving,
         _network(network, chosen),
         seeds,
@@ -312,7 +312,7 @@ def tradeoff(
         EngramError: as `compare`.
     """
     chosen = chosen_recipe(recipe or RECIPE, "")
-    variants = [_variant(m, chosen, options) for m in methods]
+    variants = _variants(methods, chosen, options, beside=FINETUNE)
     beside = bool(variants) and all(v.label != FINETUNE for v in variants)
     variants += [_variant(FINETUNE, chosen, options)] if beside else []
     grids = {}
@@ -324,7 +324,7 @@ def tradeoff(
     held: dict[str, Any] = {}
     source, target = _pair_name("source", source, held), _pair_name("target", target, held)
     settings = Settings(
-        Path(out),
+        _folder(out),
         pair_of(source, target, fields),
         _network(network, chosen),
         seeds,
@@ -345,6 +345,12 @@ def tradeoff(
         beside=beside,
     )
     return conclude(study, listener)
+
+
+def _folder(out: str | PathLike[str]) -> Path:
+    if not isinstance(out, (str, PathLike)):
+        raise ConfigError(f"out must be the path of a folder, got {out!r}: give one.")
+    return Path(out)
 
 
 def _of(recipe: Recipe | None) -> str | None:
@@ -395,6 +401,28 @@ def _network(network: Network, recipe: Recipe | None) -> NetworkSettings:
     if network is None or isinstance(network, str):
         return NetworkSettings(network)
     return NetworkSettings(*networks.registered(network))
+
+
+def _variants(
+    methods: Sequence[Method],
+    recipe: Recipe | None,
+    options: Mapping[str, Mapping[str, Any]] | None,
+    beside: str = "",
+) -> list[Variant]:
+    """The methods of a study; ``options`` by name must be of one of them, or of the one that is run beside them."""
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise ConfigError(f"methods must be a list, got {methods!r}: give for example ['finetune'].")
+    for_each = {} if options is None else options
+    if not isinstance(for_each, Mapping) or not all(isinstance(v, Mapping) for v in for_each.values()):
+        raise ConfigError(f"options must be a mapping of method names to options, got {options!r}.")
+    variants = [_variant(m, recipe, options) for m in methods]
+    names = sorted({v.method for v in variants} | ({beside} if beside else set()))
+    for name in for_each:
+        if name not in names:
+            raise ConfigError(
+                f"options must be of {', '.join(names)}, got {name!r}{closest(str(name), names)}: use its name."
+            )
+    return variants
 
 
 def _variant(

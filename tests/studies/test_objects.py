@@ -69,7 +69,7 @@ def spec(**more: Any) -> MethodSpec:
 
 
 def compared(out: Path, methods: list[Any], network: Any = Net, **more: Any) -> Outcome:
-    options = dict.fromkeys(("own", "ownlwf", "finetune"), FEW)
+    options = {m if isinstance(m, str) else m.__name__.lower(): FEW for m in methods}
     return engram.compare(methods, arrays(), network, out=out, recipe="none", options=options, **more)
 
 
@@ -184,10 +184,16 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path):
         ((["si"], arrays()[0]), "data must be a name, settings, a stream"),
         ((["si"], DataSettings(stream, tasks=3)), "tasks must be left out with a stream"),  # type: ignore[arg-type]
         (([spec()], "digits", None, {"own": FEW}), "options of own must be left out, its spec has them all"),
+        (("si", "digits"), "methods must be a list, got 'si'"),
+        ((["si"], "digits", None, {"s_i": FEW}), r"options must be of si, got 's_i' \(did you mean si\?\)"),
+        ((["si"], "digits", None, [1]), "options must be a mapping"),
         ((["si"], arrays(), 3), "network 3 must be a Network, a torch module"),
     ):
         with pytest.raises(ConfigError, match=words):
             compare(*given)
+    for more in ({"jobs": "2"}, {"out": None}, {"device": None}):
+        with pytest.raises(ConfigError, match=f"{next(iter(more))} must be"):
+            engram.compare(["si"], "digits", **{"out": tmp_path / "out", **more})  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"TensorDataset must give \(image, label\), .* it stops with"):
         compare(["si"], TensorDataset(torch.zeros(3, 1, 8, 8)))
     with pytest.raises(ConfigError, match="source must be one data set, got a stream"):
@@ -301,6 +307,8 @@ class Untellable:
 
 def test_another_capture_is_another_study_and_one_that_cannot_be_told_is_never_taken_silently(tmp_path: Path):
     compared(tmp_path / "a", ["finetune"], net_maker(2))
+    with pytest.raises(ConfigError, match="it holds a run of other seeds"):
+        compared(tmp_path / "a", ["finetune"], net_maker(2), seeds=np.arange(2))
     with pytest.raises(ConfigError, match=r"network.source.holds: .* there, .* now"):
         compared(tmp_path / "a", ["finetune"], net_maker(200))
     assert compared(tmp_path / "a", ["finetune"], net_maker(2)).kept == ["finetune"]

@@ -193,11 +193,17 @@ def test_missing_or_malformed(tmp_path: Path) -> None:
         ({"kind": None}, '"kind" must be a str'),
         ({"variants": [{"label": "x"}]}, "a variant in it is incomplete"),
         ({"found": []}, '"found" must be a dict'),
+        ({"last": []}, "what was asked last is incomplete"),
+        ({"last": {"asked": "x", "complete": True}}, '"labels" must be a list, got NoneType'),
+        ({"last": {"asked": "x", "complete": True, "labels": [5]}}, "labels must be text"),
+        ({"engram": None}, 'a variant in it is incomplete: "engram" must be a str'),
+        ({"seeds": ["a"]}, "seeds must be integers"),
     ],
 )
 def test_a_study_that_is_none(tmp_path: Path, change: Mapping[str, Any], match: str) -> None:
     root = synthetic.write(tmp_path, {".": synthetic.result("icarl", n_seeds=1)})
     study = json.loads((root / "study.json").read_text())
+    study["variants"][0] |= {k: v for k, v in change.items() if k in ("engram", "seeds")}
     (root / "study.json").write_text(json.dumps({**study, **change}))
     with pytest.raises(EngramError, match=match) as caught:
         read(root)

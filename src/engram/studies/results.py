@@ -47,7 +47,8 @@ _RESULT = {"method": str, "label": str, "config": dict, "protocol": dict, "data"
 _RESULT |= {"device": dict, "facts": dict, "seeds": list}
 _STUDY = {"kind": str, "data": dict, "data_settings": dict, "tasks": list, "variants": list, "found": dict}
 _VARIANT = {"label": str, "folder": str, "method": str, "config": dict, "protocol": dict, "device": dict}
-_VARIANT |= {"facts": dict, "identity": str, "seeds": list}
+_VARIANT |= {"facts": dict, "identity": str, "seeds": list, "engram": str}
+_LAST = {"asked": str, "labels": list, "complete": bool}
 
 
 class FoundResult(NamedTuple):
@@ -178,6 +179,18 @@ def read_study(root: Path) -> dict[str, Any]:
     _check_keys(study, _STUDY, f"{path} is not a study of engram")
     for variant in study["variants"]:
         _check_keys(variant, _VARIANT, f"{path} is not a study of engram: a variant in it is incomplete")
+        if not all(type(seed) is int for seed in variant["seeds"]):
+            raise EngramError(
+                f"{path} is not a study of engram: seeds must be integers, got {variant['seeds']}."
+            )
+    if study.get("last", {}) != {}:
+        _check_keys(
+            study["last"], _LAST, f"{path} is not a study of engram: what was asked last is incomplete"
+        )
+        if not all(isinstance(label, str) for label in study["last"]["labels"]):
+            raise EngramError(
+                f"{path} is not a study of engram: labels must be text, got {study['last']['labels']}."
+            )
     return study
 
 

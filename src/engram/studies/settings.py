@@ -182,15 +182,20 @@ class Settings:
             raise ConfigError(
                 f"seeds must be a list of distinct integers >= 0, got {self.seeds!r}: give for example [0]."
             )
+        if not isinstance(self.device, str):
+            raise ConfigError(f"device must be cpu, cuda or auto, got {self.device!r}: give one of them.")
         object.__setattr__(self, "out", Path(self.out))
-        object.__setattr__(self, "seeds", tuple(self.seeds))
+        seeds = (s.item() if hasattr(s, "item") else s for s in self.seeds)  # of an array too
+        object.__setattr__(self, "seeds", tuple(seeds))
         good = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in self.seeds)
         if not self.seeds or not good or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(
                 f"seeds must be distinct integers >= 0, at least one, got {list(self.seeds)}: give for example 0 1 2."
             )
-        if self.jobs is not None and self.jobs < 1:
-            raise ConfigError(f"jobs must be an integer >= 1, got {self.jobs}: leave it out for one a core.")
+        if self.jobs is not None and (type(self.jobs) is not int or self.jobs < 1):
+            raise ConfigError(
+                f"jobs must be an integer >= 1, got {self.jobs!r}: leave it out for one a core."
+            )
         if self.resume and self.overwrite:
             raise ConfigError("only one of resume and overwrite may be given, got both: leave one out.")
         with os_errors():

@@ -273,7 +273,8 @@ def _check_number(command: str, names: Sequence[str]) -> None:
     """``ConfigError`` unless there is a method, and only one where a command takes one."""
     if not names:
         raise ConfigError(
-            f"a method must be named first, before any option, got none: engram {command} {USAGES[command]}, see engram list."
+            f"a method must be named first, before any option, got none: engram {command} {USAGES[command]}, "
+            "see engram list."
         )
     if command in ("run", "sweep") and len(names) > 1:
         raise ConfigError(f"engram {command} takes one method, got {', '.join(names)}: use engram compare.")

@@ -329,7 +329,7 @@ def dgm_duel(
     batch_size: int = 64,
 ) -> Duel:
     """DGM with masks per weight and the shared solver at task ``index``."""
-    options = {"solver": "shared", "batch_size": batch_size}
+    options = {"solver": "shared", "label": "within_stream", "batch_size": batch_size}
     subject = at_task("dgmw", network or Dcgan(), stream, index, blocks=blocks, steps=steps, **options)
     return Duel(subject, DgmTwin(subject))
 

@@ -20,7 +20,7 @@ from engram import networks
 from engram.core.files import os_errors
 from engram.core.options import closest, split_variant
 from engram.errors import ConfigError
-from engram.methods.registry import MethodSpec, entry, registered
+from engram.methods.registry import METHODS, MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe
 from engram.report.drawing import Drawing
 from engram.studies.axes import Axis, axes_of, not_both
@@ -409,7 +409,7 @@ def _variants(
     options: Mapping[str, Mapping[str, Any]] | None,
     beside: str = "",
 ) -> list[Variant]:
-    """The methods of a study; ``options`` by name must be of one of them, or of the one that is run beside them."""
+    """The methods of a study; ``options`` by name must be of a known method, be it run or not."""
     if isinstance(methods, str) or not isinstance(methods, Iterable):
         raise ConfigError(f"methods must be a list, got {methods!r}: give for example ['finetune'].")
     for_each = {} if options is None else options
@@ -418,7 +418,7 @@ def _variants(
     variants = [_variant(m, recipe, options) for m in methods]
     names = sorted({v.method for v in variants} | ({beside} if beside else set()))
     for name in for_each:
-        if name not in names:
+        if name not in names and name not in METHODS:
             raise ConfigError(
                 f"options must be of {', '.join(names)}, got {name!r}{closest(str(name), names)}: use its name."
             )

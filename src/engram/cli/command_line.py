@@ -332,6 +332,30 @@ def _deciding(kind: Run) -> dict[str, Option]:
     return {_flag(name): known[name] for name in names if name in known}
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of words for commands that train nothing; help is a text, an error a `ConfigError`.
+
+    Args:
+        prog: the command, such as ``engram report``.
+        text: what ``--help`` prints.
+    """
+
+    def __init__(self, prog: str, text: str) -> None:
+        super().__init__(prog=prog, allow_abbrev=False, add_help=False)
+        self.text = text
+        self.add_argument("-h", "--help", action="store_true")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace | None:
+        """What the words ask for; None where it is help, which has been printed."""
+        if {"-h", "--help"} & {*words}:
+            print(self.text, end="")
+            return None
+        return self.parse_args(words)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.removeprefix('argument ')}: see {self.prog} --help.")
+
+
 class _Parser(argparse.ArgumentParser):
     """The words given by flag: text, or lists of it; an error is a `ConfigError`.
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,20 +62,16 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:
 def print_tables(folder: Path, labels: Sequence[str] | None = None) -> None:
     """The table of what a folder holds; of a comparison only the methods named, if any are."""
     # Numbers and rich cost a moment; a command that ends in an error does without.
-    from engram.report.figures_sweep import chosen_words, sweep_table
-    from engram.report.figures_tradeoff import measures_table
-    from engram.report.table import headline_table, terminal
+    from engram.report.exports import main_table
+    from engram.report.figures_sweep import chosen_words
+    from engram.report.table import terminal
     from engram.studies.results import read
 
     study = read(folder)
     screen = console()
-    if study.kind == "tradeoff":
-        table = measures_table(study.found)
-    elif study.kind == "sweep":
-        table = sweep_table(study.found)
-    else:
-        results = [f.result for f in study.results]
-        table = headline_table([r for r in results if labels is None or r["label"] in labels])
+    if study.kind in ("run", "comparison") and labels is not None:
+        study = replace(study, results=[f for f in study.results if f.result["label"] in labels])
+    table = main_table(study)
     screen.print(terminal(table, width=screen.width))
     if study.kind == "sweep":
         print(chosen_words(study.found))

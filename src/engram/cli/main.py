@@ -17,6 +17,7 @@ from typing import Any
 
 import engram
 from engram.cli import commands, ending
+from engram.cli.command_line import Parser
 from engram.core.files import os_errors
 from engram.core.options import closest
 from engram.errors import ConfigError, EngramError
@@ -32,7 +33,7 @@ commands:
   compare METHOD METHOD [options]  with several methods, side by side; NAME:option=value is a variant
   sweep METHOD --over NAME=v1,v2   with several values of an option, and choose one on validation data
   tradeoff METHOD METHOD [options] source against target accuracy over each method's own option
-  report DIR                       draw figures and report.html of a folder of results again
+  report DIR [--format csv]        the page, a table for a paper or a spreadsheet, of a folder of results
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 
   --version                        the version
@@ -121,14 +122,43 @@ def _one(command: str, what: str, rest: list[str], *, most: int = 1, least: int 
     return rest
 
 
+REPORT = """\
+usage: engram report DIR [--format FORMAT ...] [--paired METHOD METHOD]
+
+Draw figures and DIR/report.html of a folder of results again, and print its table.
+
+  --format FORMAT ...       what to write: html (the page), csv (results.csv: a row a method, seed and pair of
+                            tasks), latex (table.tex, for package booktabs), markdown (table.md), json
+                            (results-all.json: everything measured). Default: html.
+  --paired METHOD METHOD    also print the difference of two methods over the seeds that both have finished, with
+                            its interval and what that takes for granted
+"""
+
+
 def _report(rest: list[str]) -> int:
-    if rest in (["-h"], ["--help"]):
-        print("usage: engram report DIR\n\nDraw figures and DIR/report.html of a folder of results again.")
+    # Numbers come with these, which help and errors of other commands do without.
+    from engram.report import exports
+    from engram.studies import tidy
+    from engram.studies.results import read
+
+    parser = Parser("engram report", REPORT)
+    parser.add_argument("folder", metavar="DIR")
+    parser.add_argument("--format", nargs="+", choices=("html", *exports.FORMATS), default=["html"])
+    parser.add_argument("--paired", nargs=2)
+    asked = parser.parse(rest)
+    if asked is None:
         return 0
-    (folder,) = _one("report", "DIR", rest)
-    page = write_report(folder)
-    ending.print_tables(Path(folder))
-    print(f"Report: {page}")
+    results = [f.result for f in read(asked.folder).results]
+    pair = tidy.paired(results, *asked.paired) if asked.paired else None  # refused before anything is drawn
+    formats = dict.fromkeys(asked.format)
+    written = [
+        write_report(asked.folder) if one == "html" else exports.export(asked.folder, one) for one in formats
+    ]
+    ending.print_tables(Path(asked.folder))
+    if pair is not None:
+        print(f"{pair} {tidy.ASSUMPTIONS}")
+    for path in written:
+        print(f"{'Report' if path.suffix == '.html' else 'Written'}: {path}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from engram.studies.settings import Settings
 from engram.studies.variants import Variant, check_distinct
 
 if TYPE_CHECKING:
+    import pandas
+
     from engram.studies.planning import Planner
 
 __all__ = ["Comparison", "Outcome", "Problem", "Study", "diverged"]
@@ -39,7 +42,7 @@ class Problem:
     expected: bool
 
 
-@dataclass
+@dataclass(repr=False)
 class Outcome:
     """What came of a study.
 
@@ -68,6 +71,55 @@ class Outcome:
     def chosen(self) -> dict[str, Any] | None:
         """Of a sweep the chosen trial: ``name``, ``options``, ``score``, ``data``; None where none finished."""
         return self.found.get("chosen")
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The accuracies as a pandas frame; rows as in :func:`engram.studies.tidy.tidy`."""
+        # A command does without them.
+        import pandas
+
+        from engram.studies.tidy import COLUMNS, tidy
+
+        return pandas.DataFrame(tidy(self.results), columns=list(COLUMNS))
+
+    def __repr__(self) -> str:
+        where = f"{self.out}, stopped by the user" if self.interrupted else str(self.out)
+        cells = self._cells()
+        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        failed = [f"{p.label}, seed {p.seed}: {p.message}" for p in self.problems]
+        return "\n".join([f"engram: {where}", *lines, *failed])
+
+    def _repr_html_(self) -> str:
+        head, *rows = ([escape(cell) for cell in row] for row in self._cells())
+        table = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        notes = "".join(f"<p>{escape(f'{p.label}, seed {p.seed}: {p.message}')}</p>" for p in self.problems)
+        head_row = f"<tr><th>{'</th><th>'.join(head)}</th></tr>"
+        return f"<table>{head_row}{table}</table>{notes}<p>{escape(str(self.out))}</p>"
+
+    def _cells(self) -> list[list[str]]:
+        """A heading and a row a method: number of seeds, percent and percentage points with half widths, seconds."""
+
+        def cell(summary: Mapping[str, Any] | None, scale: float = 1.0) -> str:
+            if summary is None or summary["mean"] is None:
+                return "–"
+            low, high = summary["ci95"] or (0.0, 0.0)
+            half = f" ± {scale * (high - low) / 2:.1f}" if summary["ci95"] else ""
+            return f"{scale * summary['mean']:.1f}{half}"
+
+        head = ["method", "seeds", "final average accuracy %", "forgetting points", "s per seed"]
+        rows = [
+            [
+                str(r["label"]),
+                str(r["summary"]["n"]),
+                cell(r["summary"]["final_average_accuracy"], 100),
+                cell(r["summary"]["final_forgetting"], 100),
+                cell(r["summary"]["seconds"]),
+            ]
+            for r in self.results
+        ]
+        return [head, *rows]
 
     @property
     def exit_code(self) -> int:

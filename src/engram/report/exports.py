@@ -1,0 +1,135 @@
+"""A study's results as files for a paper, a spreadsheet or a script; the page is not among them.
+
+Departures: none (no paper). Cost: none worth naming.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import engram
+from engram.core.files import os_errors, write_atomically
+from engram.errors import ConfigError
+from engram.protocols.entry import plain
+from engram.report.figures_sweep import sweep_table
+from engram.report.figures_tradeoff import measures_table
+from engram.report.table import Table, headline_table
+from engram.studies.results import Findings, read
+from engram.studies.tidy import COLUMNS, tidy
+
+__all__ = ["FORMATS", "export", "main_table"]
+
+
+def main_table(study: Findings) -> Table:
+    """The table with which a study's command ends."""
+    if study.kind == "tradeoff":
+        return measures_table(study.found)
+    if study.kind == "sweep":
+        return sweep_table(study.found)
+    return headline_table([f.result for f in study.results])
+
+
+def as_csv(study: Findings) -> str:
+    """The rows of :func:`engram.studies.tidy.tidy`, with a line of headings; an empty cell where a value is None."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(tidy(f.result for f in study.results))
+    return text.getvalue()
+
+
+def as_markdown(study: Findings) -> str:
+    """The main table, notes below."""
+    table = main_table(study)
+
+    def row(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    head = [f"{c.name} ({c.of})" if c.of else c.name for c in table.columns]
+    rule = "|" + "|".join("---" if c.text else "---:" for c in table.columns) + "|"
+    lines = [table.title, "", row(head), rule, *(row(list(cells)) for cells in table.rows)]
+    notes = [f"{i}. {note}" for i, note in enumerate(table.footnotes, 1)]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def as_latex(study: Findings) -> str:
+    """The main table as a float of LaTeX with the rules of package booktabs; title and notes are its caption."""
+    table = main_table(study)
+    head = [_latex(c.name) for c in table.columns]
+    units = [_latex(c.of) for c in table.columns]
+    rows = [" & ".join(map(_latex, cells)) + r" \\" for cells in table.rows]
+    caption = " ".join([f"{table.title}.", *table.footnotes])
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if c.text else 'r' for c in table.columns)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            *([" & ".join(units) + r" \\"] if any(units) else []),
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def as_json(study: Findings) -> str:
+    """Everything measured, with means and intervals; NaN is null."""
+    results = [f.result for f in study.results]
+    whole = {"engram": engram.__version__, "kind": study.kind, "results": results, "found": study.found}
+    return json.dumps(plain(whole), indent=1, allow_nan=False) + "\n"
+
+
+_SPECIAL = {c: rf"\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+_SPECIAL |= {"^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
+_SPECIAL |= {"–": "--", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "…": r"\dots{}", "·": r"$\cdot$"}
+
+
+def _latex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _SPECIAL)), lambda m: _SPECIAL[m[0]], text)
+
+
+#: By format, the file's name and what makes its text.
+FORMATS: dict[str, tuple[str, Callable[[Findings], str]]] = {
+    "csv": ("results.csv", as_csv),
+    "latex": ("table.tex", as_latex),
+    "markdown": ("table.md", as_markdown),
+    "json": ("results-all.json", as_json),
+}
+
+
+@os_errors()
+def export(directory: str | os.PathLike[str], format: str) -> Path:
+    """Write a study's results into its folder: csv, latex, markdown or json.
+
+    Args:
+        directory: folder of a run, a comparison, a sweep or a trade-off.
+        format: ``csv`` is ``results.csv``, a row a method, seed and pair of tasks; ``latex`` (``table.tex``) and
+            ``markdown`` (``table.md``) are the table with which the command ends; ``json`` (``results-all.json``) is
+            all that was measured, with means and intervals.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ConfigError: there is no such format.
+        EngramError: the folder holds no study, or one that is malformed.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}: give one of them.")
+    name, text = FORMATS[format]
+    study = read(directory)
+    write_atomically(study.root / name, text(study).encode())
+    return study.root / name

@@ -11,7 +11,7 @@ from engram import seeds
 from engram.checks.bench import Event, Look, look
 from engram.checks.comparing import copied, differing, same, shown, through_json
 from engram.checks.failure import require
-from engram.core.contract import Step
+from engram.core.contract import STORAGE, Step
 
 
 @look
@@ -107,13 +107,12 @@ def observing_changes_nothing(seen: Look) -> None:
         before, rng = copied(method.state_dict()), torch.get_rng_state()
         for name, value in (("facts", method.facts()), ("storage_bytes", method.storage_bytes())):
             through_json(value, f"{name}()")
-        kinds = {"weights", "masks", "norms_and_heads", "exemplars", "other"}
         bytes_ = method.storage_bytes()
         require(
-            set(bytes_) == kinds and all(isinstance(v, int) and v >= 0 for v in bytes_.values()),
-            f"storage_bytes() gives whole numbers of bytes for {', '.join(sorted(kinds))}",
+            set(bytes_) == set(STORAGE) and all(isinstance(v, int) and v >= 0 for v in bytes_.values()),
+            f"storage_bytes() gives whole numbers of bytes for {', '.join(STORAGE)}",
             str(bytes_),
-            "give all five kinds",
+            "give all kinds",
         )
         if hasattr(event, "measures"):
             through_json(event.measures, "measures()")

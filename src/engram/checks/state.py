@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +65,10 @@ def state_is_tensors(seen: Look) -> None:
             f"{name}.{key}".lstrip(".")
             for name, module in method.named_modules()
             for key, value in vars(module).items()
-            if not key.startswith("_") and key not in ("config", "context") and _holds_tensor(value)
+            if not key.startswith("_")
+            and key not in ("config", "context")
+            and not isinstance(getattr(type(module), key, None), functools.cached_property)
+            and _holds_tensor(value)
         ]
         require(
             not hidden,

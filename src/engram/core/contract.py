@@ -29,6 +29,9 @@ Scenario = Literal["class", "task", "domain"]
 Reads = Literal["task", "memory", "all"]
 Schedule = Literal["constant", "cosine", "step"]
 
+#: Kinds of what is kept. Statistics (sums, means, scatter) are of real data, and may tell of single samples.
+STORAGE = ("weights", "masks", "norms_and_heads", "exemplars", "statistics", "other")
+
 
 @dataclass(frozen=True)
 class TaskInfo:
@@ -326,6 +329,16 @@ class Method(nn.Module, ABC):
     def end_task(self, task: TaskInfo, data: Samples) -> None:
         """After the last phase: consolidate, freeze, grow."""
 
+    def forget(self, label: int) -> None:
+        """Remove a class of the position ``label`` exactly: the others are as if its samples had never come.
+
+        Its place stays, and is empty. ``ConfigError`` where the method's state does not tell classes apart.
+        """
+        raise ConfigError(
+            f"a class must have sums of its own to be removed exactly, with {type(self).__name__} it has not: use ncm, "
+            "fecam, or slda or ridge with scatter=classes; or learn again without it."
+        )
+
     def forget_cached(self) -> None:
         """Drop what cached properties hold. The loop calls it whenever it lets the state move."""
         for name in self._cached:
@@ -345,11 +358,11 @@ class Method(nn.Module, ABC):
             part.rebuild(structure[name])
 
     def storage_bytes(self) -> dict[str, int]:
-        """Bytes that must be kept to continue, by kind: weights, masks, norms_and_heads, exemplars, other.
+        """Bytes that must be kept to continue, by kind, each of ``STORAGE``.
 
         Each submodule that has ``storage_bytes`` says its own; other parameters are weights, other buffers ``other``.
         """
-        kept = dict.fromkeys(("weights", "masks", "norms_and_heads", "exemplars", "other"), 0)
+        kept = dict.fromkeys(STORAGE, 0)
         told = dict(_parts(self, "storage_bytes"))
         for part in told.values():
             for kind, size in part.storage_bytes().items():

@@ -466,7 +466,8 @@ class Dgm(Method):
         solver = self.solver if self.solver is not None else self.critic
         other = sum(t.numel() * t.element_size() for t in solver.state_dict().values())
         exemplars = self.memory.images.numel() + 8 * len(self.memory)
-        return {**kept, "masks": kept["masks"] + soft, "exemplars": exemplars, "other": other}
+        n_masks = kept["masks"] + soft
+        return {**kept, "masks": n_masks, "exemplars": exemplars, "statistics": 0, "other": other}
 
     # Observed --------------------------------------------------------------------------------------------------
     def facts(self) -> dict[str, str]:

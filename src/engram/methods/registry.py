@@ -73,6 +73,8 @@ METHODS: dict[str, str | Entry] = {
     "averaging": "engram.methods.imm",
     "frozen": "engram.methods.frozen",
     "hat": "engram.methods.hat",
+    "ncm": "engram.methods.ncm",
+    "slda": "engram.methods.slda",
 }
 
 

@@ -12,3 +12,6 @@ STORED = (
     f"{TRAIN}, optimiser=sgd, lr=0.02, momentum=0.9, keep_optimiser=true, zero_head=true, "
     "memory_per_class=2, memory_share=0.4"
 )
+# A pass over the samples, whose result nothing that is drawn changes.
+PASS = "batch_size=5, precision=float32, memory_limit=1"
+NO_SEED = "nothing is drawn: the result does not depend on the seed"

@@ -45,7 +45,7 @@ def seed_result(
         seconds, seconds_per_task: wall clock of training; evaluation and the oracle are left out.
         peak_memory_bytes: peak of the process or device, None where unknown.
         stored_real_samples: real training samples of earlier tasks held at the end of training.
-        storage_bytes: bytes by kind (weights, masks, norms_and_heads, exemplars, other).
+        storage_bytes: bytes by kind, see ``engram.core.contract.STORAGE``.
         acc_gen: accuracy measured on generated samples after each task, T values; None for methods without.
         confusion: counts [C, C] after the last task, rows are true classes.
         tasks: what was logged per task (phases, growth, mask_use).

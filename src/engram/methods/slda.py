@@ -1,0 +1,115 @@
+"""Streaming linear discriminant analysis: class means and one covariance within classes, of fixed features.
+
+T. L. Hayes and C. Kanan, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis", CVPR-W 2020,
+arXiv 1909.01520 ("SLDA"), here in its batch form, which does not depend on the order of samples:
+
+    Sigma = W / n,   Lambda = [ shrunk Sigma ]^-1,   score_c(z) = z^T Lambda mu_c - 1/2 mu_c^T Lambda mu_c
+
+with W the scatter within classes of n samples, and all classes equally probable. Shrinkage "oas": Y. Chen, A. Wiesel,
+Y. C. Eldar, A. O. Hero, IEEE Trans. Signal Processing 58, 2010, Eq. 23, as in "RanDumb" (A. Prabhu et al., NeurIPS
+2024).
+
+Departures: the released code starts Sigma at ones or at a first task's covariance, and adds samples one at a time;
+``shrinkage=absolute, eps=1e-4`` is its (1 - eps) Sigma + eps I. The default measures eps in units of the mean
+variance, so that it does not depend on the scale of features. With ``scatter=classes`` each class has a scatter of its
+own, of which the sum is used, so that it can be forgotten; with ``balance=classes`` Sigma is the mean of the classes'
+covariances.
+Cost: K d + d^2 / 2 numbers (K d^2 / 2 with ``scatter=classes``); n d^2 additions and products a pass; one Cholesky
+factor, d^3 / 3, when it is asked first after a task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from engram.core.contract import Context
+from engram.core.values import check_fraction
+from engram.errors import ConfigError
+from engram.methods.registry import Entry
+from engram.parts import small
+from engram.parts.class_statistics import factor
+from engram.parts.one_pass import Balance, OnePass, PassOptions
+
+Shrinkage = Literal["relative", "oas", "absolute"]
+
+
+@dataclass(frozen=True)
+class SldaConfig(PassOptions):
+    """Options of streaming linear discriminant analysis.
+
+    Args:
+        shrinkage: relative, towards eps times the mean variance; absolute, towards eps; oas, towards the mean variance
+            by a share that follows from the data.
+        eps: share of what the covariance is shrunk towards; not used by oas.
+        scatter: pooled, one for all classes; or classes, one for each, so that a class can be forgotten.
+        balance: in the covariance each sample counts the same, or each class.
+    """
+
+    shrinkage: Shrinkage = "relative"
+    eps: float = 1e-3
+    scatter: Literal["pooled", "classes"] = "pooled"
+    balance: Balance = "samples"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction(self, "eps")
+
+
+def shrunk(sigma: Tensor, n: float, shrinkage: Shrinkage, eps: float) -> Tensor:
+    """``sigma`` [d, d] of ``n`` samples, which is overwritten, moved towards a multiple of the unit matrix."""
+    variance = float(sigma.diagonal().mean()) or 1.0  # of constant features any multiple will do
+    if shrinkage == "oas":
+        square = float(sigma.square().mean())
+        above = square + variance**2
+        below = (n + 1) * (square - variance**2 / len(sigma))
+        eps = 1.0 if below <= 0 else min(above / below, 1.0)
+    sigma.mul_(1.0 - eps).diagonal().add_(eps * (1.0 if shrinkage == "absolute" else variance))
+    return sigma
+
+
+class Slda(OnePass):
+    """Linear discriminants from means and a covariance that classes share."""
+
+    Config = SldaConfig
+    config: SldaConfig
+    matrices: ClassVar = (3, 0)
+
+    def __init__(self, config: SldaConfig, context: Context) -> None:
+        if config.shrinkage != "oas" and config.eps == 0.0:
+            raise ConfigError("eps must be > 0, or a covariance of few samples has no inverse: give 1e-4.")
+        super().__init__(config, context, config.scatter)
+        self.balance = config.balance
+
+    @cached_property
+    def discriminants(self) -> tuple[Tensor, Tensor]:
+        """Directions Lambda mu_c [d, k] and offsets [k] of the classes that have samples."""
+        s = self.statistics
+        sigma = shrunk(
+            s.within() / s.mass.sum(), float(s.counts.sum()), self.config.shrinkage, self.config.eps
+        )
+        means = s.means[s.known]
+        directions = torch.cholesky_solve(means.T, factor(sigma, "give a larger eps"))
+        return directions, -0.5 * (means.T * directions).sum(0)
+
+    def scores(self, z: Tensor) -> Tensor:
+        directions, offsets = self.discriminants
+        return z @ directions + offsets
+
+
+ENTRIES = {
+    "slda": Entry(
+        Slda,
+        SldaConfig(),
+        "linear discriminants from class means and one covariance (Hayes and Kanan, CVPR-W 2020)",
+        small={
+            "relative": f"{small.PASS}, shrinkage=relative, eps=1e-3, scatter=pooled, balance=samples",
+            "oas": f"{small.PASS}, precision=float64, shrinkage=oas, eps=1, scatter=classes, balance=classes",
+        },
+        skipped={("", "another_seed_another_run"): small.NO_SEED},
+    )
+}

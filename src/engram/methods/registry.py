@@ -75,6 +75,9 @@ METHODS: dict[str, str | Entry] = {
     "hat": "engram.methods.hat",
     "ncm": "engram.methods.ncm",
     "slda": "engram.methods.slda",
+    "packnet": "engram.methods.packnet",
+    "piggyback": "engram.methods.piggyback",
+    "pnn": "engram.methods.pnn",
 }
 
 

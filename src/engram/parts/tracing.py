@@ -90,8 +90,8 @@ def check_same_computation(graph: fx.Graph, source: nn.Module, target: nn.Module
         )
 
 
-def trace(module: nn.Module) -> fx.Graph:
-    """What ``module`` computes, as a graph of its leaf modules and functions.
+def trace(module: nn.Module, aim: str = "be combined") -> fx.Graph:
+    """What ``module`` computes, as a graph of its leaf modules and functions; ``aim`` is what for, in the error.
 
     Raises:
         ConfigError: its forward depends on data or on its mode in Python, or takes more than one input; or a forward
@@ -100,8 +100,7 @@ def trace(module: nn.Module) -> fx.Graph:
     for path, layer in module.named_modules():
         if layer._forward_hooks or layer._forward_pre_hooks:
             raise ConfigError(
-                f"a network must have no forward hooks to be combined, {path or type(module).__name__} has: remove "
-                "them."
+                f"a network must have no forward hooks to {aim}, {path or type(module).__name__} has: remove them."
             )
     graphs = []
     for mode in (True, False):
@@ -110,19 +109,19 @@ def trace(module: nn.Module) -> fx.Graph:
         except Exception as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
-                f"a network must be traceable by torch.fx to be combined, {type(module).__name__} is not ({said}): "
+                f"a network must be traceable by torch.fx to {aim}, {type(module).__name__} is not ({said}): "
                 "let its forward call registered layers, without control flow that depends on data."
             ) from error
     training, evaluation = graphs
     if training.python_code("self").src != evaluation.python_code("self").src:
         raise ConfigError(
-            "a network must compute the same in both modes to be combined, the forward of "
+            f"a network must compute the same in both modes to {aim}, the forward of "
             f"{type(module).__name__} asks for self.training: use modules, such as nn.Dropout in place of its function."
         )
     inputs = [node for node in evaluation.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
         raise ConfigError(
-            f"a network must take one tensor to be combined, {type(module).__name__} takes {len(inputs)} arguments: "
+            f"a network must take one tensor to {aim}, {type(module).__name__} takes {len(inputs)} arguments: "
             "wrap it in a module with one."
         )
     return evaluation

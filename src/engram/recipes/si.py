@@ -32,6 +32,9 @@ def si_splitmnist() -> Recipe:
         "joint": fit,
         **dict.fromkeys(("ewc", "mas", "lwf"), fit),
         "hat": {"epochs": 10, "batch_size": 64},
+        # Ten epochs a task in all.
+        "packnet": {**fit, "epochs": 7, "retrain_epochs": 3},
+        **dict.fromkeys(("piggyback", "pnn"), fit),
     }
     return Recipe(
         "si-splitmnist",

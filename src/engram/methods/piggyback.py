@@ -8,7 +8,7 @@ each of them and a head, and computes with m W, where m is found from the scores
     ternary:  m = 1 if r > threshold, -1 if r < 0, else 0
 
 The threshold is passed straight through backwards: dL/dr = dL/d(m W) * W, element by element. Biases and normalisation
-are the backbone's and stay, so that a task's answers never change by a bit, and do not depend on which other tasks came.
+are the backbone's and stay, so that a task's answers never change by a bit and do not depend on which others came.
 
 Departures: with ``backbone=first_task`` the first task of the stream trains the backbone, all weights of which it uses,
 so that the quality of every later task hangs on it; the paper's backbone was trained on ImageNet. With

@@ -10,8 +10,8 @@ adapter too. Only the newest column and its adapters are trained; those before a
 that their answers never change by a bit.
 
 Departures: alpha starts at 0.1 N(0, 1) (``alpha_scale``; the paper says small random values, public re-implementations
-take 1). Columns have the network's full width, as in the paper; for columns that cost one network together give narrower
-ones. Networks with branches are refused: the paper has layers in a row.
+take 1). Columns have the network's full width, as in the paper; for columns that cost one network together give
+narrower ones. Networks with branches are refused: the paper has layers in a row.
 Cost: a column a task, and adapters that grow with the number of tasks: quadratic in all. Needs the task label.
 
 Shapes: n columns before; layer i reads [B, I] or [B, I, H, W].

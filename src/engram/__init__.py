@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engram.errors import DivergedError as DivergedError
     from engram.errors import EngramError as EngramError
     from engram.errors import StrictnessError as StrictnessError
+    from engram.features import fixed_features as fixed_features
     from engram.learning.learner import Learner as Learner
     from engram.methods.registry import method as method
     from engram.report import write_report as write_report
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from engram.streams import rotated as rotated
     from engram.streams import sequence as sequence
     from engram.studies.settings import DataSettings as DataSettings
+    from engram.studies.settings import FeatureSettings as FeatureSettings
     from engram.studies.settings import NetworkSettings as NetworkSettings
 
 __version__ = "0.1.0"
@@ -51,8 +53,10 @@ _HOMES = {
     "sweep": "engram.api",
     "tradeoff": "engram.api",
     "method": "engram.methods.registry",
+    "fixed_features": "engram.features",
     "write_report": "engram.report",
     "DataSettings": "engram.studies.settings",
+    "FeatureSettings": "engram.studies.settings",
     "NetworkSettings": "engram.studies.settings",
     "EngramError": "engram.errors",
     "ConfigError": "engram.errors",

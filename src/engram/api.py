@@ -3,7 +3,8 @@
 Whatever can be named can be given as an object. Below, `Method` is a name, a variant such as ``"dgmw:solver=shared"``,
 ``engram.method(name, option=...)``, or a class with its default options. `Network` is a name, settings, an object, a
 torch module that maps images to features, its class, or a function that makes it (:mod:`engram.networks.modules`).
-`Data` is a name, `DataSettings`, a stream, a data set, arrays or a torch `Dataset`
+`Features` is a name (``"none"`` leaves those of a recipe out), settings, a `Features` object, or a module as above
+(`engram.features`). `Data` is a name, `DataSettings`, a stream, a data set, arrays or a torch `Dataset`
 (:func:`engram.streams.given.as_data`); ``DataSettings(data=...)`` takes objects too. Runs with objects are forked from
 this process (:mod:`engram.studies.processes`): no main guard is needed, and classes may be defined in a notebook.
 """
@@ -16,6 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engram import features as fixed
 from engram import networks
 from engram.core.files import os_errors
 from engram.core.options import closest, split_variant
@@ -35,6 +37,7 @@ from engram.studies.settings import (
     VALID_FRACTION,
     WIDEN,
     DataSettings,
+    FeatureSettings,
     NetworkSettings,
     Settings,
 )
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 
     Method = str | MethodSpec | type[MethodClass]
     Network = Any
+    Features = Any
     Data = Any
 
 __all__ = ["compare", "conclude", "run", "sweep", "sweep_study", "tradeoff"]
@@ -62,6 +66,7 @@ def run(
     spec: Method = "dgmw",
     protocol: Protocol | str | None = None,
     *,
+    features: Features = None,
     seed: int = 0,
     device: str = "cpu",
     out: str | PathLike[str] | None = None,
@@ -76,6 +81,7 @@ def run(
         network: see above; None for the one that fits.
         spec: the method, see above.
         protocol: a scenario's name (class, task, domain) or a `Protocol`; None is that of the settings, else class.
+        features: see above; None for the images themselves.
         seed, device, out, resume, observer, stop_after: as there.
 
     Returns:
@@ -91,7 +97,7 @@ def run(
 
     settings, held = _data(data, None)
     given = network if isinstance(network, NetworkObject) else _network(network, None)
-    stream, fitting = prepare(settings, given, held)
+    stream, fitting = prepare(settings, given, held, _features(features, None))
     return session.run(
         stream,
         fitting,
@@ -125,6 +131,7 @@ def compare(
     data: Data = None,
     network: Network = None,
     *,
+    features: Features = None,
     out: str | PathLike[str],
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: str | None = None,
@@ -141,6 +148,7 @@ def compare(
         methods: see above; no two of one name.
         data: see above; None takes the recipe's, else digits.
         network: see above; None for the recipe's, or the one that fits.
+        features: see above; None for the recipe's, or the images themselves.
         out: folder of the comparison.
         options: by method name, on top of the recipe's.
         recipe: a name, ``"none"``, or None for the data's default recipe.
@@ -170,6 +178,7 @@ def compare(
         overwrite,
         _of(chosen),
         held,
+        _features(features, chosen),
     )
     return conclude(Comparison(settings, _variants(methods, chosen, options)), listener)
 
@@ -180,6 +189,7 @@ def sweep(
     data: Data = None,
     network: Network = None,
     *,
+    features: Features = None,
     out: str | PathLike[str],
     options: Mapping[str, Any] | None = None,
     recipe: str | None = None,
@@ -207,7 +217,8 @@ def sweep(
         sweep_seed: of optuna's proposals.
         choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
         address: of a Ray cluster; None starts one on this machine.
-        network, out, recipe, seeds, device, jobs, resume, overwrite, listener: as for `compare`; seeds of every trial.
+        seeds: of every trial.
+        network, features, out, recipe, device, jobs, resume, overwrite, listener: as for `compare`.
 
     Returns:
         The trials' results, the choice (``outcome.chosen``), the page, and what went wrong.
@@ -231,6 +242,7 @@ def sweep(
         overwrite,
         _of(chosen),
         held,
+        _features(features, chosen),
     )
     axes = axes_of(named, over)
     for axis in axes:
@@ -277,6 +289,7 @@ def tradeoff(
     out: str | PathLike[str],
     data: Mapping[str, Any] | None = None,
     network: Network = None,
+    features: Features = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     over: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
     points: int = POINTS,
@@ -303,7 +316,7 @@ def tradeoff(
         required: further required target accuracies, in percent.
         recipe: a name, ``"none"``, or None for ``tradeoff-small``.
         seeds: distinct integers >= 0; a source network each.
-        out, network, device, jobs, resume, overwrite, listener: as for `compare`.
+        out, network, features, device, jobs, resume, overwrite, listener: as for `compare`.
 
     Returns:
         Curves and measures (``outcome.found["methods"]``), the page, and what went wrong.
@@ -334,6 +347,7 @@ def tradeoff(
         overwrite,
         _of(chosen),
         held,
+        _features(features, chosen),
     )
     study = Tradeoff(
         settings,
@@ -401,6 +415,16 @@ def _network(network: Network, recipe: Recipe | None) -> NetworkSettings:
     if network is None or isinstance(network, str):
         return NetworkSettings(network)
     return NetworkSettings(*networks.registered(network))
+
+
+def _features(given: Features, recipe: Recipe | None) -> FeatureSettings:
+    if given is None and recipe is not None:
+        return FeatureSettings(recipe.features, dict(recipe.feature_options))
+    if isinstance(given, FeatureSettings):
+        return given
+    if given is None or isinstance(given, str):
+        return FeatureSettings(None if given == "none" else given)
+    return FeatureSettings(*fixed.registered(given))
 
 
 def _variants(

@@ -1,4 +1,4 @@
-"""What is said of methods and networks without torch is what their classes say.
+"""What is said of methods, networks and features without torch is what their classes say.
 
 ``make index`` writes the file anew.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import engram
-from engram import networks
+from engram import features, networks
 from engram.core.index import FILE, About, index
 from engram.methods.registry import METHODS, entry
 
@@ -21,6 +21,7 @@ def described() -> dict[str, dict[str, About]]:
     return {
         "methods": {name: entry(name).about() for name in METHODS},
         "networks": {name: networks.described(networks.by_name(name)) for name in networks.NETWORKS},
+        "features": {name: features.described(features.by_name(name)) for name in features.FEATURES},
     }
 
 

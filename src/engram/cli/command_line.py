@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from engram import networks
+from engram import features, networks
 from engram.core.options import Option, closest, is_union, options_of, shown, split_variant, type_words
 from engram.core.values import typed, typed_all
 from engram.errors import ConfigError
@@ -27,6 +27,7 @@ from engram.studies.settings import (
     VALID_FRACTION,
     WIDEN,
     DataSettings,
+    FeatureSettings,
     NetworkSettings,
     plain,
     section,
@@ -41,6 +42,10 @@ class Run:
         config: YAML file with any of these options; the command line wins.
         recipe: settings by name, see engram list; none for plain defaults.
         network: see engram list, or FILE.py:NAME for one of your own; by default the one that fits the images.
+        features: fixed ones that methods see the images through: pixels, fourier, scattering, first-task, timm:NAME, or
+            FILE.py:NAME for a torch module of your own; none for the images themselves.
+        weights: safetensors file with the weights of FILE.py:NAME or timm:NAME.
+        trained_on: what those weights were trained on, for the tables.
         method_file: Python file with methods of your own, which may then be named. Repeat for more.
         seeds: such as 0 1 2.
         out: folder for results; by default runs/ and the names of methods and data.
@@ -56,6 +61,9 @@ class Run:
     config: tuple[str, ...] = ()
     recipe: str | None = None
     network: str | None = None
+    features: str | None = None
+    weights: str | None = None
+    trained_on: str | None = None
     method_file: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     out: str | None = None
@@ -156,6 +164,7 @@ class Asked:
         options: of the command.
         data: fields of DataSettings.
         network: its name and options.
+        features: their name and options.
         methods: all options by method, variants left out.
         given: flags that words give.
         in_files: flags that files give.
@@ -167,6 +176,7 @@ class Asked:
     options: Run
     data: Mapping[str, Any]
     network: NetworkSettings
+    features: FeatureSettings
     methods: Mapping[str, Mapping[str, Any]]
     given: frozenset[str]
     in_files: frozenset[str]
@@ -187,8 +197,9 @@ class Asked:
         options = {k: v for k, v in asdict(self.options).items() if k not in ("config", "print_config")}
         options["recipe"] = self.recipe.name if self.recipe else "none"
         sections = {section(name): values for name, values in self.methods.items()}
-        if self.network.options:
-            sections[section(str(self.network.name))] = self.network.options
+        for chosen in (self.network, self.features):
+            if chosen.options:
+                sections[section(str(chosen.name))] = chosen.options
         return yaml.safe_dump(
             plain({**options, **self.data, **sections}), sort_keys=False, allow_unicode=True
         )
@@ -203,7 +214,11 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     names, flags = list(words[:first]), words[first:]
     kind = KINDS[command]()
-    deciding, _ = _Parser(command, (), {"": _deciding(kind)}, None).parse_known_args(flags)
+    deciding, _ = _Parser(
+        command,
+        (),
+        {"": _deciding(kind)},
+    ).parse_known_args(flags)
     wants_help = hasattr(deciding, "--help")
     if wants_help and not names:
         print(_short_help(command))
@@ -226,10 +241,14 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     network = early("network", recipe.network if recipe else None)
     if network is not None:
         networks.check_name(network)
+    seen = early("features", recipe.features if recipe else None)
+    seen = None if seen == "none" else seen
+    if seen is not None:
+        features.check_name(seen)
     added = _added(command, names, recipe, alone="--alone" in raw)
     bases = list(dict.fromkeys(split_variant(name)[0] for name in [*names, *added]))
     groups = options_by_title(kind, bases, recipe)
-    parser = _Parser(command, bases, groups, network)
+    parser = _Parser(command, bases, groups, (f"network {network}", f"features {seen}"))
     if wants_help:
         print(parser.format_help(), end="")
         return None
@@ -245,19 +264,22 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     }
     for flag in raw:
         _refuse_unknown(flag, flag in in_files, groups, parser.prog)
-    _refuse_other_networks([*given, *in_files], network)
+    _refuse_others([*given, *in_files], "network", networks.NETWORKS, network)
+    _refuse_others([*given, *in_files], "features", features.FEATURES, seen)
     for text in names:
         base, changed = split_variant(text)
         typed_all(base, registry.about(base).options, changed)  # said here, before torch is loaded
     settings = values["data"]
     if (settings.get("groups") or settings.get("angles")) and "--tasks" not in {*given, *in_files}:
         settings["tasks"] = None  # they set the number of tasks, a recipe's gives way
+    what = replace(kind, **{**values["what to run"], "features": seen})
     asked = Asked(
         names=(*names, *added),
         added=tuple(added),
-        options=replace(kind, **values["what to run"]),
+        options=what,
         data=settings,
         network=NetworkSettings(network, values.get(f"network {network}", {})),
+        features=FeatureSettings(seen, values.get(f"features {seen}", {}), what.weights, what.trained_on),
         methods={name: values[f"method {name}"] for name in bases},
         given=frozenset(given),
         in_files=frozenset(in_files),
@@ -304,7 +326,8 @@ def options_by_title(
     )
     data = options_of(plain, skip=DECIDED if isinstance(kind, Tradeoff) else ())
     given = recipe.data if recipe else {}
-    chosen = {"recipe": recipe.name, "network": recipe.network} if recipe else {}
+    own = ("network", "features")
+    chosen = {"recipe": recipe.name, **{k: getattr(recipe, k) for k in own}} if recipe else {}
     groups = {
         "what to run": {
             _flag(o.name): replace(o, default=chosen.get(o.name, o.default)) for o in options_of(kind)
@@ -314,6 +337,9 @@ def options_by_title(
     for name in networks.NETWORKS:
         defaults = recipe.network_options if recipe and recipe.network == name else {}
         groups[f"network {name}"] = owned(name, networks.about(name).options, defaults)
+    for name in features.FEATURES:
+        defaults = recipe.feature_options if recipe and recipe.features == name else {}
+        groups[f"features {name}"] = owned(name, features.about(name).options, defaults)
     for name in methods:
         defaults = recipe.methods.get(name, {}) if recipe else {}
         groups[f"method {name}"] = owned(name, registry.about(name).options, defaults)
@@ -328,7 +354,7 @@ def _flag(name: str) -> str:
 def _deciding(kind: Run) -> dict[str, Option]:
     """The options that decide which others there are."""
     known = {o.name: o for o in options_of(kind)} | {"data": Option("data", str | None, None)}
-    names = ("config", "recipe", "network", "method_file", "data", "alone")
+    names = ("config", "recipe", "network", "features", "method_file", "data", "alone")
     return {_flag(name): known[name] for name in names if name in known}
 
 
@@ -362,7 +388,7 @@ class _Parser(argparse.ArgumentParser):
     Args:
         command, methods: what is asked for.
         groups: options by title and flag.
-        network: the one in use; help leaves the options of others out.
+        used: titles of the network and the features in use; help leaves the options of others out.
     """
 
     def __init__(
@@ -370,14 +396,15 @@ class _Parser(argparse.ArgumentParser):
         command: str,
         methods: Sequence[str],
         groups: Mapping[str, Mapping[str, Option]],
-        network: str | None,
+        used: Sequence[str] = (),
     ) -> None:
         prog = " ".join(["engram", command, *methods])
         super().__init__(
             prog=prog,
             usage=f"{prog} [options]",
             description="\n".join(f"{name}: {registry.about(name).summary}" for name in methods),
-            epilog=f"Networks: {', '.join(networks.NETWORKS)}; their options: see engram list.",
+            epilog=f"Networks: {', '.join(networks.NETWORKS)}; features: {', '.join(features.FEATURES)}; "
+            "their options: see engram list.",
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=6, width=108),
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
@@ -388,7 +415,7 @@ class _Parser(argparse.ArgumentParser):
         )
         for title, options in groups.items():
             group = self.add_argument_group(title)
-            visible = not title.startswith("network ") or title == f"network {network}"
+            visible = not title.startswith(("network ", "features ")) or title in used
             for flag, option in options.items():
                 group.add_argument(
                     flag,
@@ -471,13 +498,13 @@ def _refuse_unknown(
     )
 
 
-def _refuse_other_networks(flags: Iterable[str], network: str | None) -> None:
+def _refuse_others(flags: Iterable[str], kind: str, known: Iterable[str], chosen: str | None) -> None:
     for flag in flags:
         owner = flag[2:].partition(".")[0]
-        if owner in networks.NETWORKS and owner != network:
+        if owner in known and owner != chosen:
             raise ConfigError(
-                f"options of a network need --network of that name, got {flag} with network "
-                f"{network or 'left open'}: give --network {owner}."
+                f"options of {kind} NAME need --{kind} of that name, got {flag} with {kind} "
+                f"{chosen or 'left open'}: give --{kind} {owner}."
             )
 
 

@@ -42,7 +42,18 @@ def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
     o = asked.options
     recipe = asked.recipe.name if asked.recipe else None
     out = Path(o.out or Path("runs") / folder_name(folder))
-    return Settings(out, data, asked.network, o.seeds, o.device, o.jobs, o.resume, o.overwrite, recipe)
+    return Settings(
+        out,
+        data,
+        asked.network,
+        o.seeds,
+        o.device,
+        o.jobs,
+        o.resume,
+        o.overwrite,
+        recipe,
+        features=asked.features,
+    )
 
 
 def _variants(asked: Asked, folder: str | None = None) -> list[Variant]:

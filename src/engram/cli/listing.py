@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from engram import networks
+from engram import features, networks
 from engram.core.data_names import SHORT_NAMES
 from engram.core.options import shown
 from engram.methods import registry
@@ -56,6 +56,14 @@ def everything() -> Iterator[Any]:
         ("name", "images", "what", "options"),
         rows,
     )
+    fixed = []
+    for name in features.FEATURES:
+        known = features.about(name)
+        options = ", ".join(f"--{name}.{o.name} {shown(o.default)}" for o in known.options)
+        fixed.append((name, known.summary, options))
+    fixed.append(("FILE.py:NAME", "a torch module of your own, with --weights FILE", ""))
+    fixed.append(("timm:NAME", "a network of the package timm, which is an extra", ""))
+    yield _table("Fixed features (--features NAME; none for the images)", ("name", "what", "options"), fixed)
     usual = {recipe: data for data, recipe in DEFAULT_FOR_DATA.items()}
     recipes = []
     for name, make in RECIPES.items():

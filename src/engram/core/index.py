@@ -1,4 +1,4 @@
-"""Methods and networks in words: names, summaries and options, read without torch from ``index.json``.
+"""Methods, networks and features in words: names, summaries and options, read without torch from ``index.json``.
 
 ``make index`` writes the file from the classes; a test compares the two.
 """
@@ -20,7 +20,7 @@ FILE = "index.json"
 
 @dataclass(frozen=True)
 class About:
-    """A method or network in words.
+    """A method, network or kind of features in words.
 
     Args:
         summary: one line.
@@ -64,6 +64,6 @@ def _hint(written: str) -> Any:
 
 @cache
 def index(kind: str) -> dict[str, About]:
-    """All registered ``"methods"`` or ``"networks"`` by name."""
+    """All registered ``"methods"``, ``"networks"`` or ``"features"`` by name."""
     text = resources.files("engram").joinpath(FILE).read_text(encoding="utf-8")
     return {name: About.from_json(values) for name, values in json.loads(text)[kind].items()}

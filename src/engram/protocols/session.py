@@ -22,6 +22,7 @@ from engram.core.files import write_atomically
 from engram.core.network import Network
 from engram.core.origin import described
 from engram.errors import ConfigError
+from engram.features.extractor import Extractor
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.learner import Learner, as_network, check_device, checkpoint_folder
 from engram.learning.loop import EpochEnd
@@ -142,6 +143,7 @@ class Session:
             device=device,
         )
         self.method, self.state = self.learner.method, self.learner.state
+        self.view = stream.view if isinstance(stream.view, Extractor) else None
         self.stream, self.protocol = stream.to(self.learner.device), protocol
         self.seed, self.observer = seed, observer
         self.guard = Guard(self.stream, self.method.reads)
@@ -193,6 +195,7 @@ class Session:
         task = self.protocol.task(self.stream, index)
         self.guard.begin(index)
         data = self.guard.training_data(index)
+        features = self._features_cost(index)
         classes = self.stream.class_names[0 if self.method.reads == "all" else task.start : task.stop]
         began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
 
@@ -210,7 +213,7 @@ class Session:
 
         self.learner.learn(data, classes, on_epoch=on_epoch)
         self.guard.end(index)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began + features["seconds"]
         row, counts = evaluate(self.learner, self.stream, self.protocol, index)
         self.confusion = counts.tolist()
         valid = self._valid_row(index) if self.protocol.record_valid else None
@@ -227,6 +230,8 @@ class Session:
             n = self.protocol.generated_per_class
             self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
         done = {"task": index, "seconds": seconds, "phases": self.phases, **self.method.report()}
+        if self.view is not None:
+            done["features"] = features
         if best is not None:
             done["selected_epoch"] = chosen
         self.phases = []
@@ -260,11 +265,19 @@ class Session:
         learned = self.stream.tasks[: len(self.record["rows"])]
         return sum(task.n_train for task in learned) if self.method.reads == "all" else 0
 
+    def _features_cost(self, index: int) -> dict[str, float]:
+        """Seconds of the features of a task's training samples, which were just read: as when they were computed."""
+        if self.view is None:
+            return {"seconds": 0.0}
+        fitting = self.view.fit_seconds if index == 0 else 0.0
+        return {"seconds": self.view.seconds + fitting, "fitting": fitting}
+
     def _storage_bytes(self) -> dict[str, int]:
         shape, kept = self.stream.image_shape, self.method.storage_bytes()
         entry = 1 if len(shape) == 3 else 4  # pixels are bytes, entries of feature vectors floats
         each = math.prod(shape) * entry + 8
-        return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * each}
+        more = {} if self.view is None else {"features": self.view.storage_bytes()}
+        return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * each, **more}
 
     def save(self, **more: Any) -> None:
         """Write a checkpoint of where the run stands; ``more`` stands in its record."""

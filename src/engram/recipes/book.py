@@ -26,6 +26,8 @@ class Recipe:
         data: fields of :class:`engram.studies.settings.DataSettings`.
         network: a network's name; None for the one that fits.
         network_options: options of that network.
+        features: fixed ones by name; None for images.
+        feature_options: options of those.
         methods: options by method; a method that is not named keeps its defaults.
         beside: variant that ``engram compare`` shows beside a method, unless ``--alone`` is given: where the recipe
             departs from a paper, the paper's way.
@@ -37,11 +39,13 @@ class Recipe:
     data: Values = field(default_factory=dict)
     network: str | None = None
     network_options: Values = field(default_factory=dict)
+    features: str | None = None
+    feature_options: Values = field(default_factory=dict)
     methods: Mapping[str, Values] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("data", "network_options", "beside"):
+        for name in ("data", "network_options", "feature_options", "beside"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         methods = {k: MappingProxyType(dict(v)) for k, v in self.methods.items()}
         object.__setattr__(self, "methods", MappingProxyType(methods))

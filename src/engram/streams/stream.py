@@ -9,11 +9,13 @@ Shape legend: ``N`` samples, ``C`` channels, ``H`` and ``W`` pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -71,6 +73,26 @@ class TaskSource:
     transform: Transform
 
 
+class View(Protocol):
+    """What a stream's images look like to whoever learns from them: fixed features, see `engram.features`."""
+
+    image_shape: Shape
+    shape: Shape
+
+    @property
+    def digest(self) -> str:
+        """In one word, what decides the vectors beside the images."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as JSON."""
+        ...
+
+    def __call__(self, x: Tensor, first: Callable[[], Samples]) -> Tensor:
+        """Vectors [N, D] of the images of one split of one task; ``first`` gives the first task's training images."""
+        ...
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stream:
     """Tasks and their samples. Made by the builders; constructing one by hand is possible but seldom of use.
@@ -86,6 +108,7 @@ class Stream:
         data: name and fingerprint of each data set, in order.
         notes: of the data sets, and about the stream itself.
         pools, sources: where samples come from; a source for each task.
+        view: makes the samples of the images, see :meth:`through`; None leaves them as they are.
         device: where samples are.
     """
 
@@ -100,6 +123,7 @@ class Stream:
     notes: tuple[str, ...]
     pools: Sequence[Pool] = field(repr=False)
     sources: Sequence[TaskSource] = field(repr=False)
+    view: View | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     _latest: dict[SplitName, tuple[int, Samples]] = field(default_factory=dict, repr=False)
     _overwritten: dict[tuple[SplitName, int], Samples] = field(default_factory=dict, repr=False)
@@ -126,6 +150,8 @@ class Stream:
             for tensors in (source.rows, source.labels):
                 for split in ("train", "valid", "test"):
                     digest.update(tensors[split].numpy().data)
+        if self.view is not None:
+            digest.update(self.view.digest.encode())
         return digest.hexdigest()
 
     def train(self, task_index: int) -> Samples:
@@ -139,6 +165,26 @@ class Stream:
     def test(self, task_index: int) -> Samples:
         """The task's test samples: for evaluation only."""
         return self._samples("test", task_index)
+
+    def through(self, view: View) -> Stream:
+        """The same tasks, seen as vectors. They are made task by task, a split at a time, when they are asked for.
+
+        ``ConfigError`` where samples are vectors already.
+        """
+        if len(self.image_shape) != 3:
+            raise ConfigError(
+                f"features are of images, this stream holds vectors of {self.image_shape[0]} numbers: leave features "
+                "out."
+            )
+        return dataclasses.replace(self, view=view, image_shape=view.shape, _latest={}, _overwritten={})
+
+    @property
+    def images(self) -> Stream:
+        """The stream that this one is a view of; itself where it is none."""
+        if self.view is None:
+            return self
+        shape = self.view.image_shape
+        return dataclasses.replace(self, view=None, image_shape=shape, _latest={}, _overwritten={})
 
     def to(self, device: torch.device | str) -> Stream:
         """The same stream, overwritten tasks included, with its samples on a device; this one stays."""
@@ -190,6 +236,7 @@ class Stream:
             "options": dict(self.options),
             "data": [{"name": name, "fingerprint": print_} for name, print_ in self.data],
             "image_shape": list(self.image_shape),
+            **({} if self.view is None else {"features": self.view.describe()}),
             "n_classes": self.n_classes,
             "class_names": list(self.class_names),
             "tasks": [
@@ -216,12 +263,16 @@ class Stream:
         latest = self._latest.get(split)
         if latest is None or latest[0] != task_index:
             self._latest.pop(split, None)  # before the new one is made: memory holds one task a split
-            latest = (task_index, self._make(split, self.sources[task_index]))
+            samples = self._make(split, self.sources[task_index])
+            if self.view is not None:
+                first = partial(self._make, "train", self.sources[0])
+                samples = Samples(self.view(samples.x, first), samples.y)
+            latest = (task_index, samples)
             self._latest[split] = latest
         return latest[1]
 
     def _make(self, split: SplitName, source: TaskSource) -> Samples:
-        """Always fresh tensors, never a view of a pool: `overwrite_train` writes into them."""
+        """Images: always fresh tensors, never a view of a pool, since `overwrite_train` writes into them."""
         pool = self.pools[source.pool]
         images = pool.test_x if split == "test" else pool.train_x
         x = source.transform(images.index_select(0, source.rows[split].to(images.device)))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-from engram import networks
+from engram import features, networks
 from engram.core.data_names import SHORT_NAMES
 from engram.core.network import Network
 from engram.core.options import closest
 from engram.core.values import typed_all
 from engram.errors import ConfigError, DataError
+from engram.features.extractor import Extractor
 from engram.streams.builders import class_incremental, permuted, rotated, sequence
+from engram.streams.cache import default_cache_dir
 from engram.streams.given import as_data
 from engram.streams.images import ImageData, resize, to_channels
 from engram.streams.sources import load
 from engram.streams.stream import Stream
-from engram.studies.settings import DataSettings, NetworkSettings
+from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings
 
 __all__ = ["build_network", "hold", "prepare"]
 
@@ -107,25 +110,39 @@ def _load(settings: DataSettings, name: str, held: Held) -> ImageData:
 
 
 def prepare(
-    settings: DataSettings, network: NetworkSettings | Network, held: Held | None = None
+    settings: DataSettings,
+    network: NetworkSettings | Network,
+    held: Held | None = None,
+    seen: FeatureSettings | None = None,
 ) -> tuple[Stream, Network]:
-    """The stream and the network that fit together; errors: ``DataError``, ``ConfigError``."""
-    held = held or {}
+    """The stream, through fixed features where there are any, and the network that fit together.
+
+    Errors: ``DataError``, ``ConfigError``.
+    """
+    held, seen = held or {}, seen or FeatureSettings()
     given = network if isinstance(network, NetworkSettings) else NetworkSettings()
     chosen = network if isinstance(network, Network) else None
     if given.name is not None:
         chosen = build_network(given, given.name)  # before any data are read
+    fixed = None
+    if seen.name is not None:
+        fixed = features.make(seen.name, seen.options, weights=seen.weights, trained_on=seen.trained_on)
     stream = held.get(settings.data)
-    if isinstance(stream, Stream):
-        return stream, chosen or build_network(given, networks.default_for(stream.image_shape).name)
-    sets = [_load(settings, one, held) for one in settings.sets]
-    chosen = chosen or build_network(given, network_name(settings, sets[0].image_shape))
-    if settings.image_size is None and chosen.image_size is not None:
-        sets = [resize(one, chosen.image_size) for one in sets]  # says so in the notes
-    if len(sets) > 1:
-        channels = max(one.image_shape[0] for one in sets)
-        sets = [to_channels(one, channels) for one in sets]
-    return _stream(settings, sets), chosen
+    if not isinstance(stream, Stream):
+        sets = [_load(settings, one, held) for one in settings.sets]
+        if fixed is None:
+            chosen = chosen or build_network(given, network_name(settings, sets[0].image_shape))
+        size = (chosen if fixed is None else fixed).image_size  # type: ignore[union-attr]
+        if settings.image_size is None and size is not None:
+            sets = [resize(one, size) for one in sets]  # says so in the notes
+        if len(sets) > 1:
+            channels = max(one.image_shape[0] for one in sets)
+            sets = [to_channels(one, channels) for one in sets]
+        stream = _stream(settings, sets)
+    if fixed is not None:
+        folder = Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir()
+        stream = stream.through(Extractor(fixed, stream.image_shape, None if held else folder / "features"))
+    return stream, chosen or build_network(given, networks.default_for(stream.image_shape).name)
 
 
 def _stream(settings: DataSettings, sets: list[ImageData]) -> Stream:

@@ -184,7 +184,12 @@ class _Ledger:
             "device": s.device,
         }
         sources = [source_identity(name, s.data.data_dir) for name in s.data.sets]
-        what |= {"data": s.data.what(), "sources": sources, "network": vars(s.network)}
+        what |= {
+            "data": s.data.what(),
+            "sources": sources,
+            "network": vars(s.network),
+            "features": vars(s.features),
+        }
         return checksum(plain({**what, "own": self._own(), **self.study.asked()}))
 
     def _own(self) -> list[Any]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engram.methods.registry import MethodSpec, add_file, entry, method
-from engram.studies.settings import DataSettings, NetworkSettings
+from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings
 
 if TYPE_CHECKING:
     from engram.protocols.protocol import Protocol as Judged
@@ -41,6 +41,7 @@ class Job:
         start: folder of a common start, from which a job without checkpoints of its own begins.
         common: this job is a common start: it ends where the method's trade-off option begins to matter.
         held: by name, data that were given as objects. No file holds them.
+        features: what methods see the images through.
         inherits: the job needs objects of the process that made it: it cannot be read from a file elsewhere.
     """
 
@@ -59,6 +60,7 @@ class Job:
     common: bool = False
     method_file: str = ""
     held: Mapping[str, Any] = field(default_factory=dict)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
     inherits: bool = False
 
     def to_json(self) -> str:
@@ -71,6 +73,7 @@ class Job:
         values = json.loads(text)
         values["data"] = DataSettings(**values["data"])
         values["network"] = NetworkSettings(**values["network"])
+        values["features"] = FeatureSettings(**values["features"])
         return cls(**values)
 
     def protocol(self) -> Judged:

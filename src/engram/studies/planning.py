@@ -15,6 +15,7 @@ import engram
 from engram.core.files import checksum, write_atomically
 from engram.core.origin import described as source_of
 from engram.core.sources import is_place
+from engram.features import FEATURES, OWN
 from engram.learning.checkpoint import Checkpoints
 from engram.methods.registry import MethodSpec, entry, in_hand, method
 from engram.protocols.session import Session, check_device, resolve
@@ -83,7 +84,7 @@ class Planner:
     def __init__(self, settings: Settings, record_valid: bool) -> None:
         check_device(settings.device)
         self.settings, self.record_valid = settings, record_valid
-        self.stream, self.network = prepare(settings.data, settings.network, settings.held)
+        self.stream, self.network = prepare(settings.data, settings.network, settings.held, settings.features)
         self.source = self.network.source()
         self.name = settings.network.name or self.network.name
         self.data = settings.data
@@ -109,7 +110,7 @@ class Planner:
             observer=None,
         )
         options = plain(asdict(spec.config))
-        facts = self.stream.describe()
+        facts, seen = self.stream.describe(), self._seen()
         record = {
             "label": variant.label,
             "folder": variant.folder,
@@ -121,6 +122,7 @@ class Planner:
                     **self.network.describe(),
                     **({"source": self.source} if self.source else {}),
                 },
+                **({"features": facts["features"]} if seen else {}),
                 "recipe": s.recipe,
                 "device": s.device,
             },
@@ -130,18 +132,23 @@ class Planner:
                 "selection": SELECTION[protocol.selection],
             },
             "device": device_facts(s.device),
-            "facts": session.method.facts(),
+            "facts": {**seen, **session.method.facts()},
             "engram": engram.__version__,
             "varied": variant.varied,
             "curve": variant.curve,
             "seeds": list(s.seeds),
-            "data": described(self.stream),
+            "data": described(self.stream.images),
             "tasks": facts["tasks"],
         }
         record = json.loads(json.dumps(record))
         record["identity"] = checksum(identity_of(record))
         folder = s.out / variant.folder
-        inherits = bool(s.held) or in_hand(spec.name) or (self.source is not None and not is_place(self.name))
+        inherits = (
+            bool(s.held)
+            or in_hand(spec.name)
+            or s.features.name in OWN
+            or (self.source is not None and not is_place(self.name))
+        )
         jobs = tuple(
             Job(
                 self.data,
@@ -157,6 +164,7 @@ class Planner:
                 record["identity"],
                 method_file=spec.file,
                 held=s.held,
+                features=s.features,
                 inherits=inherits,
             )
             for seed in s.seeds
@@ -172,6 +180,26 @@ class Planner:
             (heavy, _epochs(options)),
         )
 
+    def _seen(self) -> dict[str, str]:
+        """What a table says of the fixed features."""
+        view = self.stream.view
+        if view is None:
+            return {}
+        told = view.describe()
+        return {"features": f"{told['name']}, d = {view.shape[0]}, trained on: {told['trained_on']}"}
+
+    def _features(self) -> dict[str, Any]:
+        """The fixed features as a file for ``--config`` names them."""
+        f = self.settings.features
+        if f.name is None or self.stream.view is None:
+            return {}
+        given = {"features": f.name, "weights": f.weights, "trained_on": f.trained_on}
+        options = self.stream.view.describe()["options"] if f.name in FEATURES else {}
+        return {
+            **{k: v for k, v in given.items() if v is not None},
+            **({section(f.name): options} if options else {}),
+        }
+
     def _config(
         self, spec: MethodSpec, options: Mapping[str, Any], network: NetworkSettings
     ) -> dict[str, Any]:
@@ -181,6 +209,7 @@ class Planner:
             **self.data.what(),
             "network": network.name,
             **({} if self.source else {section(str(network.name)): dict(network.options)}),
+            **self._features(),
             **({"method_file": [spec.file]} if spec.file else {}),
             section(spec.name): {k: v for k, v in options.items() if k not in fixed},
             "seeds": list(self.settings.seeds),

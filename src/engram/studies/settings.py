@@ -13,7 +13,7 @@ from engram.errors import ConfigError
 if TYPE_CHECKING:
     from engram.protocols.protocol import Protocol
 
-__all__ = ["DataSettings", "NetworkSettings", "Settings", "plain", "section"]
+__all__ = ["DataSettings", "FeatureSettings", "NetworkSettings", "Settings", "plain", "section"]
 
 # By default: of a sweep; and of a trade-off, whose required target accuracies come from fine-tuning.
 VALID_FRACTION = 0.1
@@ -151,12 +151,30 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class FeatureSettings:
+    """Fixed features: what methods see of images.
+
+    Args:
+        name: pixels, fourier, scattering, first-task, FILE.py:NAME or timm:NAME; None for the images themselves.
+        options: of registered features; those left out keep their defaults.
+        weights: safetensors file of FILE.py:NAME or timm:NAME.
+        trained_on: what those weights were trained on, for tables.
+    """
+
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    trained_on: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """What every study is told beside what it compares.
 
     Args:
         out: folder of the study.
         data, network: what is learned, and with which network.
+        features: fixed ones that methods see the images through.
         seeds: distinct integers >= 0.
         device: cpu, cuda, or auto for cuda where there is an accelerator.
         jobs: processes side by side; None is the number of cores on a CPU, 1 on an accelerator.
@@ -176,6 +194,7 @@ class Settings:
     overwrite: bool = False
     recipe: str | None = None
     held: Mapping[str, Any] = field(default_factory=dict)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, Iterable):

@@ -155,6 +155,7 @@ def _key(job: Job, option: str, after: str | None) -> str:
     what: Mapping[str, Any] = {
         "data": job.data.what(),
         "network": asdict(job.network),
+        **({"features": asdict(job.features)} if job.features.name else {}),
         "method": job.method,
         "options": {k: v for k, v in job.options.items() if k != option},
         "device": job.device,

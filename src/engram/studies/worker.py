@@ -115,7 +115,7 @@ def learn(job: Job, channel: Any) -> None:
                 losses=event.losses,
             )
 
-    stream, given = prepare(job.data, job.network, job.held)
+    stream, given = prepare(job.data, job.network, job.held, job.features)
     network, spec, protocol = resolve(stream, given, job.spec(), job.protocol())
     folder = Path(job.folder)
     session = Session(

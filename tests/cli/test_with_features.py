@@ -1,0 +1,68 @@
+"""Fixed features on the command line: options, results, and what is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import engram
+from calling import Call, Refused
+from engram.learning.learner import Learner
+from engram.studies.results import read_result
+
+SMALL = ["--data", "stripes", "--tasks", 3, "--recipe", "none", "--device", "cpu", "--quiet"]
+SCATTERING = ["--features", "scattering", "--scattering.J", 1, "--scattering.L", 2]
+
+
+def test_a_run_on_features_says_so_everywhere(call: Call, tmp_path: Path):
+    out = tmp_path / "run"
+    done = call("run", "finetune", *SMALL, *SCATTERING, "--finetune.epochs", 1, "--out", out)
+    assert done.code == 0, done.err
+    assert "scattering, d = 48, trained on: nothing" in " ".join(done.out.split())
+    found = read_result(out)
+    assert found["config"]["features"]["options"]["L"] == 2
+    assert found["data"]["image_shape"] == [1, 8, 8]
+    (seed,) = found["seeds"]
+    assert seed["storage_bytes"]["features"] == 0
+    features = sum(task["features"]["seconds"] for task in seed["tasks"])
+    assert 0 < features < seed["seconds"]
+    assert Learner.load(out / "seed-0").method.context.image_shape == (48,)
+    again = call("run", "finetune", "--config", out / "config.yaml", "--out", tmp_path / "again", "--quiet")
+    assert again.code == 0, again.err
+    assert read_result(tmp_path / "again")["seeds"][0]["accuracy_matrix"] == seed["accuracy_matrix"]
+
+
+def test_the_same_from_python(call: Call, tmp_path: Path):
+    outcome = engram.compare(
+        ["finetune"],
+        engram.DataSettings(data="stripes", tasks=3),
+        features=engram.FeatureSettings("scattering", {"J": 1, "L": 2}),
+        options={"finetune": {"epochs": 1}},
+        out=tmp_path / "a",
+    )
+    given = engram.compare(
+        ["finetune"],
+        engram.DataSettings(data="stripes", tasks=3),
+        features=engram.fixed_features("scattering", J=1, L=2),
+        options={"finetune": {"epochs": 1}},
+        out=tmp_path / "b",
+    )
+    matrices = [o.results[0]["seeds"][0]["accuracy_matrix"] for o in (outcome, given)]
+    assert matrices[0] == matrices[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--features", "scaterring"], "did you mean scattering"),
+        (["--features", "scattering", "--scattering.J", 4], "at least 16 pixels"),
+        (["--features", "scattering", "--network", "dcgan8"], "must be images"),
+        (["--features", "pixels", "--scattering.J", 1], "give --features scattering"),
+        (["--features", "pixels", "--weights", "w"], "leave them out"),
+        (["--features", "timm:resnet18"], "need the package timm"),
+        (["--features", "first-task", "--first-task.network", "mlp", "--tasks", 10], "at least two classes"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(words: list[object], line: str, refused: Refused, tmp_path: Path):
+    assert line in refused("run", "finetune", *SMALL, *words, "--out", tmp_path / "out")

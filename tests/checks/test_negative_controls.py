@@ -314,6 +314,13 @@ class Secretive(Glutton):
         self.memory.budget = None
 
 
+class Modest(Secretive):
+    reads = "memory"
+
+    def storage_bytes(self) -> dict[str, int]:
+        return {**super().storage_bytes(), "exemplars": 0}
+
+
 class Vote(Sound):
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         logits = self.net.predict(x, task)
@@ -452,6 +459,7 @@ CONTROLS: dict[str, list[tuple[type[Method], Any, str]]] = {
     "memory_stays_within_budget": [
         (Glutton, Config(), "at most its budget of 1"),
         (Secretive, Config(), "declares reads"),
+        (Modest, Config(), "counts as exemplars"),
     ],
 }
 

@@ -15,6 +15,7 @@ from engram import seeds
 from engram.checks.bench import Bench, Event, Look, check, look
 from engram.checks.comparing import differing, same, shown
 from engram.checks.failure import CheckFailure, require
+from engram.core.contract import n_bytes
 from engram.parts.memory import SampleMemory
 from engram.protocols.session import Session
 from engram.streams import Stream
@@ -190,6 +191,13 @@ def memory_stays_within_budget(seen: Look) -> None:
                 'a method that keeps real samples declares reads = "memory"',
                 f"{n} samples with reads = {seen.method.reads!r}",
                 "declare it",
+            )
+            kept, counted = n_bytes(memory.buffers()), seen.method.storage_bytes()["exemplars"]
+            require(
+                counted >= kept,
+                "all that a memory holds, answers stored with samples too, counts as exemplars",
+                f"{counted} bytes counted, {kept} in {name}",
+                "leave storage_bytes() to the memory",
             )
 
     seen.each_event(after_event)

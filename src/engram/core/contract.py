@@ -339,6 +339,11 @@ class Method(nn.Module, ABC):
             "fecam, or slda or ridge with scatter=classes; or learn again without it."
         )
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move to another device or type: what cached properties hold does not come along."""
+        self.forget_cached()
+        return super()._apply(fn, recurse)
+
     def forget_cached(self) -> None:
         """Drop what cached properties hold. The loop calls it whenever it lets the state move."""
         for name in self._cached:

@@ -73,6 +73,10 @@ class Network(ABC):
         """The inverse of :meth:`normalise` for floats, rounded to uint8 and clipped to 0..255."""
         return (x * self.std + self.mean).mul(255.0).round_().clamp_(0, 255).to(torch.uint8)
 
+    def to_stored(self, x: Tensor) -> Tensor:
+        """What :meth:`normalise` made of a stream's samples, as they were: images become pixels, vectors pass."""
+        return self.to_pixels(x) if x.dim() == 4 else x
+
     @abstractmethod
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """A module from images [B, C, H, W], or vectors [B, D], to features [B, ``n_features``], initialised."""

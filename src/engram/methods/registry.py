@@ -78,6 +78,9 @@ METHODS: dict[str, str | Entry] = {
     "packnet": "engram.methods.packnet",
     "piggyback": "engram.methods.piggyback",
     "pnn": "engram.methods.pnn",
+    "er": "engram.methods.er",
+    "der++": "engram.methods.der",
+    "icarl": "engram.methods.icarl",
 }
 
 

@@ -14,6 +14,7 @@ from engram.core.network import Norm, n_features
 from engram.errors import ConfigError
 from engram.networks.heads import Head
 from engram.parts.statistics import norms_of
+from engram.parts.window import Window
 
 
 class Classifier(nn.Module):
@@ -85,6 +86,17 @@ class Classifier(nn.Module):
             )
         active = (0, n) if task is None else task.active
         return spread(self.head(features, active), active, n)
+
+    def mixed(self, task: TaskInfo, first_new: int | None = None) -> Window:
+        """The labels that compete where samples of several tasks meet: within their own task where heads are real ones.
+
+        ``first_new`` as in :class:`Window`.
+        """
+        if self.head.kind == "single":
+            return Window(task.active, first_new=first_new)
+        sizes = torch.tensor(self.head.sizes, device=self.head.layers[0].weight.device)
+        task_of = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+        return Window((0, task.n_seen), task_of, first_new)
 
     def taking_part(self, task: TaskInfo) -> tuple[str, ...]:
         """Prefixes of the parameters that the task's logits depend on: the trunk and the heads of active labels."""

@@ -94,11 +94,9 @@ class OneNetwork(Method):
         """The labels that compete in a batch of ``task``, which may hold stored samples."""
         memory, by_class = self.memory, self.config.memory_weight == "classes"
         first_new = task.start if by_class and memory is not None and len(memory) else None
-        if memory is None or task.active == (0, task.n_seen):
+        if memory is None:
             return Window(task.active, first_new=first_new)
-        sizes = torch.tensor(self.net.head.sizes, device=memory.labels.device)
-        task_of = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
-        return Window((0, task.n_seen), task_of, first_new)
+        return self.net.mixed(task, first_new)
 
     def cross_entropy(self, features: Tensor, batch: Batch, step: Step) -> Tensor:
         """Mean cross entropy [] of a batch with features [B, F], within the window of its task."""

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from engram import features as fixed
 from engram import networks
 from engram.core.files import os_errors
-from engram.core.options import closest, split_variant
+from engram.core.options import closest
+from engram.core.values import split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import METHODS, MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe

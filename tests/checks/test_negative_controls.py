@@ -34,7 +34,8 @@ from engram.core.contract import (
     Update,
     named_parameters,
 )
-from engram.core.values import check_positive, check_types
+from engram.core.options import Count, Positive
+from engram.core.values import Checked
 from engram.errors import ConfigError
 from engram.methods.registry import MethodSpec
 from engram.networks import Dcgan8
@@ -43,7 +44,7 @@ from engram.parts.memory import SampleMemory
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Options.
 
     Args:
@@ -51,12 +52,8 @@ class Config:
         lr: learning rate.
     """
 
-    epochs: int = 2
-    lr: float = 1e-2
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "epochs", "lr")
+    epochs: Count = 2
+    lr: Positive = 1e-2
 
 
 class Sound(Method):

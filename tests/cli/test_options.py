@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engram.cli.command_line import KINDS, options_by_title
-from engram.core.options import split_variant, type_words
+from engram.core.options import type_words
+from engram.core.values import split_variant
 from engram.methods.registry import METHODS, about
 
 STORED = Path(__file__).with_name("options.txt")

@@ -36,7 +36,9 @@ def write() -> None:
         kind: {name: about.to_json() for name, about in found.items()} for kind, found in described().items()
     }
     text = json.dumps(kinds, indent=1, ensure_ascii=False)
-    text = re.sub(r"\[\n[^\[\]{}]*\n +\]", lambda m: re.sub(r"\n *", " ", m[0]), text)  # an option a line
+    text = re.sub(
+        r'(?ms)^    "\w+": \[\n.*?^    \]', lambda m: re.sub(r"\n *", " ", m[0]), text
+    )  # an option a line
     Path(engram.__file__).with_name(FILE).write_text(text + "\n", encoding="utf-8")
 
 

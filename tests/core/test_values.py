@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from engram.core.options import Option
-from engram.core.values import check_types, typed, typed_all
+from engram.core.options import BelowOne, Count, Option, Positive, Range, Share
+from engram.core.values import Checked, typed, typed_all
 from engram.errors import ConfigError
 
 Order = Literal["random"] | tuple[int, ...] | None
@@ -40,6 +40,11 @@ Order = Literal["random"] | tuple[int, ...] | None
         (Order, "[1, 0]", (1, 0)),
         (Order, None, None),
         (Any, "as it is", "as it is"),
+        (Count, "1", 1),
+        (Share | None, "1", 1.0),
+        (Share | None, None, None),
+        (Annotated[float, Range(1)], 1.0, 1.0),
+        (tuple[Count, ...], "[8, 16]", (8, 16)),
     ],
 )
 def test_values(hint: Any, given: Any, value: Any):
@@ -65,6 +70,12 @@ def test_values(hint: Any, given: Any, value: Any):
         (tuple[int, ...], "[1, b]", "o must be a list of integers"),
         (tuple[float, float], [1.0], "o must be a list of numbers"),
         (Order, "last", "o must be random or a list of integers or none"),
+        (Count, 0, "o must be an integer >= 1, got 0"),
+        (Positive, "0", "o must be a number > 0, got '0'"),
+        (Share | None, "1.5", "o must be a number in [0, 1] or none, got '1.5'"),
+        (BelowOne, 1.0, "o must be a number in [0, 1), got 1.0"),
+        (Annotated[float, Range(1)], 0.5, "o must be a number >= 1, got 0.5"),
+        (tuple[Count, ...], "[8, 0]", "o must be a list of integers >= 1, got '[8, 0]'"),
     ],
 )
 def test_what_is_refused(hint: Any, given: Any, words: str):
@@ -80,17 +91,25 @@ def test_an_unknown_option_is_named_with_its_owner():
         typed_all("si", [Option("c", float, 1.0)], {"c": "x"})
 
 
-@dataclass
-class Sizes:
+@dataclass(frozen=True)
+class Sizes(Checked):
     """Options of this test."""
 
-    n: int | None = 3
+    n: Count | None = 3
     widths: tuple[float, ...] = (1, 2.0)
 
 
-def test_types_of_a_configuration_are_checked_and_text_is_no_number():
-    check_types(Sizes())
-    check_types(Sizes(None))
-    for bad in (Sizes("3"), Sizes(True), Sizes(widths=(math.nan,)), Sizes(widths=[1.0])):  # type: ignore[arg-type]
+def test_a_configuration_is_checked_when_it_is_made():
+    assert Sizes().n == 3
+    assert Sizes(None).n is None
+    assert Sizes(widths=[1.0]).widths == (1.0,)  # type: ignore[arg-type]
+    for bad in (
+        {"n": "3"},
+        {"n": True},
+        {"n": 0},
+        {"widths": (math.nan,)},
+        {"widths": 1.0},
+        {"widths": ["1.0"]},
+    ):
         with pytest.raises(ConfigError, match=r"(n|widths) must be"):
-            check_types(bad)
+            Sizes(**bad)  # type: ignore[arg-type]

@@ -139,5 +139,5 @@ def test_a_strong_pull_keeps_the_network_and_a_head_decay_shrinks_the_new_head()
 
 def test_negative_values_give_one_line() -> None:
     for option in ("strength", "head_strength"):
-        with pytest.raises(ConfigError, match=rf"^{option} must be a number >= 0, got -1.0[^\n]*$"):
+        with pytest.raises(ConfigError, match=rf"^l2sp.{option} must be a number >= 0, got -1.0[^\n]*$"):
             method("l2sp", {option: -1.0})

@@ -278,7 +278,7 @@ def test_a_strength_is_not_fine_tuning(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ewc", "ewc-online", "rwalk", "mas", "lwf", "l2sp"])
 def test_negative_strength_gives_one_line(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"^strength must be a number >= 0, got -1.0[^\n]*$"):
+    with pytest.raises(ConfigError, match=rf"^{name}.strength must be a number >= 0, got -1.0[^\n]*$"):
         method(name, strength=-1.0)
 
 

@@ -163,13 +163,15 @@ def test_other_image_sizes() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("preact-resnet", {"units": ()}, "units must be a list"),
+        ("preact-resnet", {"units": ()}, "an entry for each stage, got 0 and 3"),
         ("preact-resnet", {"units": (1, 0, 1)}, "units must be a list"),
         ("preact-resnet", {"widths": (8, 16.0, 32)}, "widths must be a list"),
         ("preact-resnet", {"units": 5}, "units must be a list"),
         ("preact-resnet", {"units": (1, 1)}, "an entry for each stage, got 2 and 3"),
         ("plain-cnn", {"widths": (True,)}, "widths must be a list"),
-        ("plain-cnn", {"batch_norm": "yes"}, "batch_norm must be true or false"),
+        ("plain-cnn", {"batch_norm": "yes"}, "batch_norm must be true . false"),
+        ("plain-cnn", {"widths": ()}, "an entry for each stage, got none"),
+        ("dcgan8", {"n_f": 0}, "n_f must be an integer >= 1"),
     ],
 )
 def test_bad_options_give_one_line(name: str, options: dict[str, Any], words: str) -> None:

@@ -52,7 +52,7 @@ def test_ranges():
     [
         (["cc=1,2"], "did you mean c?"),
         (["strength=1"], "must be options of si"),
-        (["c=a,b"], "si.c must be a number, got 'a'"),
+        (["c=a,b"], "si.c must be a number >= 0, got 'a'"),
         (["epochs=1.5,2"], "si.epochs must be an integer"),
         (["c=1,1.0"], "got 1 twice"),
         (["c=1", "si.c=2"], "twice"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engram.core.options import split_variant
-from engram.core.values import typed_all
+from engram.core.values import split_variant, typed_all
 from engram.methods.registry import METHODS, Entry, entry
 
 Variants = Mapping[str, Mapping[str, Any]]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from engram import features, networks
-from engram.core.options import Option, closest, is_union, options_of, shown, split_variant, type_words
-from engram.core.values import typed, typed_all
+from engram.core.options import Option, choices, closest, is_union, options_of, shown, type_words
+from engram.core.values import split_variant, typed, typed_all
 from engram.errors import ConfigError
 from engram.methods import registry
 from engram.recipes import Recipe, chosen_recipe
@@ -427,9 +427,9 @@ class _Parser(argparse.ArgumentParser):
     @staticmethod
     def _takes(option: Option) -> dict[str, Any]:
         """How many words an option takes, and what they are called."""
-        choices = typing.get_args(option.type) if is_union(option.type) else (option.type,)
-        if any(typing.get_origin(one) is tuple for one in choices):
-            each = [typing.get_args(one)[0] if typing.get_origin(one) is tuple else one for one in choices]
+        kinds = choices(option.type)
+        if any(typing.get_origin(one) is tuple for one in kinds):
+            each = [typing.get_args(one)[0] if typing.get_origin(one) is tuple else one for one in kinds]
             again = {"action": "extend"} if option.name in REPEATED else {}
             return {"nargs": "+", "metavar": " | ".join(map(type_words, each)), **again}
         only = {"nargs": "?", "const": "true"} if option.type is bool else {}

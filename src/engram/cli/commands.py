@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.cli import ending
 from engram.cli.command_line import Asked, Sweep, Tradeoff, read
-from engram.core.options import split_variant
+from engram.core.values import split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import about
 from engram.studies.folders import folder_name

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from engram.core.options import Option
+from engram.core.options import Option, Range
 
 FILE = "index.json"
 
@@ -59,7 +59,7 @@ def _written(hint: Any) -> str:
 
 @cache
 def _hint(written: str) -> Any:
-    return eval(written, {"typing": typing})  # our own file, and Python's way to write a type
+    return eval(written, {"typing": typing, "Range": Range})  # our own file, and Python's way to write a type
 
 
 @cache

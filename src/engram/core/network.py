@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engram.core.origin import described
 from engram.core.samples import Shape
+from engram.core.values import Checked
 from engram.errors import ConfigError
 
 Norm = Literal["batch", "group", "none"]
@@ -35,7 +36,7 @@ class GeneratorShape:
     output: Deconv
 
 
-class Network(ABC):
+class Network(Checked, ABC):
     """A family of networks for one image shape. Concrete networks are frozen dataclasses: their fields are options."""
 
     name: ClassVar[str]

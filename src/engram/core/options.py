@@ -1,7 +1,7 @@
 """Options of frozen dataclasses: name, type, default and help, read from the class and its docstring.
 
 One source for the command line, `engram list`, variants such as ``dgmw:solver=shared``, and values read from
-JSON. What a value must be stands in :mod:`engram.core.values`.
+JSON. The range of a number stands beside its type; how values are read and checked, in :mod:`engram.core.values`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,42 @@ import re
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any
-
-from engram.errors import ConfigError
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 _WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "none"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, beside a type: ``Annotated[float, Range(0, 1)]``.
+
+    Args:
+        low: smallest value.
+        high: largest value; None for no bound.
+        open: the end that is itself out of range: ``low``, ``high`` or "".
+    """
+
+    low: float
+    high: float | None = None
+    open: Literal["low", "high", ""] = ""
+
+    def __contains__(self, value: float) -> bool:
+        at_end = value == {"low": self.low, "high": self.high}.get(self.open)
+        return value >= self.low and (self.high is None or value <= self.high) and not at_end
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"{'>' if self.open == 'low' else '>='} {self.low:g}"
+        return f"in [{self.low:g}, {self.high:g}{')' if self.open == 'high' else ']'}"
+
+
+Count = Annotated[int, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open="low")]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+BelowOne = Annotated[float, Range(0, 1, open="high")]
 
 
 @dataclass(frozen=True)
@@ -38,22 +68,13 @@ class Option:
 def options_of(config: Any, skip: Iterable[str] = ()) -> tuple[Option, ...]:
     """The options of a dataclass instance, which gives the defaults; those in ``skip`` are left out."""
     cls = type(config)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     helps = argument_help(cls)
     return tuple(
         Option(f.name, hints[f.name], getattr(config, f.name), helps.get(f.name, ""))
         for f in fields(cls)
         if f.name not in skip
     )
-
-
-def made_of_defaults(cls: Any, what: str) -> Any:
-    """An instance of a dataclass with its default options; ``ConfigError`` where that cannot be made."""
-    if not (isinstance(cls, type) and is_dataclass(cls)):
-        raise ConfigError(f"{what} must be a dataclass, its fields are options, got {cls!r}.")
-    if any(f.init and f.default is MISSING and f.default_factory is MISSING for f in fields(cls)):
-        raise ConfigError(f"{what} must have a default for every field, got one without: add it.")
-    return cls()
 
 
 def argument_help(cls: type) -> dict[str, str]:
@@ -86,16 +107,25 @@ def is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
+def choices(hint: Any) -> list[Any]:
+    """The types among which a value's may be, without ranges."""
+    if typing.get_origin(hint) is Annotated:
+        return choices(typing.get_args(hint)[0])
+    return [one for each in typing.get_args(hint) for one in choices(each)] if is_union(hint) else [hint]
+
+
 def type_words(hint: Any) -> str:
     """A type hint in words that a user reads."""
     arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        return f"{type_words(arguments[0])} {arguments[1]}"
     if typing.get_origin(hint) is typing.Literal:
         return " | ".join(map(str, arguments))
     if is_union(hint):
         return " or ".join(map(type_words, arguments))
     if typing.get_origin(hint) in (tuple, list):
         inner = type_words(arguments[0])
-        return f"list of {inner}s" if inner in ("integer", "number") else f"list of {inner}"
+        return "list of " + re.sub(r"^(integer|number)", r"\1s", inner)
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -114,22 +144,3 @@ def closest(given: str, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` where one of the known names is near, else nothing."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def split_variant(text: str) -> tuple[str, dict[str, str]]:
-    """``NAME:option=value,option=value`` to the name and the values as text.
-
-    Raises:
-        ConfigError: an entry has no ``=``.
-    """
-    name, colon, rest = text.partition(":")
-    given: dict[str, str] = {}
-    for item in re.split(r",\s*(?=\w+=)", rest) if colon else []:
-        option, equals, value = item.partition("=")
-        if not option or not equals:
-            raise ConfigError(
-                f"a variant must be written NAME:option=value,option=value, got {text!r}: "
-                "for example dgmw:solver=shared."
-            )
-        given[option] = value
-    return name, given

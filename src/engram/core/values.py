@@ -1,14 +1,14 @@
-"""Values of options: from text or JSON to the option's type, and checks of ranges; one sentence for every bad value."""
+"""Values of options: from text or JSON to the option's type, within its range; one sentence for every bad value."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from engram.core.options import Option, closest, is_union, type_words
 from engram.errors import ConfigError
@@ -23,7 +23,7 @@ def typed(option: Option, given: Any, name: str = "") -> Any:
         name: of the option in the error; its own by default.
 
     Raises:
-        ConfigError: the value is not of the option's type, or a number is not finite.
+        ConfigError: the value is not of the option's type or out of its range, or a number is not finite.
     """
     try:
         return _read(option.type, given)
@@ -53,6 +53,11 @@ def typed_all(owner: str, options: Iterable[Option], given: Mapping[str, Any]) -
 def _read(hint: Any, given: Any) -> Any:
     """The value of type ``hint`` that ``given`` stands for; ``ValueError`` if it stands for none."""
     arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        value = _read(arguments[0], given)
+        if value not in arguments[1]:
+            raise ValueError
+        return value
     if is_union(hint):
         # "none" is a word where text is allowed; text comes last, since it takes everything.
         if type(None) in arguments and (
@@ -102,46 +107,58 @@ def sentence(hint: Any) -> str:
     return re.sub(r"\b(integer|number|list)\b", lambda m: f"{'an' if m[1][0] == 'i' else 'a'} {m[1]}", words)
 
 
+class Checked:
+    """A base of dataclasses whose fields are options: their values are checked when one is made; ``ConfigError``."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 @cache
 def _hints(config: type) -> dict[str, Any]:
-    return typing.get_type_hints(config)
+    return typing.get_type_hints(config, include_extras=True)
 
 
-def check_types(config: Any) -> None:
-    """Each field of a dataclass must have a value that its annotation allows; numbers must be finite."""
+def check(config: Any) -> None:
+    """Each field of a dataclass must have a value that its annotation allows, its range too; numbers must be finite.
+
+    A list stands for a tuple, which the field holds from then on.
+    """
     hints = _hints(type(config))  # type: ignore[arg-type]
-    for field in dataclasses.fields(config):
+    for field in fields(config):
         value = getattr(config, field.name)
-        if typed(Option(field.name, hints[field.name], None), value) != value:  # it was text
+        found = typed(Option(field.name, hints[field.name], None), value)
+        if isinstance(value, list) and found == tuple(value):
+            object.__setattr__(config, field.name, found)
+        elif found != value:  # it was text
             raise ConfigError(
                 f"{field.name} must be {sentence(hints[field.name])}, got {value!r}: give such a value."
             )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def made_of_defaults(cls: Any, what: str) -> Any:
+    """An instance of a dataclass with its default options; ``ConfigError`` where that cannot be made."""
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError(f"{what} must be a dataclass, its fields are options, got {cls!r}.")
+    if any(f.init and f.default is MISSING and f.default_factory is MISSING for f in fields(cls)):
+        raise ConfigError(f"{what} must have a default for every field, got one without: add it.")
+    return cls()
 
 
-def check_positive(config: Any, *names: str) -> None:
-    """Each named field must be a finite number > 0, or None where :func:`check_types` allows it."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not (_is_number(value) and value > 0):
-            raise ConfigError(f"{name} must be a number > 0, got {value!r}: give a positive number.")
+def split_variant(text: str) -> tuple[str, dict[str, str]]:
+    """``NAME:option=value,option=value`` to the name and the values as text.
 
-
-def check_at_least(config: Any, bound: float, *names: str) -> None:
-    """Each named field must be a finite number >= ``bound``, or None where :func:`check_types` allows it."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not (_is_number(value) and value >= bound):
-            raise ConfigError(f"{name} must be a number >= {bound:g}, got {value!r}: give such a number.")
-
-
-def check_fraction(config: Any, *names: str, below_one: bool = False) -> None:
-    """Each named field must be a number in [0, 1], or in [0, 1) with ``below_one``."""
-    end = ")" if below_one else "]"
-    for name in names:
-        value = getattr(config, name)
-        if not (_is_number(value) and 0 <= value <= 1) or (below_one and value == 1):
-            raise ConfigError(f"{name} must be a number in [0, 1{end}, got {value!r}: give a fraction.")
+    Raises:
+        ConfigError: an entry has no ``=``.
+    """
+    name, colon, rest = text.partition(":")
+    given: dict[str, str] = {}
+    for item in re.split(r",\s*(?=\w+=)", rest) if colon else []:
+        option, equals, value = item.partition("=")
+        if not option or not equals:
+            raise ConfigError(
+                f"a variant must be written NAME:option=value,option=value, got {text!r}: "
+                "for example dgmw:solver=shared."
+            )
+        given[option] = value
+    return name, given

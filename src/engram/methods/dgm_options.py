@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engram.core.network import Norm
-from engram.core.values import check_at_least, check_fraction, check_positive
+from engram.core.options import BelowOne, Count, CountOrZero, NonNegative, Positive, Share
 from engram.errors import ConfigError
 from engram.networks import masks
 from engram.parts.solver import SolverOptions
@@ -63,27 +63,27 @@ class DgmConfig(SolverOptions):
     """
 
     mask: Literal["weight", "unit"] = "weight"
-    epochs: int = 101
-    steps_per_epoch: int | None = None
-    batch_size: int = 64
-    lr_d: float = 2e-3
-    lr_g: float = 2e-3
-    beta1: float = 0.5
-    beta2: float = 0.999
-    n_critic: int = 1
-    lambda_gp: float = 1.0
-    lambda_adv: float = 1.0
-    lambda_ru: float = 0.08
-    g_class_weight: float | None = None
+    epochs: Count = 101
+    steps_per_epoch: Count | None = None
+    batch_size: Count = 64
+    lr_d: Positive = 2e-3
+    lr_g: Positive = 2e-3
+    beta1: BelowOne = 0.5
+    beta2: BelowOne = 0.999
+    n_critic: Count = 1
+    lambda_gp: NonNegative = 1.0
+    lambda_adv: NonNegative = 1.0
+    lambda_ru: NonNegative = 0.08
+    g_class_weight: NonNegative | None = None
     d_class_on_fake: bool = False
-    s_max: float = 1e4
+    s_max: Positive = 1e4
     annealing: masks.Annealing = "shifted"
     local_annealing: bool | None = None
     mask_grad: Literal["autograd", "closed_form"] = "autograd"
     compensate: bool = True
-    hard_tail: float = 0.0
-    emb_clamp: float | None = None
-    clip_norm: float = 1e4
+    hard_tail: Share = 0.0
+    emb_clamp: Positive | None = None
+    clip_norm: Positive = 1e4
     act_gate: Literal["post", "pre_bn"] = "post"
     threshold: Literal["ge", "gt"] = "ge"
     replay_mask: Literal["exact", "soft"] = "exact"
@@ -94,26 +94,18 @@ class DgmConfig(SolverOptions):
     reset_statistics: bool = True
     critic_norm: Norm = "batch"
     d_statistics: Literal["all", "class"] = "all"
-    bn_reestimate: int = 0
-    average_g: float = 0.0
+    bn_reestimate: CountOrZero = 0
+    average_g: BelowOne = 0.0
     zero_unused: bool = False
     shuffle: bool = True
     label: Literal["within_task", "within_stream"] = "within_task"
-    n_label: int | None = None
+    n_label: Count | None = None
     solver: Literal["shared", "separate"] = "shared"
-    memory_ratio: float = 0.0
-    memory_budget: int = 0
+    memory_ratio: Share = 0.0
+    memory_budget: CountOrZero = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(
-            self, "epochs", "steps_per_epoch", "batch_size", "lr_d", "lr_g", "n_critic", "s_max", "clip_norm"
-        )
-        check_positive(self, "emb_clamp", "n_label")
-        check_at_least(self, 0, "lambda_gp", "lambda_adv", "lambda_ru", "g_class_weight", "bn_reestimate")
-        check_at_least(self, 0, "memory_budget")
-        check_fraction(self, "memory_ratio", "hard_tail")
-        check_fraction(self, "beta1", "beta2", "average_g", below_one=True)
         if self.replay_refresh == "step" and (self.memory_ratio or self.memory_budget):
             raise ConfigError(
                 "replay_refresh must be task or epoch where real samples are stored, got step, which generates every "

@@ -19,20 +19,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import NonNegative
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
-from engram.parts.fisher import Labels
-from engram.parts.fitting import TrainOptions
 from engram.parts.one_network import PlainTraining
 from engram.parts.penalty import QuadraticPenalty, proximal_step
-from engram.parts.tables import Scratch, Table, Tables
-from engram.parts.task_importance import TaskImportance
+from engram.parts.tables import Scratch, Tables
+from engram.parts.task_importance import FisherOptions, TaskImportance
 
 
 @dataclass(frozen=True)
-class EwcConfig(TrainOptions):
+class EwcConfig(FisherOptions):
     """Options of Elastic Weight Consolidation.
 
     Args:
@@ -40,21 +38,13 @@ class EwcConfig(TrainOptions):
         penalty_step: gradient, the penalty's gradient joins that of the loss, as the paper; or proximal, each step of
             the optimiser, which must be sgd, is followed by an implicit one of the penalty alone, which is stable for
             any strength.
-        fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
-            (expectation over all labels), empirical (the true label), predicted (the most probable one).
-        fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for
-            all.
     """
 
-    strength: float = 1000.0
+    strength: NonNegative = 1000.0
     penalty_step: Literal["gradient", "proximal"] = "gradient"
-    fisher_labels: Labels = "sampled"
-    fisher_samples: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_positive(self, "fisher_samples")
         if self.penalty_step == "proximal" and self.optimiser != "sgd":
             raise ConfigError(
                 f"penalty_step=proximal needs optimiser sgd, got {self.optimiser}: it divides the loss's gradient by "
@@ -91,11 +81,8 @@ class Ewc(PlainTraining):
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         c, own = self.config, self.taking_part(task)
-        found = self.measured.fisher(own, task, data, c.fisher_samples, c.fisher_labels)
-        for tables, values in ((self.fishers, found), (self.anchors, own)):
-            table = Table()
-            table.hold(values)
-            tables.append(table)
+        self.fishers.hold(self.measured.fisher(own, task, data, c.fisher_samples, c.fisher_labels))
+        self.anchors.hold(own)
 
     def added_facts(self) -> dict[str, str]:
         told = {"fisher": f"per sample, {self.config.fisher_labels} labels"}

@@ -22,19 +22,17 @@ from typing import Literal
 import torch
 
 from engram.core.contract import Context, Samples, TaskInfo, Tradeoff
-from engram.core.values import check_at_least, check_fraction, check_positive
+from engram.core.options import NonNegative, Share
 from engram.methods.registry import Entry
 from engram.parts import small
-from engram.parts.fisher import Labels
-from engram.parts.fitting import TrainOptions
 from engram.parts.one_network import PlainTraining
 from engram.parts.penalty import QuadraticPenalty
 from engram.parts.tables import Table
-from engram.parts.task_importance import TaskImportance
+from engram.parts.task_importance import FisherOptions, TaskImportance
 
 
 @dataclass(frozen=True)
-class EwcOnlineConfig(TrainOptions):
+class EwcOnlineConfig(FisherOptions):
     """Options of online EWC.
 
     Args:
@@ -42,23 +40,11 @@ class EwcOnlineConfig(TrainOptions):
         gamma: how much of the old Fisher information is kept, at each task's end and again in the penalty.
         normalise: each task's Fisher information before it is added: as it is, or divided by its largest
             entry.
-        fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
-            (expectation over all labels), empirical (the true label), predicted (the most probable one).
-        fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for
-            all.
     """
 
-    strength: float = 1000.0
-    gamma: float = 1.0
+    strength: NonNegative = 1000.0
+    gamma: Share = 1.0
     normalise: Literal["none", "max"] = "none"
-    fisher_labels: Labels = "sampled"
-    fisher_samples: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_fraction(self, "gamma")
-        check_positive(self, "fisher_samples")
 
 
 class EwcOnline(PlainTraining):
@@ -76,16 +62,13 @@ class EwcOnline(PlainTraining):
         self.measured = TaskImportance(self.net, context)
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
-        c, own = self.config, self.taking_part(task)
-        found = self.measured.fisher(own, task, data, c.fisher_samples, c.fisher_labels)
+        c = self.config
+        found = self.measured.fisher(self.taking_part(task), task, data, c.fisher_samples, c.fisher_labels)
         top = 1.0
         if c.normalise == "max":
             top = max(max(float(f.max()) for f in found.values()), torch.finfo(torch.float32).tiny)
         # F~ <- gamma F~ + F.
-        for value in self.fisher.values():
-            value.mul_(c.gamma)
-        for name, value in found.items():
-            self.fisher[name].add_(value, alpha=1.0 / top)
+        self.fisher.add(found, keep=c.gamma, factor=1.0 / top)
         self.anchor.copy_from(self.theta)
 
     def added_facts(self) -> dict[str, str]:

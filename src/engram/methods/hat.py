@@ -23,7 +23,7 @@ Shapes: O_l units of layer l; B batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ from engram.core.contract import (
     n_bytes,
     named_parameters,
 )
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import NonNegative, Positive, Range
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.networks import masks
@@ -73,19 +73,16 @@ class HatConfig(FitOptions):
 
     optimiser: Literal["adam", "sgd"] = "sgd"
     lr: float = 0.05
-    s_max: float = 400.0
-    c: float = 0.75
+    s_max: Annotated[float, Range(1)] = 400.0
+    c: NonNegative = 0.75
     masks: Literal["binary", "soft"] = "binary"
     annealing: Literal["paper", "official"] = "paper"
     compensate: bool = True
-    emb_clamp: float | None = 6.0
-    clip_norm: float | None = 1e4
+    emb_clamp: Positive | None = 6.0
+    clip_norm: Positive | None = 1e4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "emb_clamp", "clip_norm")
-        check_at_least(self, 0, "c")
-        check_at_least(self, 1, "s_max")
         plain = self.optimiser == "sgd" and not self.momentum and not self.weight_decay
         if self.masks == "soft" and not plain:
             raise ConfigError(

@@ -42,7 +42,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_at_least, check_fraction, check_positive
+from engram.core.options import Count, NonNegative, Share
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.fitting import TrainOptions
@@ -70,17 +70,10 @@ class ImmConfig(TrainOptions):
     """
 
     merge: Literal["mean", "mode"] = "mean"
-    ratio: float | None = 0.5
-    l2: float = 1e-4
+    ratio: Share | None = 0.5
+    l2: NonNegative = 1e-4
     statistics: Literal["merge", "recompute"] = "merge"
-    fisher_samples: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ratio is not None:
-            check_fraction(self, "ratio")
-        check_at_least(self, 0, "l2")
-        check_positive(self, "fisher_samples")
+    fisher_samples: Count | None = None
 
 
 def merged(old: Tensor, new: Tensor, share: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ from engram.core.contract import (
     Update,
     named_parameters,
 )
-from engram.core.values import check_positive, check_types
+from engram.core.options import Count, Positive
+from engram.core.values import Checked
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -42,7 +43,7 @@ from engram.parts.window import Window, cross_entropy
 
 
 @dataclass(frozen=True)
-class JointConfig:
+class JointConfig(Checked):
     """Options of joint training.
 
     Args:
@@ -57,17 +58,16 @@ class JointConfig:
             network answers, so that their accuracies are not those of joint training. None for all tasks.
     """
 
-    epochs: int = 10
-    steps_per_epoch: int | None = None
-    batch_size: int = 64
+    epochs: Count = 10
+    steps_per_epoch: Count | None = None
+    batch_size: Count = 64
     optimiser: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     schedule: Schedule = "constant"
     at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr")
+        super().__post_init__()
         at = () if self.at is None else self.at
         if self.at == () or any(isinstance(t, bool) or not isinstance(t, int) or t < 1 for t in at):
             raise ConfigError(

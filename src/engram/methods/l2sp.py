@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engram.core.contract import Context, Samples, TaskInfo, Tradeoff
-from engram.core.values import check_at_least
+from engram.core.options import NonNegative
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.fitting import TrainOptions
@@ -39,12 +39,8 @@ class L2spConfig(TrainOptions):
             factor 1/2.
     """
 
-    strength: float = 0.1
-    head_strength: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength", "head_strength")
+    strength: NonNegative = 0.1
+    head_strength: NonNegative = 0.0
 
 
 class NewRows:

@@ -39,7 +39,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import CountOrZero, NonNegative, Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -63,17 +63,12 @@ class LwfConfig(TrainOptions):
         warmup_epochs: epochs in which only the new rows of the output layer learn; 0 for none.
     """
 
-    strength: float = 1.0
+    strength: NonNegative = 1.0
     balance: Literal["sum", "convex"] = "sum"
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     temperature_squared: bool = False
     distil: Literal["per_head", "joint"] = "per_head"
-    warmup_epochs: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength", "warmup_epochs")
-        check_positive(self, "temperature")
+    warmup_epochs: CountOrZero = 1
 
 
 def distillation(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

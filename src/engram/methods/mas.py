@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engram.core.contract import Context, Samples, TaskInfo, Tradeoff
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import Count, NonNegative
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.fitting import TrainOptions
@@ -38,13 +38,8 @@ class MasConfig(TrainOptions):
         samples: training samples that the importance is taken over, drawn at random; None for all.
     """
 
-    strength: float = 1.0
-    samples: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_positive(self, "samples")
+    strength: NonNegative = 1.0
+    samples: Count | None = None
 
 
 class Mas(PlainTraining):
@@ -63,9 +58,9 @@ class Mas(PlainTraining):
 
     def consolidate(self, task: TaskInfo, data: Samples) -> None:
         # Omega (Sec. 4.1) of the task, added to that of the tasks before; labels are not looked at.
-        found = self.measured.sensitivity(self.taking_part(task), task, data, self.config.samples)
-        for name, value in found.items():
-            self.importance[name].add_(value)
+        self.importance.add(
+            self.measured.sensitivity(self.taking_part(task), task, data, self.config.samples)
+        )
         self.anchor.copy_from(self.theta)
 
 

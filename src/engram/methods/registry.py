@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from engram.core import sources
 from engram.core.index import About, index
-from engram.core.options import closest, made_of_defaults, options_of, split_variant
+from engram.core.options import closest, options_of
 from engram.core.origin import described
-from engram.core.values import typed_all
+from engram.core.values import made_of_defaults, split_variant, typed_all
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:

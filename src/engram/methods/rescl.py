@@ -55,7 +55,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import Count, NonNegative, Positive
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier
@@ -87,22 +87,17 @@ class ResclConfig(FitOptions):
         reestimate: estimate the target's running statistics anew before folding, in one pass over the task's images.
     """
 
-    decay: float = 0.1
+    decay: NonNegative = 0.1
     decay_step: Literal["proximal", "subgradient"] = "proximal"
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     old_tasks: Literal["sum", "mean"] = "sum"
-    combine_epochs: int | None = None
-    combine_lr: float | None = None
+    combine_epochs: Count | None = None
+    combine_lr: Positive | None = None
     alpha_start: tuple[float, float] = (-0.5, 0.5)
     per_channel: bool = True
     trained: Literal["both", "alphas", "target"] = "both"
     train_old_heads: bool = False
     reestimate: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "decay")
-        check_positive(self, "temperature", "combine_epochs", "combine_lr")
 
 
 def divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

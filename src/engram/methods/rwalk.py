@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
-from engram.core.values import check_at_least, check_fraction, check_positive
+from engram.core.options import Count, NonNegative, Positive, Share
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.fitting import TrainOptions
@@ -52,17 +52,11 @@ class RwalkConfig(TrainOptions):
             code.
     """
 
-    strength: float = 10.0
-    alpha: float = 0.9
-    interval: int = 10
-    damping: float = 1e-3
+    strength: NonNegative = 10.0
+    alpha: Share = 0.9
+    interval: Count = 10
+    damping: Positive = 1e-3
     normalise: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_fraction(self, "alpha")
-        check_positive(self, "interval", "damping")
 
 
 def scaled(values: Sequence[Tensor]) -> list[Tensor]:

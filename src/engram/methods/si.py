@@ -23,7 +23,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from engram.core.contract import Context, Samples, Step, TaskInfo, Tradeoff
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import NonNegative, Positive
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.correlation import pearson
@@ -53,16 +53,11 @@ class SiConfig(TrainOptions):
             on it.
     """
 
-    c: float = 1.0
-    xi: float = 1e-3
+    c: NonNegative = 1.0
+    xi: Positive = 1e-3
     clamp: Clamp = "accumulated"
     first_reference: Literal["initial", "zero"] = "initial"
     keep_omegas: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "c")
-        check_positive(self, "xi")
 
 
 def consolidated(importance: Tensor, omega: Tensor, displacement: Tensor, xi: float, clamp: Clamp) -> Tensor:
@@ -109,9 +104,8 @@ class Si(PlainTraining):
             total = consolidated(self.importance[name], self.omega[name], displacement, c.xi, c.clamp)
             self.importance.put(name, total)
         if c.keep_omegas:
-            table = Table()  # un-normalised, of all weights; biases are left out
-            table.hold({n: self.omega[n] for n, theta in self.theta.items() if theta.dim() > 1})
-            self.kept.append(table)
+            # Un-normalised, of all weights; biases are left out.
+            self.kept.hold({n: self.omega[n] for n, theta in self.theta.items() if theta.dim() > 1})
         self.reference.copy_from(self.theta)
         self.omega.zero()
 

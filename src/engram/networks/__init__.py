@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from engram.core.index import About, index
-from engram.core.options import closest, made_of_defaults, options_of
+from engram.core.options import closest, options_of
 from engram.core.sources import is_place, load_object
+from engram.core.values import made_of_defaults
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm
+from engram.core.options import Count
 from engram.core.samples import Shape
-from engram.errors import ConfigError
 
 DROP_CONV, DROP_DENSE = 0.25, 0.5
 
@@ -63,14 +63,8 @@ class CifarCnn(Network):
 
     name: ClassVar[str] = "cifar-cnn"
     image_size: ClassVar[int | None] = 32
-    n_c: int = 32
-    n_h: int = 512
-
-    def __post_init__(self) -> None:
-        for option in ("n_c", "n_h"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{option} must be an integer >= 1, got {value!r}: give for example 32.")
+    n_c: Count = 32
+    n_h: Count = 512
 
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The network without its output layer; it has no normalisation, so ``norm`` does not matter."""

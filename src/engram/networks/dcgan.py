@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from engram.core.network import Deconv, GeneratorShape, Network, Norm
+from engram.core.options import Count
 from engram.core.samples import Shape
 
 
@@ -81,9 +82,9 @@ class Dcgan(Network):
     image_size: ClassVar[int | None] = 32
     mean: ClassVar[float] = 0.5
     std: ClassVar[float] = 0.5
-    n_f: int | None = None
-    n_d: int = 32
-    n_z: int = 128
+    n_f: Count | None = None
+    n_d: Count = 32
+    n_z: Count = 128
 
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The critic's trunk, which is also the solver's: features [B, 64 n_d]."""
@@ -112,9 +113,9 @@ class Dcgan8(Network):
     image_size: ClassVar[int | None] = 8
     mean: ClassVar[float] = 0.5
     std: ClassVar[float] = 0.5
-    n_f: int | None = None
-    n_d: int = 32
-    n_z: int = 32
+    n_f: Count | None = None
+    n_d: Count = 32
+    n_z: Count = 32
 
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The critic's trunk, which is also the solver's: features [B, 8 n_d]."""

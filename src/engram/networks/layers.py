@@ -1,4 +1,4 @@
-"""What convolutional networks share: a convolution drawn after He et al., a normalisation by name, a check of sizes."""
+"""What convolutional networks share: a convolution drawn after He et al., a normalisation by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from torch import nn
 
 from engram.core.network import Norm
-from engram.errors import ConfigError
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:
@@ -26,12 +25,3 @@ def conv(c_in: int, c_out: int, kernel: int, stride: int, *, bias: bool) -> nn.C
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def check_counts(name: str, values: object) -> None:
-    """``values`` must be a list of at least one whole number >= 1."""
-    fits = isinstance(values, (tuple, list)) and bool(values)
-    if not fits or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):  # type: ignore[attr-defined]
-        raise ConfigError(
-            f"{name} must be a list of whole numbers >= 1, got {values!r}: give for example [8, 16, 32]."
-        )

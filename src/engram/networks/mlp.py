@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm
+from engram.core.options import Count
 from engram.core.samples import Shape
 from engram.errors import ConfigError
 
@@ -48,18 +49,13 @@ class Mlp(Network):
     """
 
     name: ClassVar[str] = "mlp"
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[Count, ...] = (256, 256)
     init: Init = "pytorch"
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(
-                f"hidden must hold widths >= 1, got {self.hidden}: give for example [256, 256]."
-            )
-        if self.init not in get_args(Init):
-            raise ConfigError(
-                f"init must be one of {', '.join(get_args(Init))}, got {self.init!r}: give one of them."
-            )
+        super().__post_init__()
+        if not self.hidden:
+            raise ConfigError("hidden must hold at least one width, got none: give for example [256, 256].")
 
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The perceptron without its output layer; it has no normalisation, so ``norm`` does not matter."""

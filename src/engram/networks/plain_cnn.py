@@ -16,9 +16,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm, check_is_image
+from engram.core.options import Count
 from engram.core.samples import Shape
 from engram.errors import ConfigError
-from engram.networks.layers import check_counts, conv, make_norm
+from engram.networks.layers import conv, make_norm
 
 
 class PlainCnnTrunk(nn.Module):
@@ -58,13 +59,15 @@ class PlainCnn(Network):
     image_size: ClassVar[int | None] = 32
     mean: ClassVar[float] = 0.5
     std: ClassVar[float] = 0.5
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[Count, ...] = (32, 64, 128)
     batch_norm: bool = True
 
     def __post_init__(self) -> None:
-        check_counts("widths", self.widths)
-        if not isinstance(self.batch_norm, bool):
-            raise ConfigError(f"batch_norm must be true or false, got {self.batch_norm!r}: give one of them.")
+        super().__post_init__()
+        if not self.widths:
+            raise ConfigError(
+                "widths must have an entry for each stage, got none: give for example [8, 16, 32]."
+            )
 
     def check(self, image_shape: Shape) -> None:
         """Images must survive a halving a stage; ``image_size`` is what they are brought to when none is asked for."""

@@ -22,9 +22,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from engram.core.network import Network, Norm, check_is_image
+from engram.core.options import Count
 from engram.core.samples import Shape
 from engram.errors import ConfigError
-from engram.networks.layers import check_counts, conv, make_norm
+from engram.networks.layers import conv, make_norm
 
 
 class PreactUnit(nn.Module):
@@ -88,13 +89,12 @@ class PreactResnet(Network):
     image_size: ClassVar[int | None] = 32
     mean: ClassVar[float] = 0.5
     std: ClassVar[float] = 0.5
-    units: tuple[int, ...] = (5, 5, 5)
-    widths: tuple[int, ...] = (16, 32, 64)
+    units: tuple[Count, ...] = (5, 5, 5)
+    widths: tuple[Count, ...] = (16, 32, 64)
 
     def __post_init__(self) -> None:
-        check_counts("units", self.units)
-        check_counts("widths", self.widths)
-        if len(self.units) != len(self.widths):
+        super().__post_init__()
+        if not self.units or len(self.units) != len(self.widths):
             raise ConfigError(
                 f"units and widths must have an entry for each stage, got {len(self.units)} and {len(self.widths)}: "
                 "give lists of one length, such as [1, 1, 1] and [8, 16, 32]."

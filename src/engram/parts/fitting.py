@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from engram.core.contract import Batch, Optimiser, Phase, Player, Schedule, Step, TaskInfo, Terms, Update
-from engram.core.values import check_at_least, check_fraction, check_positive, check_types
+from engram.core.options import BelowOne, Count, CountOrZero, NonNegative, Positive, Share
+from engram.core.values import Checked
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MemoryWeight = Literal["samples", "classes"]
 
 
 @dataclass(frozen=True)
-class FitOptions:
+class FitOptions(Checked):
     """Options of plain training on a task.
 
     Args:
@@ -38,23 +39,17 @@ class FitOptions:
         later_lr: learning rate of every task but the first; None for the same.
     """
 
-    epochs: int = 10
-    steps_per_epoch: int | None = None
-    batch_size: int = 64
+    epochs: Count = 10
+    steps_per_epoch: Count | None = None
+    batch_size: Count = 64
     optimiser: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: Positive = 1e-3
+    momentum: BelowOne = 0.0
+    weight_decay: NonNegative = 0.0
     schedule: Schedule = "constant"
     keep_optimiser: bool = False
-    later_epochs: int | None = None
-    later_lr: float | None = None
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "epochs", "steps_per_epoch", "batch_size", "lr", "later_epochs", "later_lr")
-        check_fraction(self, "momentum", below_one=True)
-        check_at_least(self, 0, "weight_decay")
+    later_epochs: Count | None = None
+    later_lr: Positive | None = None
 
     def for_task(self, task: TaskInfo) -> Self:
         """The options with ``epochs`` and ``lr`` of this task."""
@@ -100,15 +95,13 @@ class TrainOptions(FitOptions):
     masked_head: bool = False
     zero_head: bool = False
     freeze_norms: bool = False
-    memory_per_class: int = 0
+    memory_per_class: CountOrZero = 0
     memory_choice: Literal["random", "mean_of_features"] = "random"
     memory_weight: MemoryWeight = "samples"
-    memory_share: float = 0.5
+    memory_share: Share = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "memory_per_class")
-        check_fraction(self, "memory_share")
         if self.memory_per_class and not 0 < round(self.memory_share * self.batch_size) < self.batch_size:
             raise ConfigError(
                 "memory_share must leave room in a batch for stored and new samples, got "

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from engram.core.contract import Batch, Context, Noise, Optimiser, Phase, Player, Step, Terms, Update
 from engram.core.network import Norm
-from engram.core.values import check_at_least, check_fraction, check_positive, check_types
+from engram.core.options import BelowOne, Count, NonNegative, Positive, Share
+from engram.core.values import Checked
 from engram.parts.classifier import Classifier
 from engram.parts.images import shift_and_rotate
 from engram.parts.statistics import reestimated_statistics
@@ -21,7 +22,7 @@ CALIBRATION_BATCHES = 50
 
 
 @dataclass(frozen=True)
-class SolverOptions:
+class SolverOptions(Checked):
     """Options of a separate solver.
 
     Args:
@@ -40,24 +41,17 @@ class SolverOptions:
     """
 
     solver_data: Literal["generated", "mixed"] = "generated"
-    solver_epochs: int = 5
-    solver_steps: int = 100
-    solver_batch: int = 64
-    solver_samples: int = 500
-    solver_lr: float = 1e-3
+    solver_epochs: Count = 5
+    solver_steps: Count = 100
+    solver_batch: Count = 64
+    solver_samples: Count = 500
+    solver_lr: Positive = 1e-3
     solver_norm: Norm = "batch"
     solver_start: Literal["fresh", "continue"] = "fresh"
-    solver_shift: float = 0.0
-    solver_rotate: float = 0.0
-    solver_average: float = 0.0
-    solver_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "solver_epochs", "solver_steps", "solver_batch", "solver_samples", "solver_lr")
-        check_at_least(self, 0, "solver_shift", "solver_rotate")
-        check_fraction(self, "solver_smoothing")
-        check_fraction(self, "solver_average", below_one=True)
+    solver_shift: NonNegative = 0.0
+    solver_rotate: NonNegative = 0.0
+    solver_average: BelowOne = 0.0
+    solver_smoothing: Share = 0.0
 
 
 class Solver(Classifier):

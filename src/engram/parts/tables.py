@@ -93,6 +93,14 @@ class Table(nn.Module):
         for name in self.names:
             self[name].copy_(parameters[name])
 
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor], *, keep: float = 1.0, factor: float = 1.0) -> None:
+        """Every entry becomes ``keep`` times itself, and those of ``values`` get ``factor`` times these on top."""
+        for held in self.values() if keep != 1.0 else ():
+            held.mul_(keep)
+        for name, value in values.items():
+            self[name].add_(value, alpha=factor)
+
     def structure(self) -> Shapes:
         """Names and shapes in order, as JSON: pairs, because stored JSON sorts keys."""
         return [[name, list(self[name].shape)] for name in self.names]
@@ -111,6 +119,12 @@ class Tables(nn.ModuleList):
 
     def __iter__(self) -> Iterator[Table]:
         return super().__iter__()  # type: ignore[return-value]
+
+    def hold(self, values: Mapping[str, Tensor]) -> None:
+        """One more table, with copies of ``values`` as they stand."""
+        table = Table()
+        table.hold(values)
+        self.append(table)
 
     def structure(self) -> list[Shapes]:
         """That of each table."""

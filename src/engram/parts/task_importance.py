@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,24 @@ from torch import Tensor
 
 from engram import seeds
 from engram.core.contract import Context, Samples, TaskInfo
+from engram.core.options import Count
 from engram.parts.classifier import Classifier
 from engram.parts.fisher import Labels, Paths, diagonal_fisher, output_sensitivity, prove
+from engram.parts.fitting import TrainOptions
+
+
+@dataclass(frozen=True)
+class FisherOptions(TrainOptions):
+    """Options of plain training and of the Fisher information that each task leaves.
+
+    Args:
+        fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
+            (expectation over all labels), empirical (the true label), predicted (the most probable one).
+        fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for all.
+    """
+
+    fisher_labels: Labels = "sampled"
+    fisher_samples: Count | None = None
 
 
 class TaskImportance:

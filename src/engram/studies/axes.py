@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engram.core.options import Option, closest
+from engram.core.options import Option, choices, closest
 from engram.core.values import typed
 from engram.errors import ConfigError
 from engram.methods.registry import about
@@ -143,8 +142,8 @@ def _range(method: str, option: Option, text: str) -> Axis:
     low_text, _, high_text = (part.strip() for part in head.partition(".."))
     if not low_text or not high_text:
         raise ConfigError(f"a range must have two ends, low..high, got {text!r}: {EXAMPLE}.")
-    kinds = set(typing.get_args(option.type)) or {option.type}
-    if not kinds & {int, float}:
+    kinds = choices(option.type)
+    if int not in kinds and float not in kinds:
         raise ConfigError(f"a range needs a number, {option.name} is {option.kind}: list values with commas.")
     for mark in marks:
         if mark not in ("log", "int"):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.core.options import closest, split_variant
+from engram.core.options import closest
+from engram.core.values import split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import about, check_name, entry, method
 from engram.protocols import tradeoff as measures

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engram.core.options import split_variant
-from engram.core.values import typed_all
+from engram.core.values import split_variant, typed_all
 from engram.errors import ConfigError
 from engram.methods.registry import about
 from engram.studies.folders import folder_name

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from engram.core.contract import Context
-from engram.core.values import check_fraction
+from engram.core.options import Share
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -51,13 +51,9 @@ class SldaConfig(PassOptions):
     """
 
     shrinkage: Shrinkage = "relative"
-    eps: float = 1e-3
+    eps: Share = 1e-3
     scatter: Literal["pooled", "classes"] = "pooled"
     balance: Balance = "samples"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction(self, "eps")
 
 
 def shrunk(sigma: Tensor, n: float, shrinkage: Shrinkage, eps: float) -> Tensor:

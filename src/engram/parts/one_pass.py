@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from engram.core.contract import Batch, Context, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
-from engram.core.values import check_positive, check_types
+from engram.core.options import Count, Positive
+from engram.core.values import Checked
 from engram.errors import ConfigError
 from engram.parts.class_statistics import ClassStatistics, Precision, Scatter
 
@@ -22,7 +23,7 @@ Balance = Literal["samples", "classes"]
 
 
 @dataclass(frozen=True)
-class PassOptions:
+class PassOptions(Checked):
     """Options of a pass over samples.
 
     Args:
@@ -31,13 +32,9 @@ class PassOptions:
         memory_limit: GiB that statistics, and what is computed from them, may take.
     """
 
-    batch_size: int = 2000
+    batch_size: Count = 2000
     precision: Precision = "float32"
-    memory_limit: float = 4.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "batch_size", "memory_limit")
+    memory_limit: Positive = 4.0
 
 
 class OnePass(Method):

@@ -42,7 +42,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_fraction, check_positive
+from engram.core.options import BelowOne, Count, Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -73,16 +73,11 @@ class PackNetConfig(FitOptions):
     """
 
     shares: Literal["rates", "equal"] = "rates"
-    first_prune: float = 0.5
-    later_prune: float = 0.75
-    retrain_epochs: int | None = None
-    retrain_lr: float | None = None
+    first_prune: BelowOne = 0.5
+    later_prune: BelowOne = 0.75
+    retrain_epochs: Count | None = None
+    retrain_lr: Positive | None = None
     freeze_norms: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction(self, "first_prune", "later_prune", below_one=True)
-        check_positive(self, "retrain_epochs", "retrain_lr")
 
 
 class PackNet(Method):

@@ -43,7 +43,7 @@ from engram.core.contract import (
     n_bytes,
     named_parameters,
 )
-from engram.core.values import check_positive
+from engram.core.options import Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.networks.masks import pack, unpack
@@ -70,17 +70,16 @@ class PiggybackConfig(FitOptions):
         freeze_norms: batch norms stay the backbone's; otherwise each task moves them, and older tasks drift.
     """
 
-    later_lr: float | None = 1e-4
+    later_lr: Positive | None = 1e-4
     masks: Kind = "binary"
     backbone: Literal["first_task", "given"] = "first_task"
-    threshold: float = 0.005
-    score: float = 0.01
+    threshold: Positive = 0.005
+    score: Positive = 0.01
     score_start: Literal["constant", "uniform"] = "constant"
     freeze_norms: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "threshold", "score")
         if self.keep_optimiser:
             raise ConfigError(
                 "keep_optimiser must be false where scores start anew in every task: leave it out."
@@ -92,7 +91,7 @@ class PiggybackConfig(FitOptions):
             )
 
 
-def mask_of(score: Tensor, threshold: float, kind: Kind) -> Tensor:
+def mask_of(score: Tensor, threshold: Positive, kind: Kind) -> Tensor:
     """m [*] in {0, 1}, or in {-1, 0, 1}, of scores [*]; a score at the threshold gives 0."""
     m = (score > threshold).to(score.dtype)
     return m - (score < 0).to(score.dtype) if kind == "ternary" else m
@@ -102,7 +101,7 @@ class StraightThrough(torch.autograd.Function):
     """`mask_of`, whose gradient is passed to the scores unchanged."""
 
     @staticmethod
-    def forward(ctx: Any, score: Tensor, threshold: float, kind: Kind) -> Tensor:
+    def forward(ctx: Any, score: Tensor, threshold: Positive, kind: Kind) -> Tensor:
         return mask_of(score, threshold, kind)
 
     @staticmethod

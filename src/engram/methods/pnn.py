@@ -41,7 +41,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_positive
+from engram.core.options import Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -61,11 +61,10 @@ class PnnConfig(FitOptions):
     """
 
     adapters: Literal["mlp", "linear"] = "mlp"
-    alpha_scale: float = 0.1
+    alpha_scale: Positive = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "alpha_scale")
         if self.keep_optimiser:
             raise ConfigError("keep_optimiser must be false for fresh weights in every task: leave it out.")
 

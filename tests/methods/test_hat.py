@@ -238,7 +238,7 @@ def test_it_answers_for_learned_tasks_only_and_only_with_their_label() -> None:
 def test_bad_options_and_trunks_give_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^masks=soft needs plain sgd[^\n]*$"):
         method("hat", masks="soft", optimiser="adam")
-    with pytest.raises(ConfigError, match=r"^s_max must be a number >= 1[^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^hat.s_max must be a number >= 1[^\n]*$"):
         method("hat", s_max=0.5)
     with pytest.raises(ConfigError, match=r"^masks per unit protect [^\n]*normalisation.$"):
         GatedTrunk(ConvTrunk((1, 2, 4), 3, 8, norm="batch"))

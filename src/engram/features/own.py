@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from engram import seeds
 from engram.core.files import digest
-from engram.core.options import made_of_defaults
 from engram.core.origin import described
 from engram.core.samples import Shape
 from engram.core.sources import load_object
+from engram.core.values import made_of_defaults
 from engram.errors import ConfigError, reason
 from engram.features.contract import Features, check_images
 

@@ -38,7 +38,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import Count, NonNegative
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier
@@ -57,14 +57,9 @@ class DerConfig(FitOptions):
         memory_budget: real samples stored, over all classes together.
     """
 
-    alpha: float = 0.1
-    beta: float = 0.5
-    memory_budget: int = 200
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "alpha", "beta")
-        check_positive(self, "memory_budget")
+    alpha: NonNegative = 0.1
+    beta: NonNegative = 0.5
+    memory_budget: Count = 200
 
 
 class Answers(Reservoir):

@@ -34,7 +34,7 @@ from engram.core.contract import (
     Update,
     named_parameters,
 )
-from engram.core.values import check_positive
+from engram.core.options import Count
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier
@@ -51,11 +51,7 @@ class ErConfig(FitOptions):
         memory_budget: real samples stored, over all classes together.
     """
 
-    memory_budget: int = 200
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "memory_budget")
+    memory_budget: Count = 200
 
 
 class Er(Method):

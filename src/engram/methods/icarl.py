@@ -41,7 +41,7 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.values import check_at_least
+from engram.core.options import CountOrZero
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -62,14 +62,10 @@ class IcarlConfig(FitOptions):
         distil: keep the old outputs (Algorithm 3); false trains old outputs on labels too (hybrid2).
     """
 
-    memory_budget: int = 2000
-    memory_per_class: int = 0
+    memory_budget: CountOrZero = 2000
+    memory_per_class: CountOrZero = 0
     classify: Literal["nearest_mean", "outputs"] = "nearest_mean"
     distil: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "memory_budget", "memory_per_class")
 
 
 def targets(y: Tensor, n_seen: int, old: Tensor | None) -> Tensor:

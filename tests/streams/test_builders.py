@@ -102,6 +102,24 @@ def test_rows_do_not_depend_on_the_grouping(seed, n_tasks):
     assert sorted(rows) == sorted(numbers(one.valid(0).x))
 
 
+def test_rows_of_a_class_do_not_depend_on_other_classes():
+    data = numbered(5, 8, 2)
+    whole = class_incremental(data, n_tasks=5, valid_fraction=0.25, max_per_class=6)
+    chosen = [data.train_y >= 3, data.test_y >= 3]
+    late = from_arrays(
+        data.train_x[chosen[0]],
+        data.train_y[chosen[0]],
+        data.test_x[chosen[1]],
+        data.test_y[chosen[1]],
+        class_names=data.class_names[3:],
+    )
+    alone = class_incremental(late, n_tasks=2, valid_fraction=0.25, max_per_class=6)
+    for split in ("train", "valid"):
+        for place in range(2):
+            pairs = (getattr(alone, split)(place).x, getattr(whole, split)(3 + place).x)
+            assert torch.equal(*pairs)
+
+
 def test_groups_and_order():
     data = numbered(10, 3, 2)
     assert [len(t.classes) for t in class_incremental(data, n_tasks=3).tasks] == [4, 3, 3]
@@ -179,7 +197,7 @@ def test_validation_needs_two_samples_of_a_class():
 
 def test_hold_out_follows_the_count_of_each_class():
     labels = torch.tensor([0, 1, 0, 1, 1, 1])
-    kept, held = hold_out(labels, lambda n: n // 2, generator=named_generator("test"))
+    kept, held = hold_out(labels, lambda n: n // 2, generator=lambda label: named_generator("test", label))
     assert torch.bincount(labels[held]).tolist() == [1, 2]
     assert sorted([*kept.tolist(), *held.tolist()]) == list(range(6))
 

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from engram.errors import ConfigError, DataError, reason
 from engram.streams.images import ImageData, fingerprint, from_arrays
-from engram.streams.splits import TEST_SHARE, hold_out, named_generator, rounded_share
+from engram.streams.splits import TEST_SHARE, set_aside
 from engram.streams.stream import Stream
 
 FORMS = (
@@ -60,7 +60,7 @@ def _columns(data: Any) -> tuple[Any, list[Any]]:
 
 
 def _with_test_split(data: ImageData) -> ImageData:
-    kept, held = hold_out(data.train_y, rounded_share(TEST_SHARE), generator=named_generator("test split"))
+    kept, held = set_aside(data.train_y)
     parts = data.train_x[kept], data.train_y[kept], data.train_x[held], data.train_y[held]
     note = f"no test samples were given: {TEST_SHARE:.0%} of each class set aside, the same every time"
     return ImageData(data.name, *parts, data.class_names, fingerprint(*parts), (*data.notes, note))

@@ -20,7 +20,7 @@ from engram.streams.cache import Arrays, cached, default_cache_dir
 from engram.streams.decode import Decoder
 from engram.streams.folders import walk
 from engram.streams.images import ImageData, check_size, fingerprint, resize
-from engram.streams.splits import TEST_SHARE, hold_out, named_generator, rounded_share
+from engram.streams.splits import TEST_SHARE, set_aside
 from engram.streams.tables import Columns, Table
 
 _STAND_INS = {
@@ -178,7 +178,7 @@ def _decode(source: _Source, image_size: int | None) -> Arrays:
 
 
 def _with_test_split(x: torch.Tensor, y: torch.Tensor, names: tuple[str, ...], notes: list[str]) -> Arrays:
-    kept, held = hold_out(y, rounded_share(TEST_SHARE), generator=named_generator("test split"))
+    kept, held = set_aside(y)
     said = f"the source has no test split: {TEST_SHARE:.0%} of each class set aside, the same every time"
     return Arrays(x[kept], y[kept], x[held], y[held], names, (*notes, said))
 

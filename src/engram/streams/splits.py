@@ -16,42 +16,56 @@ from engram.streams.stream import SplitName
 TEST_SHARE = 0.25  # of each class, where a source has no test split
 
 
-def named_generator(purpose: str, *numbers: int) -> torch.Generator:
+def named_generator(purpose: str, *more: int | str) -> torch.Generator:
     """A CPU generator whose seed is a hash of its name, so that two purposes never share a sequence."""
-    name = "/".join([purpose, *map(str, numbers)])
+    name = "/".join([purpose, *map(str, more)])
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
     return torch.Generator().manual_seed(seed)
 
 
 def hold_out(
-    labels: Tensor, n_held: Callable[[int], int], *, generator: torch.Generator
+    labels: Tensor, n_held: Callable[[int], int], *, generator: Callable[[int], torch.Generator]
 ) -> tuple[Tensor, Tensor]:
     """Split row numbers into kept and held, class by class.
 
     Args:
         labels: int64 [N].
         n_held: number of rows to hold out of a class, given the class's size.
-        generator: decides which rows.
+        generator: decides which rows of a label.
     Returns:
         (kept, held): int64 row numbers, ascending, disjoint, together 0..N-1.
     """
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(rows), generator=generator)
+        order = torch.randperm(len(rows), generator=generator(label))
         held[rows[order[: n_held(len(rows))]]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
-def rounded_share(fraction: float) -> Callable[[int], int]:
-    """A size -> count function for `hold_out`: the fraction of a class, halves rounded up."""
-    return lambda size: int(size * fraction + 0.5)
+def set_aside(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows kept for training and rows of a test split, a quarter of each class, the same every time."""
+    shared = named_generator("test split")
+    return hold_out(labels, lambda size: int(size * TEST_SHARE + 0.5), generator=lambda _: shared)
+
+
+def n_valid(size: int, fraction: float) -> int:
+    """How many of a class's ``size`` training samples are held out: at least one, and never all."""
+    return min(size - 1, max(1, int(size * fraction + 0.5)))
+
+
+def by_class(purpose: str, seed: int, number: int, names: Sequence[str]) -> Callable[[int], torch.Generator]:
+    """A generator for each label, named by its class: what is drawn of it does not depend on other classes."""
+    return lambda label: named_generator(purpose, seed, number, names[label])
 
 
 def choose_rows(
     data: ImageData, number: int, seed: int, valid_fraction: float, max_per_class: int | None
 ) -> dict[SplitName, Tensor]:
-    """Row numbers of each split; they depend on the seed and the data set's place, not on groups of classes.
+    """Row numbers of each split.
+
+    Those of a class depend on the seed, the data set's place and the class's name and samples; not on other classes,
+    so that a class can be held out of when it arrives as if all had been there.
 
     Args:
         data: the data set.
@@ -67,8 +81,8 @@ def choose_rows(
     train = torch.arange(len(data.train_y))
     if max_per_class is not None:
         most = max_per_class
-        generator = named_generator("max_per_class", seed, number)
-        train = hold_out(data.train_y, lambda n: min(n, most), generator=generator)[1]
+        chosen = by_class("max_per_class", seed, number, data.class_names)
+        train = hold_out(data.train_y, lambda n: min(n, most), generator=chosen)[1]
     valid = train[:0]
     if valid_fraction > 0:
         smallest, label = torch.bincount(data.train_y[train]).min(0)
@@ -77,11 +91,8 @@ def choose_rows(
                 f"{data.name}: a validation split needs 2 training samples of each class, got "
                 f'{int(smallest)} of "{data.class_names[int(label)]}": set valid_fraction=0 or add samples.'
             )
-
-        def n_held(size: int) -> int:
-            return min(size - 1, max(1, int(size * valid_fraction + 0.5)))
-
-        kept, held = hold_out(data.train_y[train], n_held, generator=named_generator("valid", seed, number))
+        chosen = by_class("valid", seed, number, data.class_names)
+        kept, held = hold_out(data.train_y[train], lambda n: n_valid(n, valid_fraction), generator=chosen)
         train, valid = train[kept], train[held]
     return {"train": train, "valid": valid, "test": torch.arange(len(data.test_y))}
 

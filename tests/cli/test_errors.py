@@ -25,7 +25,10 @@ from engram.studies.results import read_result
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["rn", "finetune"], ["run, compare, sweep, tradeoff, report, list", "did you mean run?"]),
+        (
+            ["rn", "finetune"],
+            ["run, compare, sweep, tradeoff, learn, predict, report, list", "did you mean run?"],
+        ),
         (["run"], ["a method must be named first"]),
         (["run", "finetune", "joint"], ["use engram compare"]),
         (["run", "finetun"], ["'finetun'", "did you mean finetune?"]),

@@ -214,7 +214,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     names, flags = list(words[:first]), words[first:]
     kind = KINDS[command]()
-    deciding, _ = _Parser(
+    deciding, _ = OptionParser(
         command,
         (),
         {"": _deciding(kind)},
@@ -230,11 +230,11 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     raw = {**in_files, **vars(deciding)}
 
     def early(name: str, default: str | None) -> Any:
-        flag = _flag(name)
-        return _typed(Option(name, str | None, None), flag, raw[flag]) if flag in raw else default
+        flag = flag_of(name)
+        return value_of(Option(name, str | None, None), flag, raw[flag]) if flag in raw else default
 
     own = Option("method_file", tuple[str, ...], ())
-    for path in _typed(own, "--method-file", raw.get("--method-file", ())):
+    for path in value_of(own, "--method-file", raw.get("--method-file", ())):
         registry.add_file(path)
     data = "" if command == "tradeoff" else early("data", DataSettings.data)
     recipe = chosen_recipe(early("recipe", kind.recipe), data)
@@ -248,7 +248,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     added = _added(command, names, recipe, alone="--alone" in raw)
     bases = list(dict.fromkeys(split_variant(name)[0] for name in [*names, *added]))
     groups = options_by_title(kind, bases, recipe)
-    parser = _Parser(command, bases, groups, (f"network {network}", f"features {seen}"))
+    parser = OptionParser(command, bases, groups, (f"network {network}", f"features {seen}"))
     if wants_help:
         print(parser.format_help(), end="")
         return None
@@ -257,13 +257,13 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     raw = {**in_files, **given, **{word.partition("=")[0]: None for word in unknown}}
     values = {
         title: {
-            o.name: _typed(o, flag, raw.pop(flag)) if flag in raw else o.default
+            o.name: value_of(o, flag, raw.pop(flag)) if flag in raw else o.default
             for flag, o in options.items()
         }
         for title, options in groups.items()
     }
     for flag in raw:
-        _refuse_unknown(flag, flag in in_files, groups, parser.prog)
+        refuse_unknown(flag, flag in in_files, groups, parser.prog)
     _refuse_others([*given, *in_files], "network", networks.NETWORKS, network)
     _refuse_others([*given, *in_files], "features", features.FEATURES, seen)
     for text in names:
@@ -330,9 +330,9 @@ def options_by_title(
     chosen = {"recipe": recipe.name, **{k: getattr(recipe, k) for k in own}} if recipe else {}
     groups = {
         "what to run": {
-            _flag(o.name): replace(o, default=chosen.get(o.name, o.default)) for o in options_of(kind)
+            flag_of(o.name): replace(o, default=chosen.get(o.name, o.default)) for o in options_of(kind)
         },
-        "data": {_flag(o.name): replace(o, default=given.get(o.name, o.default)) for o in data},
+        "data": {flag_of(o.name): replace(o, default=given.get(o.name, o.default)) for o in data},
     }
     for name in networks.NETWORKS:
         defaults = recipe.network_options if recipe and recipe.network == name else {}
@@ -347,7 +347,7 @@ def options_by_title(
 
 
 # Words and files --------------------------------------------------------------------------------------------------
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
@@ -355,7 +355,7 @@ def _deciding(kind: Run) -> dict[str, Option]:
     """The options that decide which others there are."""
     known = {o.name: o for o in options_of(kind)} | {"data": Option("data", str | None, None)}
     names = ("config", "recipe", "network", "features", "method_file", "data", "alone")
-    return {_flag(name): known[name] for name in names if name in known}
+    return {flag_of(name): known[name] for name in names if name in known}
 
 
 class Parser(argparse.ArgumentParser):
@@ -382,13 +382,15 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}: see {self.prog} --help.")
 
 
-class _Parser(argparse.ArgumentParser):
+class OptionParser(argparse.ArgumentParser):
     """The words given by flag: text, or lists of it; an error is a `ConfigError`.
 
     Args:
         command, methods: what is asked for.
         groups: options by title and flag.
         used: titles of the network and the features in use; help leaves the options of others out.
+        usage: the words that follow the command.
+        about: what it does; by default what the methods are.
     """
 
     def __init__(
@@ -397,12 +399,15 @@ class _Parser(argparse.ArgumentParser):
         methods: Sequence[str],
         groups: Mapping[str, Mapping[str, Option]],
         used: Sequence[str] = (),
+        usage: str = "[options]",
+        about: str | None = None,
     ) -> None:
         prog = " ".join(["engram", command, *methods])
+        said = "\n".join(f"{name}: {registry.about(name).summary}" for name in methods)
         super().__init__(
             prog=prog,
-            usage=f"{prog} [options]",
-            description="\n".join(f"{name}: {registry.about(name).summary}" for name in methods),
+            usage=f"{prog} {usage}",
+            description=said if about is None else about,
             epilog=f"Networks: {', '.join(networks.NETWORKS)}; features: {', '.join(features.FEATURES)}; "
             "their options: see engram list.",
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=6, width=108),
@@ -443,7 +448,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}: see {self.prog} --help.")
 
 
-def _typed(option: Option, flag: str, given: Any) -> Any:
+def value_of(option: Option, flag: str, given: Any) -> Any:
     """The value of an option from the words after its flag, or from a file."""
     if isinstance(given, list) and len(given) == 1:
         one = str(given[0])
@@ -474,13 +479,13 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= {f"{_flag(str(key))}.{name}": one for name, one in value.items()}
+            found |= {f"{flag_of(str(key))}.{name}": one for name, one in value.items()}
         else:
-            found[_flag(str(key))] = value
+            found[flag_of(str(key))] = value
     return found
 
 
-def _refuse_unknown(
+def refuse_unknown(
     flag: str, in_file: bool, groups: Mapping[str, Mapping[str, Option]], command: str
 ) -> None:
     if not flag.startswith("-"):

@@ -18,15 +18,15 @@ from engram.recipes import DEFAULT_FOR_DATA, RECIPES
 READS = {"task": "the current task", "memory": "task + stored samples", "all": "all data so far"}
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    made = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=index == 0, overflow="fold")
+        made.add_column(name, no_wrap=index == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+        made.add_row(*(Text(cell) for cell in row))
+    return made
 
 
 def everything() -> Iterator[Any]:
@@ -35,7 +35,7 @@ def everything() -> Iterator[Any]:
     for name in registry.METHODS:
         found = registry.about(name)
         rows.append((name, found.summary, ", ".join(found.scenarios), READS[found.reads]))
-    yield _table("Methods (engram list METHOD shows options)", ("name", "what", "scenarios", "reads"), rows)
+    yield table("Methods (engram list METHOD shows options)", ("name", "what", "scenarios", "reads"), rows)
     data = [("digits", "8x8 grey digits, comes with scikit-learn; nothing is loaded from the net")]
     data += [
         (name, f"Hugging Face {hub}, or a folder {name} in --data-dir") for name, hub in SHORT_NAMES.items()
@@ -44,14 +44,14 @@ def everything() -> Iterator[Any]:
     data += [("user/name", "any Hugging Face data set with an image and a label column")]
     data += [("NAME:0-4", "only the classes 0 to 4 of a data set")]
     data += [("A+B:0-9+B:10-19", "one data set after another, a task each")]
-    yield _table("Data", ("name", "what"), data)
+    yield table("Data", ("name", "what"), data)
     rows = []
     for name in networks.NETWORKS:
         known = networks.about(name)
         size = f"{known.image_size}x{known.image_size}" if known.image_size else "any"
         options = ", ".join(f"--{name}.{o.name} {shown(o.default)}" for o in known.options)
         rows.append((name, size, known.summary, options))
-    yield _table(
+    yield table(
         "Networks (images are resized to what a network needs)",
         ("name", "images", "what", "options"),
         rows,
@@ -63,13 +63,13 @@ def everything() -> Iterator[Any]:
         fixed.append((name, known.summary, options))
     fixed.append(("FILE.py:NAME", "a torch module of your own, with --weights FILE", ""))
     fixed.append(("timm:NAME", "a network of the package timm, which is an extra", ""))
-    yield _table("Fixed features (--features NAME; none for the images)", ("name", "what", "options"), fixed)
+    yield table("Fixed features (--features NAME; none for the images)", ("name", "what", "options"), fixed)
     usual = {recipe: data for data, recipe in DEFAULT_FOR_DATA.items()}
     recipes = []
     for name, make in RECIPES.items():
         default = f" (default for {usual[name]})" if name in usual else ""
         recipes.append((name, make().summary + default, ", ".join(make().methods)))
-    yield _table("Recipes (--recipe NAME; none for plain defaults)", ("name", "what", "sets"), recipes)
+    yield table("Recipes (--recipe NAME; none for plain defaults)", ("name", "what", "sets"), recipes)
 
 
 def one_method(name: str) -> Iterator[Any]:
@@ -83,4 +83,4 @@ def one_method(name: str) -> Iterator[Any]:
     yield Text(f"scenarios: {', '.join(found.scenarios)}")
     yield Text(f"reads: {READS[found.reads]}")
     rows = [(f"--{name}.{o.name}", o.kind, shown(o.default), o.help) for o in found.options]
-    yield _table("Options", ("option", "type", "default", "what"), rows)
+    yield table("Options", ("option", "type", "default", "what"), rows)

@@ -1,4 +1,4 @@
-"""The command line: ``engram run``, ``compare``, ``sweep``, ``tradeoff``, ``report`` and ``list``.
+"""The command line: ``engram run`` and its sisters, ``learn``, ``predict``, ``report`` and ``list``.
 
 Exit status: 0 all fine; 1 a worker died; 2 something the user can act on, said in one line; 130 interrupted.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import engram
-from engram.cli import commands, ending
+from engram.cli import commands, ending, memory
 from engram.cli.command_line import Parser
 from engram.core.files import os_errors
 from engram.core.options import closest
@@ -33,6 +33,8 @@ commands:
   compare METHOD METHOD [options]  with several methods, side by side; NAME:option=value is a variant
   sweep METHOD --over NAME=v1,v2   with several values of an option, and choose one on validation data
   tradeoff METHOD METHOD [options] source against target accuracy over each method's own option
+  learn DATA --into MEMORY         learn new classes into a memory on disk, without the images of before
+  predict MEMORY IMAGE ...         name what images show
   report DIR [--format csv]        the page, a table for a paper or a spreadsheet, of a folder of results
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 
@@ -45,10 +47,11 @@ examples:
   engram compare dgmw dgmw:solver=shared --data digits --out solvers
   engram run dgmw --data digits --dgmw.epochs 50 --out runs/try --resume
   engram sweep si --over c=0.01,0.1,1,10 --data digits --tasks 5 --seeds 0 1 2 --out runs/si
+  engram learn photos/ --into memory && engram predict memory new.jpg
   engram tradeoff lwf ewc frozen --source mnist:0-4 --target mnist:5-9 --out runs/curves
 """
 LEARNING = ("run", "compare", "sweep", "tradeoff")
-COMMANDS = (*LEARNING, "report", "list")
+COMMANDS = (*LEARNING, *memory.USAGES, "report", "list")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         # Else the end of the process fails to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        learns = arguments[:1] and arguments[0] in LEARNING and not {"-h", "--help"} & {*arguments}
+        learns = (
+            arguments[:1] and arguments[0] in (*LEARNING, "learn") and not {"-h", "--help"} & {*arguments}
+        )
         if error.errno == errno.EPIPE and not learns:  # the reader has seen enough
             return 0
         message = f"standard output must be writable to the end, it is not: {error.strerror}."
@@ -112,7 +117,7 @@ def _dispatch(argv: list[str]) -> int:
         return _report(rest)
     if command == "list":
         return _list(rest)
-    return commands.main(command, rest)
+    return (memory if command in memory.USAGES else commands).main(command, rest)
 
 
 def _one(command: str, what: str, rest: list[str], *, most: int = 1, least: int = 1) -> list[str]:

@@ -8,11 +8,13 @@ import hashlib
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from engram.errors import ConfigError, EngramError
+from engram.errors import ConfigError, EngramError, printable
 
 LOCK = ".lock"
 
@@ -47,10 +49,10 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
         if sync:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Await the names in a folder: a file that was moved into place may else be gone after a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -102,23 +104,40 @@ def unsealed(content: bytes) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def in_use(root: Path) -> Iterator[int]:
-    """Hold the folder for this run. The lock is inherited by workers, so it lasts as long as any of them.
+def in_use(root: Path, otherwise: str = "wait for it, or give another --out") -> Iterator[int]:
+    """Hold the folder for this process. The lock is inherited by workers, so it lasts as long as any of them.
+
+    It is the system's and ends with its holders, killed or not; who holds it, and since when, stands in its file.
 
     Raises:
-        EngramError: another run holds it, or it cannot be written.
+        EngramError: another process holds it, or it cannot be written; ``otherwise`` says what to do.
     """
     with os_errors():
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"{root} must not be in use, another engram process works in it: "
-                "wait for it, or give another --out."
+                f"{root} must not be in use, another engram process works in it{_holder(handle)}: {otherwise}."
             ) from error
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+        with os_errors(root / LOCK):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, owner.encode(), 0)
         yield handle
     finally:
         os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    """Who holds a lock, in words; nothing where its file does not say."""
+    try:
+        owner = json.loads(os.pread(handle, 1000, 0))
+        return (
+            f" (process {int(owner['pid'])} on {printable(owner['host'])} since {printable(owner['since'])})"
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # it is being written
+        return ""

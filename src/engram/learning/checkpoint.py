@@ -71,20 +71,9 @@ class Checkpoints:
             state: cursor and optimisers.
             record: results so far, as JSON.
         """
-        tensors = {f"method/{k}": v for k, v in method.state_dict().items()}
-        for player, by_name in state.optimisers.items():
-            for name, entries in by_name.items():
-                for key, value in entries.items():
-                    tensors[f"optimiser/{player}/{key}/{name}"] = value
-        content = save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
-        meta = {
-            "format": FORMAT,
-            "identity": self.identity,
-            "structure": method.structure(),
-            "cursor": vars(state.cursor),
-            "record": {k: v for k, v in record.items() if k != "tasks"},
-            "tensors_sha256": digest(content),
-        }
+        content, meta = packed(
+            self.identity, method, state, {k: v for k, v in record.items() if k != "tasks"}
+        )
         body = json.dumps(meta, sort_keys=True)
         if "tasks" in record:
             body = f'{{"tasks": [{", ".join(self._encoded(record["tasks"]))}], {body[1:]}'
@@ -138,7 +127,7 @@ class Checkpoints:
             self._check_identity(meta["identity"])
             if problems:
                 warnings.warn(f"{problems[0]} The one before it is used.", stacklevel=2)
-            self._load(meta, tensors, method, state)
+            unpack(meta, tensors, method, state)
             if not shared:
                 self._drop_after(number)
             return meta["record"]
@@ -154,7 +143,7 @@ class Checkpoints:
             except (OSError, ValueError):
                 continue  # damaged: restore() deals with it
             if meta is not None:
-                return _this_format(meta)
+                return this_format(meta)
         return None
 
     def check(self) -> None:
@@ -183,7 +172,7 @@ class Checkpoints:
             raise CheckpointError(f"{damaged} (its JSON).")
         if meta["tensors_sha256"] != digest(content):
             raise CheckpointError(f"{damaged} (its tensors).")
-        _this_format(meta)
+        this_format(meta)
         if "tasks" in meta:
             meta["record"]["tasks"] = meta.pop("tasks")
         return meta, load_tensors(content)
@@ -200,30 +189,51 @@ class Checkpoints:
                 "give the same options, or another --out."
             )
 
-    def _load(
-        self, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], method: Method, state: LoopState
-    ) -> None:
-        device = next((t.device for t in method.state_dict().values()), torch.device("cpu"))
-        method.rebuild(meta["structure"])
-        method.to(device)
-        own = {k.removeprefix("method/"): v for k, v in tensors.items() if k.startswith("method/")}
-        sizes = [{k: list(v.shape) for k, v in state.items()} for state in (own, method.state_dict())]
-        if sizes[0] != sizes[1]:
-            raise CheckpointError(
-                f"a checkpoint must hold the tensors of {type(method).__name__}, it does not "
-                f"({difference(*sizes)}): use the engram version that wrote it."
-            )
-        method.load_state_dict(own)
-        optimisers: dict[str, dict[str, dict[str, Tensor]]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimiser/"):
-                _, player, entry, name = key.split("/", 3)
-                optimisers.setdefault(player, {}).setdefault(name, {})[entry] = value
-        state.cursor = Cursor(**meta["cursor"])
-        state.optimisers = optimisers
+
+def packed(
+    identity: Mapping[str, Any], method: Method, state: LoopState, record: Mapping[str, Any]
+) -> tuple[bytes, dict[str, Any]]:
+    """The content of a safetensors file, and the JSON beside it with its checksum; the arguments as in `save`."""
+    tensors = {f"method/{k}": v for k, v in method.state_dict().items()}
+    for player, by_name in state.optimisers.items():
+        for name, entries in by_name.items():
+            for key, value in entries.items():
+                tensors[f"optimiser/{player}/{key}/{name}"] = value
+    content = save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+    return content, {
+        "format": FORMAT,
+        "identity": identity,
+        "structure": method.structure(),
+        "cursor": vars(state.cursor),
+        "record": record,
+        "tensors_sha256": digest(content),
+    }
 
 
-def _this_format(meta: dict[str, Any]) -> dict[str, Any]:
+def unpack(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], method: Method, state: LoopState) -> None:
+    """Bring a freshly built method and its state to where `packed` found them; ``CheckpointError`` if it cannot be."""
+    device = next((t.device for t in method.state_dict().values()), torch.device("cpu"))
+    method.rebuild(meta["structure"])
+    method.to(device)
+    own = {k.removeprefix("method/"): v for k, v in tensors.items() if k.startswith("method/")}
+    sizes = [{k: list(v.shape) for k, v in state.items()} for state in (own, method.state_dict())]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(
+            f"a checkpoint must hold the tensors of {type(method).__name__}, it does not "
+            f"({difference(*sizes)}): use the engram version that wrote it."
+        )
+    method.load_state_dict(own)
+    optimisers: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimiser/"):
+            _, player, entry, name = key.split("/", 3)
+            optimisers.setdefault(player, {}).setdefault(name, {})[entry] = value
+    state.cursor = Cursor(**meta["cursor"])
+    state.optimisers = optimisers
+
+
+def this_format(meta: dict[str, Any]) -> dict[str, Any]:
+    """``CheckpointError`` where another version wrote it."""
     if meta.get("format") != FORMAT:
         raise CheckpointError(
             f"a checkpoint must have format {FORMAT}, got {meta.get('format')}: use the engram version that wrote it."

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from engram.core.contract import Context, Method, Scenario, TaskInfo, evaluating
@@ -26,7 +27,7 @@ from engram.core.options import options_of
 from engram.core.samples import Samples, Shape
 from engram.core.values import typed_all
 from engram.errors import CheckpointError, ConfigError, EngramError, reason
-from engram.learning.checkpoint import Checkpoints, difference
+from engram.learning.checkpoint import Checkpoints, difference, packed, this_format, unpack
 from engram.learning.loop import EpochEnd, train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import MethodSpec, entry, spec_of
@@ -407,6 +408,36 @@ class Learner:
                 f"{folder} must hold a learner, it holds no checkpoint that can be read: give another folder."
             )
         stored = newest["identity"]
+        learner = cls._made(stored, str(folder), method, network, device)
+        own = learner.identity()
+        Checkpoints(path, {**stored, **own}).check()
+        learner.restore(Checkpoints(path, stored))
+        return learner
+
+    # The files of a learner, for those who keep them elsewhere than in a folder of checkpoints.
+    def packed(self) -> tuple[bytes, dict[str, Any]]:
+        """The content of a safetensors file, and the JSON beside it, from which `unpacked` makes this learner."""
+        self._check_whole()
+        return packed(self.identity(), self.method, self.state, {"learned": self.learned})
+
+    @classmethod
+    def unpacked(cls, content: bytes, meta: dict[str, Any], *, device: str = "cpu") -> Learner:
+        """The learner that was `packed`; ``CheckpointError`` where this version cannot make it."""
+        learner = cls._made(this_format(meta)["identity"], "a packed learner", None, None, device)
+        unpack(meta, load_tensors(content), learner.method, learner.state)
+        learner.learned = list(meta["record"]["learned"])
+        return learner
+
+    @classmethod
+    def _made(
+        cls,
+        stored: Mapping[str, Any],
+        where: str,
+        method: type[Method] | None,
+        network: Any,
+        device: str,
+    ) -> Learner:
+        """A fresh learner of an identity."""
         try:
             name, options = stored["method"]["name"], stored["method"]["options"]
             make, config = (method, method.Config()) if method else (entry(name).make, entry(name).config)
@@ -414,7 +445,7 @@ class Learner:
             if network is None:
                 kind, given = by_name(stored["network"]["name"]), stored["network"]["options"]
                 network = kind(**typed_all(kind.name, options_of(kind()), given))
-            learner = cls(
+            return cls(
                 MethodSpec(name, make, config),
                 network,
                 image_shape=tuple(stored["image_shape"]),
@@ -425,13 +456,9 @@ class Learner:
             )
         except (AttributeError, KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(
-                f"{folder} must hold a learner that this version and these arguments can make, it does not ({error}): "
+                f"{where} must hold a learner that this version and these arguments can make, it does not ({error}): "
                 "give its method and network, or another folder."
             ) from error
-        own = learner.identity()
-        Checkpoints(path, {**stored, **own}).check()
-        learner.restore(Checkpoints(path, stored))
-        return learner
 
 
 def checkpoint_folder(folder: str | os.PathLike[str]) -> Path:

@@ -7,12 +7,12 @@ refused, since which part of the range matters is not ours to guess.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,9 +27,10 @@ from torch import Tensor
 from engram.errors import ConfigError, DataError, reason
 from engram.streams.resizing import resize_pixels
 
-# where it comes from (for messages), and the file or its content, None where there is none
-Encoded = Iterable[tuple[str, bytes | Path | None]]
 Pixels = NDArray[np.uint8]
+# An image: its file or the content of one, a picture of Pillow's, or pixels [H, W] or [H, W, 3]; None is no image.
+Content = bytes | Path | Image.Image | Pixels | None
+Encoded = Iterable[tuple[str, Content]]  # where it comes from, for messages
 
 MAX_PIXELS = 40_000_000  # of one picture as decoded, by default; about 500 MB at work
 DRAFT_PIXELS = 4_000_000  # larger JPEGs are decoded at a half, quarter or eighth where that is enough
@@ -69,15 +70,17 @@ class Decoder:
 
     Args:
         image_size: resize each image to this many pixels squared; None demands that all have one size.
+        channels: 1 makes every image grey, 3 makes it colour; None makes all colour if any is.
     """
 
     image_size: int | None = None
+    channels: int | None = None
     _size: tuple[int, int] | None = None  # (H, W) of the first image, before any resizing
     _mixed: bool = False
     _seen: Counter[str] = field(default_factory=Counter)
 
     def decode(self, splits: Iterable[Encoded]) -> list[Tensor]:
-        """Each split as uint8 [N, C, H, W]; C is 3 if any image is colour, else 1.
+        """Each split as uint8 [N, C, H, W].
 
         Raises:
             DataError: images that cannot be used, all of them named; or images that differ in size.
@@ -113,8 +116,11 @@ class Decoder:
             notes.append(
                 f"{seen['draft']} JPEG images of more than {DRAFT_PIXELS:,} pixels decoded at a reduced size"
             )
-        if seen["grey"] and seen["colour"]:
-            notes.append(f"{seen['grey']} grey images converted to colour, as {seen['colour']} are colour")
+        if self.channels == 1 and seen["colour"]:
+            notes.append(f"{seen['colour']} colour images converted to grey")
+        elif seen["grey"] and (seen["colour"] or self.channels == 3):
+            why = f", as {seen['colour']} are colour" if seen["colour"] else ""
+            notes.append(f"{seen['grey']} grey images converted to colour{why}")
         if seen["transparent"]:
             notes.append(f"transparency of {seen['transparent']} images laid over black")
         if seen["animated"]:
@@ -130,7 +136,7 @@ class Decoder:
         return notes
 
     def _read(
-        self, where: str, content: bytes | Path | None, limit: int, faults: list[tuple[str, str]]
+        self, where: str, content: Content, limit: int, faults: list[tuple[str, str]]
     ) -> Iterator[Pixels]:
         """The image's pixels, [H, W] (grey) or [H, W, 3]; none, and an entry in faults, where it is unusable."""
         try:
@@ -144,15 +150,18 @@ class Decoder:
         else:
             yield self._fit(where, pixels)
 
-    def _open(self, content: bytes | Path | None, limit: int) -> Pixels:
-        if content is None:
-            raise ValueError("no image")
-        if isinstance(content, Path) and not content.is_file():  # a pipe would keep us waiting
-            raise ValueError("a link that leads nowhere" if content.is_symlink() else "no regular file")
-        with (
-            io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file,
-            Image.open(file, formats=_formats()) as image,
-        ):
+    def _open(self, content: Content, limit: int) -> Pixels:
+        if isinstance(content, np.ndarray):
+            self._seen["grey" if content.ndim == 2 else "colour"] += 1
+            return content
+        if isinstance(content, Image.Image):
+            if content.mode[0] in "IF":
+                raise ValueError(f"more than 8 bits a channel (mode {content.mode}; convert it to 8 bits)")
+            pixels, transparent = _pixels(content)
+            self._seen["grey" if pixels.ndim == 2 else "colour"] += 1
+            self._seen["transparent"] += transparent
+            return pixels
+        with _opened(content) as (file, image):
             if _is_deep(image, file):
                 raise ValueError(f"more than 8 bits a channel (mode {image.mode}; convert it to 8 bits)")
             kind, n_frames = image.format or "", getattr(image, "n_frames", 1)
@@ -179,6 +188,8 @@ class Decoder:
         return pixels
 
     def _fit(self, where: str, pixels: Pixels) -> Pixels:
+        if self.channels == 1 and pixels.ndim == 3:
+            pixels = grey(pixels)
         size = (pixels.shape[0], pixels.shape[1])
         self._size = self._size or size
         self._mixed = self._mixed or size != self._size
@@ -197,7 +208,7 @@ class Decoder:
 
     def _stack(self, images: list[Pixels]) -> Tensor:
         """One tensor of a split's images. Empties the list."""
-        channels = 3 if self._seen["colour"] else 1
+        channels = self.channels or (3 if self._seen["colour"] else 1)
         if not images:
             return torch.empty((0, channels, *(self._size or (1, 1))), dtype=torch.uint8)
         out = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.uint8)
@@ -205,6 +216,45 @@ class Decoder:
             out[row] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         images.clear()
         return torch.from_numpy(out)
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Colour [..., 3] to grey [...], as Pillow weighs the channels."""
+    weighed = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    found: Pixels = ((weighed + 0x8000) >> 16).astype(np.uint8)
+    return found
+
+
+def shorter_sides(images: Encoded) -> list[int]:
+    """Pixels of the shorter side of each image whose head can be read; nothing is decoded."""
+    found = []
+    with _plain_pillow():
+        for _, content in images:
+            if isinstance(content, np.ndarray):
+                found.append(min(content.shape[:2]))
+            elif isinstance(content, Image.Image):
+                found.append(min(content.size))
+            else:
+                with (
+                    contextlib.suppress(Exception),
+                    _opened(content) as (_, image),
+                ):  # said when it is decoded
+                    found.append(min(image.size))
+    return found
+
+
+@contextlib.contextmanager
+def _opened(content: bytes | Path | None) -> Iterator[tuple[IO[bytes], Image.Image]]:
+    """The file of an image and its picture, of which only the head is read."""
+    if content is None:
+        raise ValueError("no image")
+    if isinstance(content, Path) and not content.is_file():  # a pipe would keep us waiting
+        raise ValueError("a link that leads nowhere" if content.is_symlink() else "no regular file")
+    with (
+        io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file,
+        Image.open(file, formats=_formats()) as image,
+    ):
+        yield file, image
 
 
 def _max_pixels() -> int:
@@ -216,7 +266,7 @@ def _max_pixels() -> int:
     return int(given)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _plain_pillow() -> Iterator[None]:
     """Pillow without its warnings about tags that nobody asked for, and without its own limit beside ours."""
     limit = Image.MAX_IMAGE_PIXELS

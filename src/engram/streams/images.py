@@ -127,7 +127,7 @@ def from_arrays(
         check_range(value_range)
     notes: list[str] = []
     arrays = {
-        f"{name}: {split}": _array(f"{name}: {split}", values)
+        f"{name}: {split}": as_array(f"{name}: {split}", values)
         for split, values in (
             ("train_x", train_x),
             ("test_x", test_x),
@@ -147,7 +147,7 @@ def from_arrays(
             f"{name}: class_names must hold one name for each of the {len(names)} labels, "
             f"got {len(class_names)}: give them in sorted order of the labels."
         )
-    pixels = [_pixels(what, x, layout, value_range, notes) for what, x in list(arrays.items())[:2]]
+    pixels = [pixels_of(what, x, layout, value_range, notes) for what, x in list(arrays.items())[:2]]
     ours = [torch.tensor(column, dtype=torch.int64) for column in labels]
     return ImageData(
         name=name,
@@ -255,7 +255,7 @@ def check_range(value_range: Any) -> None:
         )
 
 
-def _array(what: str, values: Any) -> NDArray[Any]:
+def as_array(what: str, values: Any) -> NDArray[Any]:
     """Values of any array library, on the CPU and in this machine's byte order."""
     try:
         if np.ma.is_masked(values):
@@ -273,14 +273,14 @@ def _array(what: str, values: Any) -> NDArray[Any]:
         ) from fault
 
 
-def _pixels(
+def pixels_of(
     what: str,
     x: NDArray[Any],
     layout: Layout | None,
     value_range: tuple[float, float] | None,
     notes: list[str],
 ) -> Tensor:
-    """uint8 [N, C, H, W], or float32 [N, D], a contiguous copy."""
+    """uint8 [N, C, H, W], or float32 [N, D], a contiguous copy of what `from_arrays` takes; adds to the notes."""
     if x.dtype.kind not in "biuf":
         raise DataError(f"{what} must be an array or tensor of numbers, got {x.dtype}: convert it first.")
     if layout is None and x.ndim == 2 and x.dtype.kind == "f":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -14,10 +15,10 @@ import numpy as np
 import torch
 
 from engram.core.data_names import SHORT_NAMES
-from engram.errors import ConfigError, DataError
+from engram.errors import ConfigError, DataError, printable
 from engram.streams import readers as _readers
 from engram.streams.cache import Arrays, cached, default_cache_dir
-from engram.streams.decode import Decoder
+from engram.streams.decode import Decoder, Encoded
 from engram.streams.folders import walk
 from engram.streams.images import ImageData, check_size, fingerprint, resize
 from engram.streams.splits import TEST_SHARE, set_aside
@@ -116,6 +117,70 @@ def load(
     return data if image_size is None else resize(data, image_size)
 
 
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """Labelled images as they arrive, not decoded yet.
+
+    Args:
+        images: gives them, each time anew.
+        labels: int64 [N], 0..K-1, in their order.
+        class_names: K names.
+        notes: what was left out.
+    """
+
+    images: Callable[[], Encoded]
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def arriving(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Arrival:
+    """The training images of a data set, named as for `load`; all of them where it has no test split.
+
+    Nothing is decoded and nothing is kept on disk; of a hub name, the hub's own library keeps what it downloads.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+    """
+    given = os.fspath(name_or_path)
+    name, classes = _split_range(given)
+    if name == "digits":
+        found = _digits()
+        pixels = found.train_x[:, 0].numpy()
+
+        def digits() -> Encoded:
+            return ((f"digits, row {row}", one) for row, one in enumerate(pixels))
+
+        arrival = Arrival(digits, found.train_y, found.class_names, found.notes)
+    else:
+        source = _find(name, data_dir, Columns(image_column, label_column))
+        table = source.read()
+        aside = f"its test split of {len(table.test.labels)} images is left aside" if table.test else None
+        arrival = Arrival(
+            lambda: source.read().train.images,
+            torch.tensor(table.train.labels, dtype=torch.int64),
+            tuple(map(printable, table.class_names)),
+            (*table.notes, *([aside] if aside else ())),
+        )
+    if classes is None:
+        return arrival
+    first, last = classes
+    _check_range(given, len(arrival.class_names), first, last)
+    chosen = (arrival.labels >= first) & (arrival.labels <= last)
+    return Arrival(
+        lambda: itertools.compress(arrival.images(), chosen.tolist()),
+        arrival.labels[chosen] - first,
+        arrival.class_names[first : last + 1],
+        arrival.notes,
+    )
+
+
 def _split_range(given: str) -> tuple[str, tuple[int, int] | None]:
     match = re.fullmatch(r"(.+):(\d+)-(\d+)", given)
     if match is None or os.path.exists(given):
@@ -185,11 +250,7 @@ def _with_test_split(x: torch.Tensor, y: torch.Tensor, names: tuple[str, ...], n
 
 def _restrict(given: str, arrays: Arrays, first: int, last: int) -> Arrays:
     n_classes = len(arrays.class_names)
-    if not first <= last < n_classes:
-        raise ConfigError(
-            f"a class range must lie in 0-{n_classes - 1} with the smaller label first, got {first}-{last} "
-            f"in {given}."
-        )
+    _check_range(given, n_classes, first, last)
     train, test = ((y >= first) & (y <= last) for y in (arrays.train_y, arrays.test_y))
     return Arrays(
         arrays.train_x[train],
@@ -199,6 +260,14 @@ def _restrict(given: str, arrays: Arrays, first: int, last: int) -> Arrays:
         arrays.class_names[first : last + 1],
         (*arrays.notes, f"only classes {first} to {last} of {n_classes}"),
     )
+
+
+def _check_range(given: str, n_classes: int, first: int, last: int) -> None:
+    if not first <= last < n_classes:
+        raise ConfigError(
+            f"a class range must lie in 0-{n_classes - 1} with the smaller label first, got {first}-{last} "
+            f"in {given}."
+        )
 
 
 def _digits() -> Arrays:

@@ -1,0 +1,282 @@
+"""A memory that lives on disk: it learns new classes when they arrive, without the old images, and answers for all.
+
+>>> memory = engram.Memory.create("photos")  # doctest: +SKIP
+>>> memory.learn({"cat": cats, "dog": dogs})  # doctest: +SKIP
+>>> engram.Memory.open("photos").predict(["new.jpg"])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import engram
+from engram.core.files import os_errors, sealed, unsealed, write_atomically
+from engram.core.samples import Samples
+from engram.errors import CheckpointError, ConfigError, DataError, DivergedError, printable
+from engram.learning.learner import checkpoint_folder, fingerprint
+from engram.memory import folder
+from engram.memory.model import Model, Tell, now, silent
+from engram.memory.rule import given
+from engram.memory.settings import Settings
+from engram.streams.labels import number as numbered
+from engram.streams.sources import Arrival
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a `learn` did.
+
+    Args:
+        generation: its number; that of before where nothing was to be done.
+        call: its record, as in `Memory.calls`.
+        notes: what a reader should know, such as which images were changed to fit.
+        bytes_before, bytes_after: size of what is known.
+        again: these images were the last ones learned already, and nothing was done.
+    """
+
+    generation: int
+    call: Mapping[str, Any]
+    notes: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+    again: bool = False
+
+
+class Memory:
+    """A memory in a folder. Make one with `create`, or `open` one that is there.
+
+    Attributes:
+        path: its folder.
+        generation: number of the state that was read, 0 before the first.
+        record: what is written of that state, see `engram.memory.folder`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], model: Model, generation: int = 0) -> None:
+        self.path, self.model, self.generation = Path(path), model, generation
+        self.record: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], **settings: Any) -> Memory:
+        """A memory that is made in ``path`` when it first learns.
+
+        Args:
+            path: a folder that is not there yet, or empty.
+            settings: see `engram.memory.settings.Settings`.
+
+        Raises:
+            ConfigError: something else is there, or a setting cannot be used.
+        """
+        root = Path(path)
+        if folder.is_memory(root):
+            raise ConfigError(f"a new memory must have a place of its own, {root} is one already: open it.")
+        folder.check_new(root)
+        return cls(root, Model(Settings(**settings)))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Memory:
+        """The memory in ``path``. Takes no lock, so it may be read while another process writes.
+
+        A damaged newest state is said in a warning, and the one before it is used.
+
+        Raises:
+            ConfigError: not a memory.
+            CheckpointError: a newer version wrote it, or no state of it is whole.
+        """
+        return folder.read(Path(path), lambda record, files: cls._of(path, record, files))
+
+    @classmethod
+    def _of(
+        cls, path: str | os.PathLike[str], record: Mapping[str, Any], files: Mapping[str, bytes]
+    ) -> Memory:
+        memory = cls(path, Model.of_files(record["known"], files), record["number"])
+        memory.record = dict(record)
+        return memory
+
+    # What it knows -----------------------------------------------------------------------------------------------
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """Names of the classes known, in order of arrival; the columns of `predict_proba`."""
+        return np.array(self.model.classes, dtype=str)
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """What each `learn` did, in order."""
+        return self.model.calls
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the files of the state that was read."""
+        return sum(int(facts["bytes"]) for facts in self.record.get("files", {}).values())
+
+    # Learning ----------------------------------------------------------------------------------------------------
+    def learn(self, images: Any, labels: Any = None, *, tell: Tell = silent) -> Learned:
+        """Learn new classes from their images, and keep the new state.
+
+        Interrupted, it goes on when it is called with the same images; until then readers see the state of before.
+
+        Args:
+            images: by class name, in any form of `engram.memory.rule.given`; or all, with ``labels``; or what
+                `engram.streams.sources.arriving` found.
+            labels: one an image: text or whole numbers, which become the names of classes.
+            tell: told how far it is.
+
+        Raises:
+            ConfigError: the classes cannot be learned now, or another process writes.
+            DataError: images that cannot be used.
+            DivergedError: training failed; the memory is as before.
+            EngramError: the disk is full, or what else the system refuses; the memory is as before.
+        """
+        with folder.held(self.path):
+            self._renew()
+            arrival, y, names = _arrived(images, labels)
+            base, model = self.generation, self.model
+            last = self.record.get("data")
+            tell("reading images", 0, len(y))
+            if set(names) - set(
+                model.classes
+            ):  # else it is the last call again, or an error that needs no pixels
+                model.check(y, names)
+            x, notes = model.prepare(arrival)
+            data = fingerprint(Samples(x, y))
+            if last == data:
+                return Learned(base, self.calls[-1], tuple(notes), self.n_bytes, self.n_bytes, again=True)
+            model.check(y, names)
+            self._begin_or_go_on(base, data, names)
+            try:
+                call = model.learn(x, y, names, work=self.path / folder.WORK, tell=tell)
+            except (ConfigError, DataError, DivergedError):
+                self._drop_work()
+                self.model = Model(self.model.settings)  # spoiled: whoever asks next reads the one on disk
+                self.generation = -1
+                raise
+            before = self.n_bytes
+            self._keep(base, {"data": data, "action": "learn"})
+            return Learned(self.generation, call, tuple(notes), before, self.n_bytes)
+
+    def partial_fit(self, images: Any, labels: Any) -> Memory:
+        """`learn` under the name that scikit-learn gives it."""
+        self.learn(images, labels)
+        return self
+
+    def _renew(self) -> None:
+        """Read what is current, where another process has written since, or what is here was spoiled."""
+        if folder.is_memory(self.path):
+            newest = Memory.open(self.path)
+            self.model, self.generation, self.record = newest.model, newest.generation, newest.record
+        elif self.generation:
+            raise ConfigError(f"{self.path} must be the memory that was opened, it is gone: open it again.")
+
+    def _begin_or_go_on(self, base: int, data: str, names: Any) -> None:
+        """Note what begins now, or that the same goes on; ``CheckpointError`` if it is another."""
+        begun = self.unfinished()
+        this = {"base": base, "data": data, "classes": list(names), "settings": self.model.settings.to_json()}
+        if begun is not None and begun["base"] == base:
+            if {**begun, "since": ""} == {
+                **json.loads(json.dumps(this)),
+                "since": "",
+                "sha256": begun["sha256"],
+            }:
+                return
+            raise CheckpointError(
+                f"what was begun must be learned to its end, {self.path} is at {', '.join(begun['classes'][:5])} since "
+                f"{begun['since']}: give the same images and options again, or drop it with engram undo {self.path}."
+            )
+        self._drop_work()
+        body = json.dumps({**this, "since": now()})
+        write_atomically(self.path / folder.WORK / folder.BEGUN, sealed(body))
+
+    def unfinished(self) -> dict[str, Any] | None:
+        """What an interrupted `learn` was at: base, classes, since; None where there is none worth going on with."""
+        work = self.path / folder.WORK
+        if checkpoint_folder(work).is_symlink() or not any(checkpoint_folder(work).glob("*.json")):
+            return None
+        try:
+            begun = unsealed(folder.read_inside(self.path, f"{folder.WORK}/{folder.BEGUN}", folder.MOST_JSON))
+        except (OSError, ValueError, RecursionError, CheckpointError):
+            return None
+        fields = {"base": int, "data": str, "classes": list, "settings": dict, "since": str}
+        if begun is None or any(not isinstance(begun.get(name), kind) for name, kind in fields.items()):
+            return None
+        return begun
+
+    def _drop_work(self) -> None:
+        with os_errors(self.path):
+            if (self.path / folder.WORK).exists():
+                shutil.rmtree(self.path / folder.WORK)
+
+    def _keep(self, parent: int, more: Mapping[str, Any], *, alone: bool = False) -> None:
+        """Write the model as the next generation; ``alone`` keeps none beside it."""
+        known, files = self.model.files()
+        kept: dict[int, str] = {}
+        if parent and not alone:
+            kept = dict(folder.read_manifest(self.path).generations)
+            for later in [n for n in kept if n > parent]:  # undone before: this generation takes their place
+                del kept[later]
+            for old in sorted(kept)[: max(0, len(kept) + 1 - self.model.settings.keep)]:
+                del kept[old]
+        record: dict[str, Any] = {
+            "number": max([parent, *folder.on_disk(self.path)]) + 1,
+            "parent": parent,
+            "date": now(),
+            "versions": {"engram": engram.__version__, "torch": str(torch.__version__)},
+            "known": known,
+            **more,
+        }
+        folder.write(self.path, record, files, kept)
+        self._drop_work()
+        self._renew()
+
+    # Answering ---------------------------------------------------------------------------------------------------
+    def predict(self, images: Any) -> NDArray[np.str_]:
+        """The name of the most probable class of each image, in any form of `engram.memory.rule.given`."""
+        names: NDArray[np.str_] = self.classes_[self.predict_proba(images).argmax(1)]
+        return names
+
+    def predict_proba(self, images: Any) -> NDArray[np.float64]:
+        """Probabilities [N, classes], in the order of `classes_`."""
+        return self.model.probabilities(self.model.prepare(given(images))[0]).numpy()
+
+
+def _arrived(images: Any, labels: Any) -> tuple[Any, Tensor, tuple[str, ...]]:
+    """Images as `Model.prepare` takes them, their labels 0.. and the names of these, in order of arrival."""
+    if isinstance(images, Arrival):
+        return images.images, images.labels, images.class_names
+    if isinstance(images, Mapping):
+        if labels is not None:
+            raise ConfigError(
+                "labels must be left out where images come by class name, got both: leave them out."
+            )
+        parts = {str(name): given(one) for name, one in images.items()}
+        vectors = [part for part in parts.values() if isinstance(part, Tensor)]
+        y = [label for label, part in enumerate(parts.values()) for _ in range(len(part))]
+        if not vectors:
+            return (
+                [one for part in parts.values() for one in part],
+                torch.tensor(y, dtype=torch.int64),
+                tuple(parts),
+            )
+        if len(vectors) < len(parts) or len({part.shape[1:] for part in vectors}) > 1:
+            raise DataError(
+                "images must be of one kind in all classes, got vectors and others: give one kind."
+            )
+        return torch.cat(vectors), torch.tensor(y, dtype=torch.int64), tuple(parts)
+    if labels is None:
+        raise ConfigError(
+            "labels must be given with images that do not come by class name: give one an image."
+        )
+    found = given(images)
+    (y,), names = numbered({"labels": np.asarray(labels).tolist()})
+    if len(y) != len(found):
+        raise DataError(f"labels must be one an image, got {len(y)} for {len(found)} images: give as many.")
+    return found, torch.tensor(y, dtype=torch.int64), tuple(map(printable, names))

@@ -1,0 +1,274 @@
+"""What a memory knows, in main memory: a rule for images, a learner, and what was held out to measure it.
+
+It learns classes as they come and answers for all of them; `files` and `of_files` turn it into the content of files
+and back. Where it is kept is not its business.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from engram import features, networks
+from engram.core.samples import Samples
+from engram.errors import ConfigError
+from engram.features.contract import Features, extract
+from engram.learning.learner import Learner, checkpoint_folder
+from engram.learning.loop import EpochEnd
+from engram.memory.calibration import temperature_of
+from engram.memory.names import check_new_names
+from engram.memory.rule import Rule, median_side, rule_for
+from engram.memory.settings import NETWORK, NETWORK_SMALL, SMALL_IMAGE, Settings
+from engram.methods import registry
+from engram.streams.decode import Content, Encoded
+from engram.streams.splits import by_class, hold_out, n_valid
+
+#: Told what is going on: a word for it, how much of it is done, and how much there is, 0 where that is not known.
+Tell = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, n: int) -> None:
+    """Tell nobody."""
+
+
+class Model:
+    """A learner of classes that arrive, with all that it needs to answer for images.
+
+    Args:
+        settings: as asked for; what they leave open is decided by the first images.
+
+    Attributes:
+        settings: complete once something is learned.
+        rule, learner: None before.
+        features, module: what is seen of images, where that is not the images themselves.
+        calls: what each `learn` did, as JSON.
+        scores: what it answered for the samples held out when they came: by call, logits [n, classes known then] and
+            labels [n].
+        temperature: by which logits are divided before they become probabilities.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.rule: Rule | None = None
+        self.learner: Learner | None = None
+        self.features: Features | None = None
+        self.module: nn.Module | None = None
+        self.fitted = False
+        self.calls: list[dict[str, Any]] = []
+        self.scores: dict[str, Tensor] = {}
+        self.temperature = 1.0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes known, in order of arrival."""
+        return self.learner.classes if self.learner is not None else ()
+
+    # Learning ----------------------------------------------------------------------------------------------------
+    def prepare(
+        self, images: Sequence[tuple[str, Content]] | Tensor | Callable[[], Any]
+    ) -> tuple[Tensor, list[str]]:
+        """Images by the rule, which the first ones decide: uint8 [N, C, S, S], or vectors float32 [N, D]; and notes.
+
+        Args:
+            images: as `engram.memory.rule.given` gives them, or a function that gives them anew.
+        """
+        if isinstance(images, Tensor):
+            self._begin(Rule(tuple(images.shape[1:])))
+            assert self.rule is not None
+            self.rule.check_vectors(images)
+            return images, []
+        again = images if callable(images) else lambda: images
+        if self.rule is None:
+            self._begin(rule_for(again, self._size(again), self.settings.channels))
+        assert self.rule is not None
+        return self.rule.bring(again())
+
+    def _size(self, again: Callable[[], Encoded]) -> int | None:
+        """Pixels squared that are asked for or needed; None where the images decide."""
+        s = self.settings
+        if s.image_size is not None:
+            return s.image_size
+        if s.features is not None:
+            return features.by_name(s.features).image_size
+        if s.network is None:  # one for images, to whose size they are brought
+            small = median_side(again()) <= SMALL_IMAGE
+            self.settings = s = replace(s, network=NETWORK_SMALL if small else NETWORK)
+        return networks.about(str(s.network)).image_size
+
+    def _begin(self, rule: Rule) -> None:
+        """Make the learner for samples of this rule, where there is none yet."""
+        if self.learner is not None:
+            return
+        s, shape = self.settings, rule.shape
+        found: dict[str, Any] = {}
+        if len(shape) == 3:
+            found |= {"image_size": shape[1], "channels": shape[0]}
+        else:  # vectors are features already
+            s = replace(s, features=None, features_options={})
+        if s.features is not None:
+            self.features = features.make(s.features, dict(s.features_options))
+            self.module = self.features.module(shape).eval().requires_grad_(False)
+            self.fitted = not self.features.learns
+            shape = (int(self.module.n_features),)  # type: ignore[arg-type]
+            found["features_options"] = self.features.describe()["options"]
+        network = (
+            networks.by_name(s.network)(**s.network_options) if s.network else networks.default_for(shape)
+        )
+        spec = registry.method(s.method, s.method_options)
+        self.learner = Learner(spec, network, image_shape=shape, seed=s.seed)
+        self.rule = rule
+        found |= {"network": network.name, "network_options": network.describe()["options"]}
+        options = {o.name: getattr(spec.config, o.name) for o in registry.about(s.method).options}
+        self.settings = replace(s, **found, method_options=options)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the learner is given of samples that `prepare` gave."""
+        if self.features is None or self.module is None:
+            return x
+        return extract(self.module, x, self.features.block)
+
+    def check(self, y: Tensor, names: Sequence[str]) -> None:
+        """``ConfigError`` unless classes of these names, with these labels 0.. in ``names``, can be learned now."""
+        check_new_names(names, self.classes)
+        counts = torch.bincount(y, minlength=len(names)).tolist()
+        for name, n in zip(names, counts, strict=True):
+            if n < (2 if self.settings.valid_fraction else 1):
+                raise ConfigError(
+                    f"every class must have 2 images, of which one is held out to measure it, {name} has {n}: add "
+                    "some, or hold none out (valid_fraction 0)."
+                )
+
+    def learn(
+        self, x: Tensor, y: Tensor, names: Sequence[str], *, work: Path | None = None, tell: Tell = silent
+    ) -> dict[str, Any]:
+        """Learn new classes, measure them on the part that is held out, and return the record of it.
+
+        Args:
+            x: as `prepare` gives them.
+            y: int64 [N], places in ``names``.
+            names: of the classes, in order of arrival.
+            work: folder for checkpoints. A learn that was interrupted there goes on.
+            tell: told how far it is.
+        """
+        assert self.learner is not None
+        began = time.perf_counter()
+        known = self.classes
+        kept, held = torch.arange(len(y)), y[:0]
+        share = self.settings.valid_fraction
+        if share > 0:
+            chosen = by_class("valid", self.settings.seed, 0, names)
+            kept, held = hold_out(y, lambda size: n_valid(size, share), generator=chosen)
+        labels = y + len(known)
+        if self.features is not None and self.module is not None and not self.fitted:
+            tell(f"features {self.features.name}", 0, 0)
+            self.features.fit(self.module, Samples(x[kept], labels[kept]))
+            self.module.eval().requires_grad_(False)
+            self.fitted = True
+        tell("features", 0, len(x))
+        x = self._seen(x)
+        if work is not None and checkpoint_folder(work).is_dir():
+            self.learner = Learner.load(work)
+        if len(self.learner.classes) == len(known) or self.learner.state.cursor.task < len(
+            self.learner.learned
+        ):
+            self._train(Samples(x[kept], labels[kept]), names, work, tell)
+        tell("measuring", 0, len(held))
+        logits = self.learner.predict(x[held]) if len(held) else torch.zeros(0, len(self.classes))
+        right = logits.argmax(1) == labels[held]
+        call = {
+            "date": now(),
+            "seconds": round(time.perf_counter() - began, 3),
+            "classes": {
+                name: {
+                    "images": int((y == label).sum()),
+                    "held_out": int((y[held] == label).sum()),
+                    "right": int(right[y[held] == label].sum()),
+                }
+                for label, name in enumerate(names)
+            },
+        }
+        self.scores[f"logits/{len(self.calls):04d}"] = logits.contiguous()
+        self.scores[f"labels/{len(self.calls):04d}"] = labels[held]
+        self.calls.append(call)
+        self.temperature = temperature_of(logits, labels[held])
+        return call
+
+    def _train(self, samples: Samples, names: Sequence[str], work: Path | None, tell: Tell) -> None:
+        assert self.learner is not None
+        method = self.learner.method
+
+        def on_epoch(event: EpochEnd) -> None:
+            phases = method.phases(self.learner.task(event.task), len(samples))  # type: ignore[union-attr]
+            done = sum(phase.epochs for phase in phases[: event.phase_index]) + event.epoch + 1
+            tell(event.phase, done, sum(phase.epochs for phase in phases))
+
+        tell("learning", 0, 0)
+        self.learner.learn(samples, names, folder=work, on_epoch=on_epoch)
+
+    # Answering ---------------------------------------------------------------------------------------------------
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores [N, classes] of samples that `prepare` gave."""
+        if self.learner is None:
+            raise ConfigError(
+                "a memory must have learned a class to answer, this one has not: learn one first."
+            )
+        return self.learner.predict(self._seen(x))
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Probabilities float64 [N, classes], calibrated by the temperature."""
+        return torch.softmax(self.logits(x).double() / self.temperature, 1)
+
+    # Keeping -----------------------------------------------------------------------------------------------------
+    def files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """What is known as JSON, and the content of files by name."""
+        assert self.learner is not None
+        assert self.rule is not None
+        content, meta = self.learner.packed()
+        files = {"learner.safetensors": content, "learner.json": json.dumps(meta, sort_keys=True).encode()}
+        files["scores.safetensors"] = save_tensors(self.scores)
+        if self.module is not None and self.module.state_dict():
+            files["features.safetensors"] = save_tensors(dict(self.module.state_dict()))
+        facts = {
+            "settings": self.settings.to_json(),
+            "shape": list(self.rule.shape),
+            "classes": list(self.classes),
+            "calls": self.calls,
+            "temperature": self.temperature,
+        }
+        return facts, files
+
+    @classmethod
+    def of_files(cls, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Model:
+        """The model whose `files` these are."""
+        found = cls(Settings(**facts["settings"]))
+        rule = Rule(tuple(facts["shape"]))
+        found._begin(rule)
+        assert found.learner is not None
+        meta = json.loads(files["learner.json"])
+        if json.loads(json.dumps(found.learner.identity())) != meta["identity"]:
+            raise ConfigError("a memory's learner must be made of its settings, it is not.")
+        found.learner = Learner.unpacked(files["learner.safetensors"], meta)
+        if found.module is not None and found.module.state_dict():
+            found.module.load_state_dict(load_tensors(files["features.safetensors"]))
+        found.fitted = True
+        found.calls = list(facts["calls"])
+        found.temperature = float(facts["temperature"])
+        found.scores = load_tensors(files["scores.safetensors"])
+        if list(found.classes) != facts["classes"]:
+            raise ConfigError("a memory's learner must have learned its classes, it has not.")
+        return found
+
+
+def now() -> str:
+    """The time, as it is written down."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

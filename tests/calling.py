@@ -29,14 +29,14 @@ Refused = Callable[..., str]
 def no_figures(patch: pytest.MonkeyPatch) -> None:
     """Figures take longer than small runs: leave a page without them."""
     patch.setattr(Drawing, "start", lambda self: None)
-    patch.setattr(Drawing, "page", lambda self, root: plain_page(root))
+    patch.setattr(Drawing, "page", lambda self, root, **how: plain_page(root, **how))
     for place in ("engram.report.write_report", "engram.cli.main.write_report"):
         patch.setattr(place, plain_page)
 
 
-def plain_page(directory: str | os.PathLike[str]) -> Path:
+def plain_page(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> Path:
     """Stands in for the report."""
-    read(directory)
+    read(directory, accept_edited=accept_edited)
     page = Path(directory) / "report.html"
     page.write_text("no figures", encoding="utf-8")
     return page

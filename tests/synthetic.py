@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from engram.core.files import write_atomically
-from engram.studies.results import seed_result, write_study
+from engram.core.files import checksum
+from engram.protocols.entry import plain
+from engram.studies.results import seed_result, write_entry, write_study
+from engram.studies.variants import identity_of
 
 N_TASKS = 5
 EPOCHS = 12
@@ -117,8 +118,8 @@ def result(method: str, *, n_seeds: int = 3, n_tasks: int = N_TASKS, failed: boo
             seed_result(
                 seed,
                 matrix,
-                seconds=20.0 + seed + 40 * generative,
-                seconds_per_task=[4.0 + 8 * generative] * n_tasks,
+                seconds=n_tasks * (4.0 + seed / n_tasks + 8 * generative),
+                seconds_per_task=[4.0 + seed / n_tasks + 8 * generative] * n_tasks,
                 peak_memory_bytes=300_000_000,
                 stored_real_samples=stored,
                 storage_bytes={
@@ -181,18 +182,19 @@ def result(method: str, *, n_seeds: int = 3, n_tasks: int = N_TASKS, failed: boo
 def write(root: Path, results: dict[str, dict[str, Any]]) -> Path:
     """Write a study with these results by folder; ``"."`` is that of a run. The data and tasks are the first one's."""
     variants = []
+    first = next(iter(results.values()))
     for folder, made in results.items():
-        for seed in made["seeds"]:
-            entry = json.dumps({"identity": folder, **seed}).encode()
-            write_atomically(root / folder / f"seed-{seed['seed']}" / "seed.json", entry)
         kept = {k: made[k] for k in ("label", "method", "protocol", "device", "facts", "engram")}
         config = {k: v for k, v in made["config"].items() if k not in ("data", "seeds")}
+        whole = {**kept, "config": {**config, "data": first["config"]["data"]}, "data": first["data"]}
+        identity = checksum(plain(identity_of(whole)))
+        for seed in made["seeds"]:
+            write_entry(root / folder / f"seed-{seed['seed']}", identity, seed)
         numbers = [seed["seed"] for seed in made["seeds"]]
-        variants.append({**kept, "config": config, "folder": folder, "identity": folder, "seeds": numbers})
-    first = next(iter(results.values()))
+        variants.append({**kept, "config": config, "folder": folder, "identity": identity, "seeds": numbers})
     kind = "run" if list(results) == ["."] else "comparison"
     shared = {"data_settings": first["config"]["data"], "data": first["data"], "tasks": first["tasks"]}
-    write_study(root, {"kind": kind, "last": {}, **shared, "variants": variants, "found": {}})
+    write_study(root, {"kind": kind, **shared, "variants": variants, "found": {}})
     return root
 
 

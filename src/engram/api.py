@@ -123,7 +123,7 @@ def conclude(study: Study, listener: Listener | None = None) -> Outcome:
     with Drawing() as drawing:
         outcome = execute(study, listener=drawing.beside(listener))
         if not outcome.interrupted:
-            outcome.report = drawing.page(outcome.out)
+            outcome.report = drawing.page(outcome.out, accept_edited=study.settings.accept_edited)
     return outcome
 
 
@@ -141,6 +141,7 @@ def compare(
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    accept_edited: bool = False,
     listener: Listener | None = None,
 ) -> Outcome:
     """Learn one stream with several methods and seeds, and write the report.
@@ -158,6 +159,7 @@ def compare(
         jobs: processes side by side; None is the number of cores on a CPU, 1 on an accelerator.
         resume: continue what ``out`` holds; finished seeds are not repeated.
         overwrite: replace what ``out`` holds of these methods.
+        accept_edited: take files of ``out`` that do not match their checksum as they are, see `engram.studies.results`.
         listener: told what the workers say.
 
     Returns:
@@ -180,6 +182,7 @@ def compare(
         _of(chosen),
         held,
         _features(features, chosen),
+        accept_edited,
     )
     return conclude(Comparison(settings, _variants(methods, chosen, options)), listener)
 
@@ -204,6 +207,7 @@ def sweep(
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    accept_edited: bool = False,
     listener: Listener | None = None,
 ) -> Outcome:
     """Learn one stream with several values of a method's options, and choose among them on validation data.
@@ -219,7 +223,7 @@ def sweep(
         choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
         address: of a Ray cluster; None starts one on this machine.
         seeds: of every trial.
-        network, features, out, recipe, device, jobs, resume, overwrite, listener: as for `compare`.
+        network, features, out, recipe, device, jobs, resume, overwrite, accept_edited, listener: as for `compare`.
 
     Returns:
         The trials' results, the choice (``outcome.chosen``), the page, and what went wrong.
@@ -244,6 +248,7 @@ def sweep(
         _of(chosen),
         held,
         _features(features, chosen),
+        accept_edited,
     )
     axes = axes_of(named, over)
     for axis in axes:
@@ -302,6 +307,7 @@ def tradeoff(
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    accept_edited: bool = False,
     listener: Listener | None = None,
 ) -> Outcome:
     """Draw the trade-off curves of several methods between two data sets, and measure them.
@@ -317,7 +323,7 @@ def tradeoff(
         required: further required target accuracies, in percent.
         recipe: a name, ``"none"``, or None for ``tradeoff-small``.
         seeds: distinct integers >= 0; a source network each.
-        out, network, features, device, jobs, resume, overwrite, listener: as for `compare`.
+        out, network, features, device, jobs, resume, overwrite, accept_edited, listener: as for `compare`.
 
     Returns:
         Curves and measures (``outcome.found["methods"]``), the page, and what went wrong.
@@ -349,6 +355,7 @@ def tradeoff(
         _of(chosen),
         held,
         _features(features, chosen),
+        accept_edited,
     )
     study = Tradeoff(
         settings,

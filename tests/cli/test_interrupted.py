@@ -14,8 +14,8 @@ from typing import Any
 
 from stripes import SMALL, Killed
 
-from calling import Call
-from engram.studies.results import read_result
+from calling import Call, Refused
+from engram.studies.results import read_result, write_entry
 
 MEASURED = ("accuracy_matrix", "confusion", "final_average_accuracy", "storage_bytes")
 
@@ -83,11 +83,35 @@ def test_a_stale_seed_result_is_replaced_on_resume(killed: Path, call: Call):
     (killed / "study.json").unlink()
     path = killed / "seed-0" / "seed.json"
     stale = json.loads(path.read_text())
-    path.write_text(json.dumps({**stale, "identity": "0" * 64, "accuracy_matrix": [[1.0] * 3] * 3}))
+    other = {k: v for k, v in stale.items() if k not in ("sha256", "identity")}
+    write_entry(path.parent, "0" * 64, {**other, "accuracy_matrix": [[1.0] * 3] * 3})
     done = call("run", "finetune", *SMALL, "--seeds", 0, "--out", killed, "--resume")
     assert done.code == 0, done.err
     assert json.loads(path.read_text())["identity"] == stale["identity"]
     assert read_result(killed)["seeds"][0]["accuracy_matrix"] == stale["accuracy_matrix"]
+
+
+def test_edited_files_are_refused_and_taken_when_accepted(killed: Path, call: Call, refused: Refused):
+    path = killed / "seed-0" / "seed.json"
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps({**entry, "final_average_accuracy": 0.999}))
+    again = ["run", "finetune", *SMALL, "--seeds", 0, 1, "--out", killed, "--resume"]
+    for command in (["report", killed], again):
+        assert "seed.json must be as engram wrote it, its content does not match" in refused(*command)
+    shown = call("report", killed, "--accept-edited")
+    assert shown.code == 0, shown.err
+    done = call(*again, "--accept-edited")
+    assert done.code == 0, done.err
+    for said in (shown.out, done.out):
+        assert "finetune (edited)" in said
+        assert "99.9" not in said
+    assert "seed.json must be" in refused("report", killed)
+    study = json.loads((killed / "study.json").read_text())
+    (killed / "study.json").write_text(json.dumps({**study, "engram": "0.0"}))
+    assert "study.json must be" in refused(*again[:-1], "--resume")
+    done = call(*again, "--seeds", 0, 1, 2, "--accept-edited")
+    assert done.code == 0, done.err
+    assert json.loads((killed / "study.json").read_text())["edited"] == ["study.json"]
 
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(

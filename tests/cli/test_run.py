@@ -27,7 +27,7 @@ def test_a_run_leaves_its_results_settings_and_page(finished: Path):
     assert [len(t["classes"]) for t in result["tasks"]] == [4, 3, 3]
     assert result["config"]["network"] == {"name": "mlp", "options": {"hidden": [16], "init": "pytorch"}}
     written = json.loads((finished / "seed-1" / "seed.json").read_text())
-    assert len(written.pop("identity")) == 64
+    assert len(written.pop("identity")) == len(written.pop("sha256")) == 64
     assert written == entry
     assert (finished / "report.html").exists()
     assert (finished / "seed-1" / "worker.log").exists()

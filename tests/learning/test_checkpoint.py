@@ -15,6 +15,7 @@ import torch
 
 from engram.checks import tiny_stream
 from engram.core.contract import Context, Method
+from engram.core.files import digest, sealed
 from engram.errors import CheckpointError, EngramError
 from engram.learning.checkpoint import KEEP, Checkpoints, write_atomically
 from engram.learning.state import Cursor, LoopState
@@ -168,6 +169,76 @@ def test_a_cut_file_is_found(tmp_path: Path, kind: str) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.warns(UserWarning, match="damaged"):
         assert restored(tmp_path)[1].cursor.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("structure", None, "expected object, got null at structure"),
+        ("structure", {"head": "many"}, "structure of Finetune"),
+        ("cursor", [0, 0, 1], "expected object, got array at cursor"),
+        ("cursor", {"task": "0", "phase": 0, "epochs": 1}, "expected int, got str at cursor.task"),
+        ("cursor", {"task": 0, "phase": 0}, "missing required field epochs"),
+        ("record", [], "expected object, got array at record"),
+        ("record", "[" * 10_000 + "]" * 10_000, "damaged .ValueError"),
+        ("identity", 3, "expected object, got int at identity"),
+        ("tasks", {}, "expected array, got object at tasks"),
+        ("tensors_sha256", None, "got null at tensors_sha256"),
+    ],
+)
+def test_another_form_under_a_right_checksum_is_one_line(
+    tmp_path: Path, key: str, value: Any, match: str
+) -> None:
+    store(tmp_path, 1)
+    path = tmp_path / "00000000.json"
+    meta = {**json.loads(path.read_text()), key: value}
+    del meta["sha256"]
+    body = json.dumps(meta)
+    if key == "record" and isinstance(value, str):
+        body = body.replace(f'"{value}"', value)
+    path.write_bytes(sealed(body))
+    with pytest.raises(CheckpointError, match=match) as caught:
+        restored(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_that_are_none_under_a_right_checksum_are_one_line(tmp_path: Path) -> None:
+    store(tmp_path, 1)
+    path = tmp_path / "00000000.json"
+    meta = without_seal(path) | {"tensors_sha256": digest(b"no tensors")}
+    path.write_bytes(sealed(json.dumps(meta)))
+    path.with_suffix(".safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        restored(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def without_seal(path: Path) -> dict[str, Any]:
+    return {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}
+
+
+def test_files_of_other_names_are_let_be(tmp_path: Path) -> None:
+    store(tmp_path, 1)
+    for name in ("²", "0000000²", "٣", "notes", "1" * 200):
+        (tmp_path / f"{name}.json").write_text("{}")
+    assert restored(tmp_path)[1].cursor.epochs == 1
+    store(tmp_path, 2)
+    assert restored(tmp_path)[1].cursor.epochs == 2
+
+
+@pytest.mark.parametrize("change", [{"rows": []}, {"phases": None}, {"peak": "high"}, {"confusion": 3}])
+def test_a_record_of_another_form_does_not_resume(tmp_path: Path, change: dict[str, Any]) -> None:
+    def go(resume: bool) -> None:
+        run(tiny_stream((1, 1)), Mlp((4,)), method("finetune", epochs=1), out=tmp_path, resume=resume)
+
+    go(False)
+    for path in (tmp_path / "checkpoints").glob("*.json"):
+        meta = without_seal(path)
+        meta["record"] |= change
+        path.write_bytes(sealed(json.dumps(meta)))
+    with pytest.raises(CheckpointError) as caught:
+        go(True)
+    assert "\n" not in str(caught.value)
 
 
 def test_all_damaged_is_an_error_of_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import subprocess
 import sys
@@ -232,7 +233,9 @@ def test_text_from_results_is_escaped(tmp_path: Path) -> None:
 def test_one_task_and_equal_labels(tmp_path: Path) -> None:
     """One task has no forgetting, and a label with dollars and braces is drawn as it is."""
     data = {**synthetic.result("finetune", n_seeds=2, n_tasks=1), "label": "lr $10^{-3$"}
-    synthetic.write(tmp_path, {"a": data, "b": data})
+    for name in ("a", "b"):  # as two runs of before that were put side by side
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"schema": 1, **data}))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "lr $10^{-3$ (2)" in text
     assert "forgetting-curves" not in text

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from engram.errors import DivergedError
-from engram.studies.folders import JOB_FILE, SEED_FILE
+from engram.studies.folders import JOB_FILE
 from engram.studies.jobs import Event, Job
-from engram.studies.results import seed_result
+from engram.studies.results import seed_result, write_entry
 from engram.studies.settings import NetworkSettings
 
 SMALL = ["--source", "digits:0-4", "--target", "digits:5-9", "--max-per-class", "20", "--recipe", "none"]
@@ -87,6 +86,5 @@ class Pretend:
             seconds_per_task=[0.5, 0.5],
             valid_matrix=[[NETWORK, None], [source, target]],
         )
-        text = json.dumps({"identity": job.identity, **entry})
-        (Path(job.folder) / SEED_FILE).write_text(text, encoding="utf-8")
+        write_entry(Path(job.folder), job.identity, entry)
         listener(Event(job, "done"))

@@ -205,7 +205,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path):
 
 PLAIN = """
 from engram.report.drawing import Drawing
-Drawing.start = Drawing.page = lambda *_: None
+Drawing.start = Drawing.page = lambda *_, **__: None
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import engram
 from calling import Refused, no_figures
 from engram.studies.axes import axes_of
 from engram.studies.jobs import Event, Job
-from engram.studies.results import read_study
+from engram.studies.results import read_study, seed_result, write_entry
 from engram.studies.rules import rule
 from engram.studies.search import STARTUP, Search, _Trial
 from engram.studies.settings import Settings
@@ -69,6 +71,81 @@ def test_resume_keeps_the_number_of_trials(tmp_path: Path, monkeypatch, refused:
     }
 
 
+class Killed(BaseException):
+    """Nothing of engram hears of it."""
+
+
+class Stepwise:
+    """Takes the place of processes: accuracies follow from the rate, what is learned lasts, a kill hits any event."""
+
+    def __init__(self) -> None:
+        self.learned: dict[str, list[list[float]]] = {}
+        self.events, self.kill_at = 0, -1
+
+    def __enter__(self) -> Stepwise:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves nothing behind."""
+
+    def run(self, jobs: Any, listener: Any, *_: Any, dropped: Any, **more: Any) -> None:
+        for job in jobs:
+            rows = self.learned.setdefault(job.folder, [])
+            self.tell(listener, Event(job, "start", {"rows": rows, "seconds": [], "valid": list(rows)}))
+            while len(rows) < 3 and not dropped(job):
+                good = 1 - abs(math.log10(job.options["lr"]) + 2.5) / 3 + 0.01 * job.seed
+                rows.append([good - 0.05 * len(rows)] * (len(rows) + 1))
+                said = {"accuracies": rows[-1], "valid": rows[-1], "seconds": 1.0}
+                self.tell(listener, Event(job, "task", said))
+            if not dropped(job):
+                entry = seed_result(job.seed, rows, valid_matrix=rows)
+                write_entry(Path(job.folder), job.identity, entry)
+                self.tell(listener, Event(job, "done"))
+
+    def tell(self, listener: Any, event: Event) -> None:
+        self.events += 1
+        if self.events == self.kill_at:
+            raise Killed
+        listener(event)
+
+
+@pytest.mark.parametrize(
+    ("rule_name", "all_kills"), [("valid_all", ([2], [52], [66, 3, 3])), ("first_tasks:2", ([60, 4],))]
+)
+def test_a_killed_sweep_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch, rule_name: str, all_kills: Sequence[list[int]]
+):
+    no_figures(monkeypatch)
+    given = {
+        **GIVEN,
+        "engine": "optuna",
+        "trials": 12,
+        "seeds": (0, 1),
+        "choose_on": rule_name,
+        "device": "cpu",
+    }
+
+    def sweep(name: str, kills: Sequence[int]) -> tuple[list[Any], Any]:
+        made = Stepwise()
+        monkeypatch.setattr("engram.studies.conduct.Processes", lambda *_: made)
+        monkeypatch.setattr("engram.studies.sharing.run_shared", made.run)
+        for kill in kills:
+            made.events, made.kill_at = 0, kill
+            with pytest.raises(Killed):
+                engram.sweep("finetune", SPACE, **given, jobs=4, out=tmp_path / name, resume=True)
+        made.kill_at = -1
+        found = engram.sweep("finetune", SPACE, **given, jobs=4, out=tmp_path / name, resume=True).found
+        trials = [{k: v for k, v in t.items() if k not in ("seeds", "test")} for t in found["trials"]]
+        return trials, found["chosen"]
+
+    whole = sweep("whole", [])
+    states = [t["status"] for t in whole[0]]
+    assert states.count("pruned") >= 3
+    assert set(states) == {"pruned", "done"}
+    for n, kills in enumerate(all_kills):
+        assert sweep(f"killed{n}", kills) == whole, kills
+
+
 def search(
     tmp_path: Path, over: dict[str, Any], *, seeds: tuple[int, ...] = (0,), sweep_seed: int = 0
 ) -> Search:
@@ -84,8 +161,8 @@ def test_the_pruner_hears_the_rule_after_each_task(tmp_path: Path):
     made.rule = rule("valid_all", 3)
     for number in range(STARTUP):
         options = {"lr": 0.01 * (1 + number)}
-        made.history.append(_Trial(options, "COMPLETE", {1: 0.8, 2: 0.8, 3: 0.8}, 0.8))
-    trial = _Trial({"lr": 0.001})
+        made.history.append(_Trial(options, number, "COMPLETE", {1: 0.8, 2: 0.8, 3: 0.8}, 0.8))
+    trial = _Trial({"lr": 0.001}, STARTUP)
     made.history.append(trial)
 
     def say(seed: int, kind: str, valid: Any) -> bool:
@@ -100,7 +177,8 @@ def test_the_pruner_hears_the_rule_after_each_task(tmp_path: Path):
     assert say(1, "task", [0.1, 0.1])
     assert trial.state == "PRUNED"
     assert trial.steps == {1: pytest.approx(0.3), 2: pytest.approx(0.15)}
-    assert made.of_trial(trial.name) == {"numbers": [STARTUP], "pruned": True, "steps": trial.steps}
+    told = {"numbers": [STARTUP], "batch": STARTUP, "pruned": True, "steps": trial.steps}
+    assert made.of_trial(trial.name) == told
 
 
 def test_a_proposal_depends_on_seed_number_and_history_alone(tmp_path: Path):

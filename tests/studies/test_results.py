@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,14 @@ import pytest
 from scipy import stats
 
 import synthetic
+from engram.core.files import with_checksum
 from engram.errors import DataError, EngramError
+from engram.report.analyses.omegas import correlations
 from engram.report.comparable import comparable
+from engram.report.figures_generative import has_gates, has_growth, has_mask_use
+from engram.report.figures_sweep import sweep_table
+from engram.report.figures_tradeoff import measures_table
+from engram.report.html import render
 from engram.studies.results import (
     read,
     read_entry,
@@ -22,6 +28,7 @@ from engram.studies.results import (
     read_study,
     seed_result,
     summarise,
+    write_entry,
     write_study,
 )
 
@@ -38,6 +45,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     back = read_result(synthetic.write(tmp_path, {".": data}))
     assert back["seeds"] == json.loads(json.dumps(data["seeds"]))
     assert {k: back[k] for k in data if k != "config"} == {k: v for k, v in data.items() if k != "config"}
+    assert back["edited"] == back["no_checksum"] == []
     assert back["config"]["data"] == data["config"]["data"]
     assert back["config"]["seeds"] == [0, 1, 2]
     assert back["summary"] == summarise(data["seeds"])
@@ -55,9 +63,62 @@ def test_results_of_the_schema_before_are_read(tmp_path: Path) -> None:
         old(tmp_path / "two" / name / "results.json", data)
     both = read(tmp_path / "two")
     assert (both.kind, [f.result["method"] for f in both.results]) == ("comparison", ["dgmw", "icarl"])
-    old(tmp_path / "sweep" / "trials" / "lr=1" / "results.json", a)
-    (tmp_path / "sweep" / "sweep.json").write_text('{"schema": 1, "trials": []}')
-    assert (read(tmp_path / "sweep").kind, len(read(tmp_path / "sweep").results)) == ("sweep", 1)
+
+
+def old_sweep(root: Path) -> Path:
+    """A sweep of schema 1 over lr, of which the second trial is the better one on validation data."""
+    trials = []
+    for lr, better in ((1.0, 0.9), (2.0, 0.95)):
+        made = synthetic.result("finetune", n_seeds=2)
+        for seed in made["seeds"]:
+            seed["valid_matrix"] = [[better] * 5] * 5
+        old(root / "trials" / f"lr={lr:g}" / "results.json", made)
+        trials.append({"name": f"lr={lr:g}", "folder": f"trials/lr={lr:g}", "options": {"lr": lr}})
+    said = {"method": "finetune", "over": {"lr": {"values": [1.0, 2.0]}}, "engine": {"name": "grid"}}
+    said |= {"seeds": [0, 1], "rule": {"name": "valid_all"}, "trials": trials, "chosen": {"name": "lr=1"}}
+    (root / "sweep.json").write_text(json.dumps({"schema": 1, **said}))
+    return root
+
+
+def old_tradeoff(root: Path) -> Path:
+    """A trade-off of schema 1: fine-tuning, and two points of a curve over lwf's strength."""
+    curves = []
+    for method, points in (("finetune", {"": (0.5, 0.9)}), ("lwf", {"1": (0.6, 0.8), "10": (0.9, 0.5)})):
+        curve = {"label": method, "method": method, "folder": method, "facts": {}, "options": {"lr": 0.1}}
+        curve |= {
+            "option": "strength" if "1" in points else None,
+            "scale": None,
+            "centre": None,
+            "points": [],
+        }
+        for value, (source, target) in points.items():
+            made = synthetic.result(method, n_seeds=1, n_tasks=2)
+            made["seeds"] = [seed_result(0, [[0.95, None], [source, target]])]
+            folder = f"trials/strength={value}" if value else "."
+            old(root / method / folder / "results.json", made)
+            point = {"name": f"strength={value}", "folder": folder, "value": float(value) if value else None}
+            curve["points"].append(point)
+        curves.append(curve)
+    said = {"source": "a", "target": "b", "seeds": [0], "points": 9, "widen": 0, "required": [75.0]}
+    said |= {"finetune_beside": False, "recipe": None, "methods": curves}
+    (root / "tradeoff.json").write_text(json.dumps({"schema": 1, **said}))
+    return root
+
+
+def test_what_a_study_of_the_schema_before_found_is_computed_anew(tmp_path: Path) -> None:
+    sweep = read(old_sweep(tmp_path / "sweep"))
+    assert (sweep.kind, len(sweep.results)) == ("sweep", 2)
+    assert sweep.found["chosen"]["name"] == "lr=2"
+    assert [t["status"] for t in sweep.found["trials"]] == ["done", "done"]
+    assert sweep.found["no_checksum"] == ["results.json", "sweep.json"]
+    tradeoff = read(old_tradeoff(tmp_path / "tradeoff"))
+    assert tradeoff.kind == "tradeoff"
+    tuned, lwf = tradeoff.found["methods"]
+    assert tradeoff.found["finetuned_target"]["mean"] == pytest.approx(0.9)
+    assert (tuned["m1"]["mean"], lwf["m1"]["mean"]) == (pytest.approx(0.7), pytest.approx(0.7))
+    assert lwf["m2"][-1]["measure"]["mean"] == pytest.approx(0.6 + 0.3 * (0.8 - 0.75) / 0.3)
+    for table in (sweep_table(sweep.found), measures_table(tradeoff.found)):
+        assert any("results.json" in note and "without a checksum" in note for note in table.footnotes)
     (tmp_path / "sweep" / "sweep.json").write_text('{"schema": 3}')
     with pytest.raises(EngramError, match="another version"):
         read(tmp_path / "sweep")
@@ -74,8 +135,10 @@ def test_a_seed_that_has_not_ended_or_is_of_another_run_is_unfinished(tmp_path: 
     root = synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=3)})
     (root / "seed-0" / "seed.json").unlink()
     other = json.loads((root / "seed-1" / "seed.json").read_text())
-    (root / "seed-1" / "seed.json").write_text(json.dumps({**other, "identity": "another"}))
-    assert read_entry(root / "seed-1", ".") is None
+    write_entry(
+        root / "seed-1", "another", {k: v for k, v in other.items() if k not in ("identity", "sha256")}
+    )
+    assert read_entry(root / "seed-1", other["identity"], 5) is None
     result = read_result(root)
     assert [s["status"] for s in result["seeds"]] == ["unfinished", "unfinished", "done"]
     assert result["summary"]["seeds"] == [2]
@@ -158,7 +221,12 @@ def test_seed_result_derives_and_refuses() -> None:
         ("no json", "not JSON"),
         ("[]", "schema"),
         ('{"schema": 2}', "reads schema 1"),
-        ('{"schema": 1}', '"method"'),
+        ('{"schema": 1}', "missing required field method"),
+        ("[" * 10_000 + "]" * 10_000, "nested too deeply"),
+        ('{"schema": ' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
+        ('{"schema": NaN}', "not finite"),
+        ('{"schema": 1e999}', "not finite"),
+        ('{"schema": 1' + "0" * 400 + "}", "not finite"),
     ],
 )
 def test_not_a_result(tmp_path: Path, text: str, match: str) -> None:
@@ -178,7 +246,7 @@ def test_missing_or_malformed(tmp_path: Path) -> None:
         read(tmp_path / "nothing")
     data = synthetic.result("icarl", n_seeds=1)
     data["tasks"].pop()
-    with pytest.raises(EngramError, match="5x5 matrix"):
+    with pytest.raises(EngramError, match="5x5 accuracy matrix, not 4x4"):
         read(synthetic.write(tmp_path / "a", {".": data}))
     data = synthetic.result("icarl", n_seeds=1)
     data["seeds"][0]["status"] = "great"
@@ -190,24 +258,167 @@ def test_missing_or_malformed(tmp_path: Path) -> None:
     ("change", "match"),
     [
         ({"schema": 1}, "reads schema 2"),
-        ({"kind": None}, '"kind" must be a str'),
-        ({"variants": [{"label": "x"}]}, "a variant in it is incomplete"),
-        ({"found": []}, '"found" must be a dict'),
-        ({"last": []}, "what was asked last is incomplete"),
-        ({"last": {"asked": "x", "complete": True}}, '"labels" must be a list, got NoneType'),
-        ({"last": {"asked": "x", "complete": True, "labels": [5]}}, "labels must be text"),
-        ({"engram": None}, 'a variant in it is incomplete: "engram" must be a str'),
-        ({"seeds": ["a"]}, "seeds must be integers"),
+        ({"kind": None}, "expected str, got null at kind"),
+        ({"kind": "race"}, "invalid enum value 'race' at kind"),
+        ({"variants": [{"label": "x"}]}, "missing required field folder at variants"),
+        ({"variants": []}, "length >= 1 at variants"),
+        ({"found": []}, "expected object, got array at found"),
+        ({"last": []}, "expected object, got array at last"),
+        ({"last": {"asked": "x", "complete": True}}, "missing required field labels at last"),
+        ({"last": {"asked": "x", "complete": True, "labels": [5]}}, "expected str, got int at last.labels"),
+        ({"tasks": {}}, "expected array, got object at tasks"),
+        ({"data": {"name": "x", "image_shape": "1x8x8"}}, "expected array, got str at data.image_shape"),
+        ({"engram": None}, "expected str, got null at variants.*engram"),
+        ({"seeds": ["a"]}, "expected int, got str at variants.*seeds"),
+        ({"seeds": [0, 0]}, "the seeds of icarl must be distinct"),
+        ({"folder": "../elsewhere"}, "its folders must lie within it"),
+        ({"folder": "/etc"}, "its folders must lie within it"),
+        ({"facts": 3}, "expected object, got int at variants.*facts"),
+        ({"method": "finetune", "kind": "sweep"}, "missing required field method at variants|found"),
+        ({"kind": "tradeoff"}, "missing required field source"),
     ],
 )
 def test_a_study_that_is_none(tmp_path: Path, change: Mapping[str, Any], match: str) -> None:
     root = synthetic.write(tmp_path, {".": synthetic.result("icarl", n_seeds=1)})
     study = json.loads((root / "study.json").read_text())
-    study["variants"][0] |= {k: v for k, v in change.items() if k in ("engram", "seeds")}
-    (root / "study.json").write_text(json.dumps({**study, **change}))
+    study["variants"][0] |= {k: v for k, v in change.items() if k in study["variants"][0]}
+    (root / "study.json").write_text(json.dumps(with_checksum({**without(study), **change})))
     with pytest.raises(EngramError, match=match) as caught:
         read(root)
     assert "\n" not in str(caught.value)
+
+
+def without(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file holds beside its checksum."""
+    return {k: v for k, v in value.items() if k != "sha256"}
+
+
+def changed(path: Path, change: Callable[[Any], None], *, sealed: bool | None = None) -> None:
+    """Change the content of a file; its checksum stays, is written anew (True), or taken off (False)."""
+    value = json.loads(path.read_text())
+    change(value)
+    if sealed is not None:
+        value = without(value)
+    path.write_text(json.dumps(with_checksum(value) if sealed else value))
+
+
+def better(entry: Any) -> None:
+    entry["final_average_accuracy"] = 0.999
+
+
+def better_matrix(entry: Any) -> None:
+    entry["accuracy_matrix"][-1] = [0.5] * 5
+
+
+def other_rate(study: Any) -> None:
+    study["variants"][0]["config"]["method"]["lr"] = 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("seed-0/seed.json", better), ("seed-0/seed.json", better_matrix), ("study.json", other_rate)],
+)
+def test_an_edited_file_is_refused_or_taken_and_said(tmp_path: Path, name: str, change: Any) -> None:
+    root = synthetic.write(tmp_path, {".": synthetic.result("icarl", n_seeds=2)})
+    before = read_result(root)["summary"]["final_average_accuracy"]["mean"]
+    changed(root / name, change)
+    with pytest.raises(EngramError, match=f"{name} must be as engram wrote it.*--accept-edited") as caught:
+        read(root)
+    assert "\n" not in str(caught.value)
+    result = read_result(root, accept_edited=True)
+    assert (result["edited"], result["no_checksum"]) == ([name], [])
+    for seed in result["seeds"]:
+        assert seed["final_average_accuracy"] == pytest.approx(np.mean(seed["accuracy_matrix"][-1]))
+    after = result["summary"]["final_average_accuracy"]["mean"]
+    assert (after != before) == (change is better_matrix)
+    page = render([result], (), [()])
+    assert "icarl (edited)" in page
+    assert f"{name}: changed after engram wrote it" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("seed-0/seed.json", better, "final_average_accuracy of seed 0 is 0.999 there and 0.8"),
+        ("study.json", other_rate, "the settings of icarl"),
+    ],
+)
+def test_a_file_without_checksum_must_agree_with_itself(
+    tmp_path: Path, name: str, change: Any, match: str
+) -> None:
+    root = synthetic.write(tmp_path, {".": synthetic.result("icarl", n_seeds=2)})
+    whole = read_result(root)
+    changed(root / name, lambda value: None, sealed=False)
+    marked = read_result(root)
+    assert (marked["edited"], marked["no_checksum"]) == ([], [name])
+    assert marked["summary"] == whole["summary"]
+    assert f"icarl: {name}: without a checksum" in render([marked], (), [()])
+    changed(root / name, change, sealed=False)
+    with pytest.raises(EngramError, match=match):
+        read(root)
+    accepted = read_result(root, accept_edited=True)
+    assert accepted["no_checksum"] == [name]
+    assert accepted["summary"] == whole["summary"]
+
+
+def test_a_summary_that_contradicts_its_seeds_is_refused(tmp_path: Path) -> None:
+    data = synthetic.result("icarl", n_seeds=2)
+    good = summarise(data["seeds"])
+    path = old(tmp_path / "results.json", {**data, "summary": good})
+    assert read_result(path)["no_checksum"] == ["results.json"]
+    good["final_average_accuracy"]["mean"] = 0.999
+    old(path, {**data, "summary": good})
+    with pytest.raises(EngramError, match="its summary"):
+        read_result(path)
+    assert read_result(path, accept_edited=True)["summary"] == summarise(data["seeds"])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda e: e.update(accuracy_matrix=3), "expected array, got int at accuracy_matrix"),
+        (lambda e: e.update(accuracy_matrix=[[9.0] * 5] * 5), "<= 1.0 at accuracy_matrix"),
+        (lambda e: e.update(accuracy_matrix=[[0.5] * 6] * 5), "5x6 accuracy matrix, not 5x5"),
+        (lambda e: e.update(accuracy_matrix=[[0.5] * 5] * 4 + [[None] * 5]), "lacks the last row"),
+        (lambda e: e.update(valid_matrix=[[0.5]]), "1x1 valid matrix"),
+        (lambda e: e.update(acc_gen=[0.5]), "1 entries of acc_gen"),
+        (lambda e: e.update(confusion=[[1, 2], [3]]), "squares of as many classes"),
+        (lambda e: e.update(storage_bytes=[1]), "expected object, got array at storage_bytes"),
+        (lambda e: e.update(seconds="long"), "expected float.*got str at seconds"),
+        (lambda e: e.update(tasks=[{"phases": {}}] * 5), "expected array, got object at tasks"),
+        (lambda e: e.pop("status"), "missing required field status"),
+        (lambda e: e.update(samples="a\0b"), "at samples"),
+    ],
+)
+def test_a_seed_of_another_form_is_one_line(tmp_path: Path, change: Any, match: str) -> None:
+    root = synthetic.write(tmp_path, {".": synthetic.result("dgmw", n_seeds=2)})
+    changed(root / "seed-0" / "seed.json", change, sealed=True)
+    with pytest.raises(EngramError, match=match) as caught:
+        read(root)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["growth", "mask_use", "omega_correlations", "gates"])
+@pytest.mark.parametrize("value", [3, {"a": 1}, [[]], {"layer0": [None, "x"]}])
+def test_logs_of_another_form_are_not_drawn(tmp_path: Path, key: str, value: Any) -> None:
+    """A method of one's own reports what it likes."""
+    root = synthetic.write(tmp_path, {".": synthetic.result("dgmw", n_seeds=1)})
+
+    def change(entry: Any) -> None:
+        for task in entry["tasks"]:
+            task[key] = value
+            task["phases"][0]["epochs"][0]["measures"]["gates"] = value if key == "gates" else None
+
+    changed(root / "seed-0" / "seed.json", change, sealed=True)
+    result = read_result(root)
+    drawn = {
+        "growth": has_growth,
+        "mask_use": has_mask_use,
+        "omega_correlations": correlations,
+        "gates": has_gates,
+    }
+    assert not drawn[key](result)
+    assert all(drawn[other](result) for other in {"growth", "mask_use", "gates"} - {key})
 
 
 def test_results_are_found_by_study_and_by_folder(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Run:
         jobs: processes side by side, one a method and seed; by default one a core, 1 on cuda.
         resume: continue what --out holds; finished seeds are not repeated.
         overwrite: replace what --out holds of these methods.
+        accept_edited: take files of --out that were edited as they are; what follows from them is computed anew.
         tensorboard: write losses and accuracies for TensorBoard too.
         quiet: print nothing but the table.
         print_config: print the settings as a file for --config, and do nothing else.
@@ -71,6 +72,7 @@ class Run:
     jobs: int | None = None
     resume: bool = False
     overwrite: bool = False
+    accept_edited: bool = False
     tensorboard: bool = False
     quiet: bool = False
     print_config: bool = False

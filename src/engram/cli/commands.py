@@ -35,7 +35,8 @@ def main(command: str, words: Sequence[str]) -> int:
 
     with _watched(asked, said) as progress:
         outcome = conclude(study, progress)
-    return ending.finish(outcome, [command, *words], asked.options.quiet)
+    o = asked.options
+    return ending.finish(outcome, [command, *words], o.quiet, o.accept_edited)
 
 
 def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
@@ -53,6 +54,7 @@ def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
         o.overwrite,
         recipe,
         features=asked.features,
+        accept_edited=o.accept_edited,
     )
 
 

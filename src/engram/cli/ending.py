@@ -33,12 +33,14 @@ def in_our_words(message: str) -> str:
     return re.sub(rf"^({'|'.join(plain)}|\w[\w-]*\.(?!py\b)\w+)(?= must )", r"--\1", message)
 
 
-def finish(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:
+def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bool = False) -> int:
     """Say what came of a study; the exit status."""
     words = [a for a in argv if a not in ("--resume", "--overwrite")]
     again = shlex.join(["engram", *words, "--resume"])
     if outcome.interrupted:
-        left = sum(s["status"] == "unfinished" for r in outcome.results for s in r["seeds"])
+        pruned = {t["name"] for t in outcome.found.get("trials", ()) if t["status"] == "pruned"}
+        going = [r for r in outcome.results if r["label"] not in pruned]
+        left = sum(s["status"] == "unfinished" for r in going for s in r["seeds"])
         seeds = "seed has" if left == 1 else "seeds have"
         print(
             f"engram: stopped, {left} {seeds} not finished; checkpoints stay. Go on with: {again}",
@@ -50,7 +52,8 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:
             ", ".join(outcome.kept) if len(outcome.kept) <= MOST_NAMED else f"{len(outcome.kept)} variants"
         )
         print(f"{named}: had already finished, results stay (--overwrite runs again)")
-    print_tables(outcome.out, [r["label"] for r in outcome.results])
+    labels = [r["label"] for r in outcome.results]
+    print_tables(outcome.out, labels, accept_edited=accept_edited)
     if not quiet:
         print(f"Report: {outcome.report}")
     for p in outcome.problems:
@@ -59,7 +62,7 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool) -> int:
     return outcome.exit_code
 
 
-def print_tables(folder: Path, labels: Sequence[str] | None = None) -> None:
+def print_tables(folder: Path, labels: Sequence[str] | None = None, *, accept_edited: bool = False) -> None:
     """The table of what a folder holds; of a comparison only the methods named, if any are."""
     # Numbers and rich cost a moment; a command that ends in an error does without.
     from engram.report.exports import main_table
@@ -67,7 +70,7 @@ def print_tables(folder: Path, labels: Sequence[str] | None = None) -> None:
     from engram.report.table import terminal
     from engram.studies.results import read
 
-    study = read(folder)
+    study = read(folder, accept_edited=accept_edited)
     screen = console()
     if study.kind in ("run", "comparison") and labels is not None:
         study = replace(study, results=[f for f in study.results if f.result["label"] in labels])

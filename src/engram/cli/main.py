@@ -128,7 +128,7 @@ def _one(command: str, what: str, rest: list[str], *, most: int = 1, least: int 
 
 
 REPORT = """\
-usage: engram report DIR [--format FORMAT ...] [--paired METHOD METHOD]
+usage: engram report DIR [--format FORMAT ...] [--paired METHOD METHOD] [--accept-edited]
 
 Draw figures and DIR/report.html of a folder of results again, and print its table.
 
@@ -137,6 +137,8 @@ Draw figures and DIR/report.html of a folder of results again, and print its tab
                             (results-all.json: everything measured). Default: html.
   --paired METHOD METHOD    also print the difference of two methods over the seeds that both have finished, with
                             its interval and what that takes for granted
+  --accept-edited           take files that were edited as they are: what follows from them is computed anew, and
+                            tables and page say so
 """
 
 
@@ -150,16 +152,19 @@ def _report(rest: list[str]) -> int:
     parser.add_argument("folder", metavar="DIR")
     parser.add_argument("--format", nargs="+", choices=("html", *exports.FORMATS), default=["html"])
     parser.add_argument("--paired", nargs=2)
+    parser.add_argument("--accept-edited", action="store_true")
     asked = parser.parse(rest)
     if asked is None:
         return 0
-    results = [f.result for f in read(asked.folder).results]
+    accept = {"accept_edited": asked.accept_edited}
+    results = [f.result for f in read(asked.folder, **accept).results]
     pair = tidy.paired(results, *asked.paired) if asked.paired else None  # refused before anything is drawn
     formats = dict.fromkeys(asked.format)
     written = [
-        write_report(asked.folder) if one == "html" else exports.export(asked.folder, one) for one in formats
+        write_report(asked.folder, **accept) if one == "html" else exports.export(asked.folder, one, **accept)
+        for one in formats
     ]
-    ending.print_tables(Path(asked.folder))
+    ending.print_tables(Path(asked.folder), **accept)
     if pair is not None:
         print(f"{pair} {tidy.ASSUMPTIONS}")
     for path in written:

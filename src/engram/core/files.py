@@ -17,6 +17,7 @@ from typing import Any
 from engram.errors import ConfigError, EngramError, printable
 
 LOCK = ".lock"
+DEEPEST = 64  # levels of a JSON file of ours
 
 
 @contextlib.contextmanager
@@ -89,17 +90,47 @@ def checksum(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the checksum of its content, which finds accidents and not forgery, as its first entry."""
+    return {"sha256": checksum(value), **value}
+
+
+def parsed(content: bytes) -> Any:
+    """The value of a JSON file of ours: at most 64 levels deep, of numbers that a float can hold.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        value = json.loads(content.decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    layer = [value]
+    for _ in range(DEEPEST):
+        if any(isinstance(v, (int, float)) and not -1e300 <= v <= 1e300 for v in layer):
+            raise ValueError("a number in it is not finite")
+        layer = [
+            v
+            for held in layer
+            if isinstance(held, (dict, list))
+            for v in (held.values() if isinstance(held, dict) else held)
+        ]
+        if not layer:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
 def sealed(body: str) -> bytes:
     """The text of a JSON object with the checksum of that text as its first entry."""
     return f'{{"sha256": "{digest(body.encode())}", {body[1:]}'.encode()
 
 
 def unsealed(content: bytes) -> dict[str, Any] | None:
-    """The object that :func:`_sealed` wrote, or None when it is damaged."""
+    """The object that :func:`sealed` wrote, or None when it is damaged; ``ValueError`` as `parsed`."""
     start = len(sealed("{}")) - 1
     if content != sealed("{" + content[start:].decode(errors="replace")):
         return None
-    meta: dict[str, Any] = json.loads(content)
+    meta: dict[str, Any] = parsed(content)
     return meta
 
 

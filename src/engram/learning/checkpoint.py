@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from engram.core.contract import Method
 from engram.core.files import digest, drop_leftovers, os_errors, sealed, unsealed, write_atomically
-from engram.errors import CheckpointError
+from engram.core.stored import Checkpoint, check
+from engram.errors import CheckpointError, reason
 from engram.learning.state import Cursor, LoopState
 
 FORMAT = 2
@@ -57,7 +60,7 @@ class Checkpoints:
 
     def _numbers(self) -> list[int]:
         names = {p.stem for p in self.folder.glob("*.json")} if self.folder.is_dir() else set()
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,18}", name))
 
     def _paths(self, number: int) -> tuple[Path, Path]:
         return self.folder / f"{number:08d}.safetensors", self.folder / f"{number:08d}.json"
@@ -143,7 +146,7 @@ class Checkpoints:
             except (OSError, ValueError):
                 continue  # damaged: restore() deals with it
             if meta is not None:
-                return this_format(meta)
+                return this_format(meta, self._paths(number)[1])
         return None
 
     def check(self) -> None:
@@ -170,12 +173,14 @@ class Checkpoints:
             raise CheckpointError(f"{damaged} ({type(error).__name__}).") from error
         if meta is None:
             raise CheckpointError(f"{damaged} (its JSON).")
-        if meta["tensors_sha256"] != digest(content):
+        if this_format(meta, meta_path)["tensors_sha256"] != digest(content):
             raise CheckpointError(f"{damaged} (its tensors).")
-        this_format(meta)
         if "tasks" in meta:
             meta["record"]["tasks"] = meta.pop("tasks")
-        return meta, load_tensors(content)
+        try:
+            return meta, load_tensors(content)
+        except SafetensorError as error:
+            raise CheckpointError(f"{damaged} ({reason(error)}).") from error
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         differing = [
@@ -213,7 +218,13 @@ def packed(
 def unpack(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], method: Method, state: LoopState) -> None:
     """Bring a freshly built method and its state to where `packed` found them; ``CheckpointError`` if it cannot be."""
     device = next((t.device for t in method.state_dict().values()), torch.device("cpu"))
-    method.rebuild(meta["structure"])
+    try:
+        method.rebuild(meta["structure"])
+    except Exception as error:  # whatever a method makes of sizes that are none of its own
+        raise CheckpointError(
+            f"a checkpoint must have a structure of {type(method).__name__}, it has not ({type(error).__name__}: "
+            f"{reason(error)}): use the engram version that wrote it."
+        ) from error
     method.to(device)
     own = {k.removeprefix("method/"): v for k, v in tensors.items() if k.startswith("method/")}
     sizes = [{k: list(v.shape) for k, v in state.items()} for state in (own, method.state_dict())]
@@ -222,22 +233,26 @@ def unpack(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], method: Metho
             f"a checkpoint must hold the tensors of {type(method).__name__}, it does not "
             f"({difference(*sizes)}): use the engram version that wrote it."
         )
-    method.load_state_dict(own)
+    try:
+        method.load_state_dict(own)
+    except RuntimeError as error:
+        raise CheckpointError(f"a checkpoint must fit its method, it does not ({reason(error)}).") from error
     optimisers: dict[str, dict[str, dict[str, Tensor]]] = {}
     for key, value in tensors.items():
         if key.startswith("optimiser/"):
-            _, player, entry, name = key.split("/", 3)
+            _, player, entry, name = [*key.split("/", 3), "", "", ""][:4]
             optimisers.setdefault(player, {}).setdefault(name, {})[entry] = value
     state.cursor = Cursor(**meta["cursor"])
     state.optimisers = optimisers
 
 
-def this_format(meta: dict[str, Any]) -> dict[str, Any]:
-    """``CheckpointError`` where another version wrote it."""
+def this_format(meta: dict[str, Any], where: object) -> dict[str, Any]:
+    """The JSON of a checkpoint; ``CheckpointError`` where another version wrote it, or it has another form."""
     if meta.get("format") != FORMAT:
         raise CheckpointError(
             f"a checkpoint must have format {FORMAT}, got {meta.get('format')}: use the engram version that wrote it."
         )
+    check(meta, Checkpoint, f"{where} is no checkpoint", CheckpointError)
     return meta
 
 

@@ -25,6 +25,7 @@ from engram.core.contract import Context, Method, Scenario, TaskInfo, evaluating
 from engram.core.network import Network
 from engram.core.options import options_of
 from engram.core.samples import Samples, Shape
+from engram.core.stored import LearnerRecord, check
 from engram.core.values import typed_all
 from engram.errors import CheckpointError, ConfigError, EngramError, reason
 from engram.learning.checkpoint import Checkpoints, difference, packed, this_format, unpack
@@ -361,7 +362,7 @@ class Learner:
         found = Checkpoints(checkpoint_folder(folder), self.identity())
         found.check()
         newest = found.newest()
-        learned = [] if newest is None else newest["record"]["learned"]
+        learned = [] if newest is None else _checked(newest["record"])["learned"]
         if learned != self.learned[: len(learned)]:
             raise CheckpointError(
                 f"{folder} must hold this learner or none, its learner has learned {len(learned)} tasks that are not "
@@ -377,7 +378,7 @@ class Learner:
         """Stand where the newest of these checkpoints stands; its record, or None where there is none."""
         record = checkpoints.restore(self.method, self.state, shared=shared)
         if record is not None:
-            self.learned = record.pop("learned")
+            self.learned = _checked(record).pop("learned")
         return record
 
     @classmethod
@@ -423,9 +424,11 @@ class Learner:
     @classmethod
     def unpacked(cls, content: bytes, meta: dict[str, Any], *, device: str = "cpu") -> Learner:
         """The learner that was `packed`; ``CheckpointError`` where this version cannot make it."""
-        learner = cls._made(this_format(meta)["identity"], "a packed learner", None, None, device)
+        learner = cls._made(
+            this_format(meta, "a packed learner")["identity"], "a packed learner", None, None, device
+        )
         unpack(meta, load_tensors(content), learner.method, learner.state)
-        learner.learned = list(meta["record"]["learned"])
+        learner.learned = list(_checked(meta["record"])["learned"])
         return learner
 
     @classmethod
@@ -454,11 +457,16 @@ class Learner:
                 device=device,
                 **stored["capacity"],
             )
-        except (AttributeError, KeyError, TypeError, ConfigError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{where} must hold a learner that this version and these arguments can make, it does not ({error}): "
                 "give its method and network, or another folder."
             ) from error
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    check(record, LearnerRecord, "a checkpoint is not of a learner", CheckpointError)
+    return record
 
 
 def checkpoint_folder(folder: str | os.PathLike[str]) -> Path:

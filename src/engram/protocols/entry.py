@@ -14,6 +14,35 @@ from engram.errors import DataError
 from engram.protocols.metrics import as_matrix, average_accuracy, backward_transfer, forgetting
 
 STATUSES = ("done", "failed", "unfinished")
+DIVERGED = "losses and parameters must be finite"  # how the message of a DivergedError begins
+
+
+def done_seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The finished seeds of a result, the only ones that any number or figure is made of."""
+    return [s for s in result["seeds"] if s["status"] == "done"]
+
+
+def diverged(entry: Mapping[str, Any]) -> bool:
+    """Whether a seed failed since its training diverged: as much a result as any other, and the same every time."""
+    return entry["status"] == "failed" and str(entry["error"]).startswith(DIVERGED)
+
+
+def derived(accuracy_matrix: Any, *, done: bool) -> dict[str, Any]:
+    """What follows from the accuracy matrix [I, T] of a seed, in the order of the schema.
+
+    Raises:
+        DataError: see `as_matrix`.
+    """
+    matrix = as_matrix(accuracy_matrix)
+    average, lost = average_accuracy(matrix), forgetting(matrix)
+    values = {
+        "average_accuracy": average,
+        "final_average_accuracy": average[-1] if done else None,
+        "forgetting": lost,
+        "final_forgetting": lost[-1] if done else None,
+        "backward_transfer": backward_transfer(matrix) if done else None,
+    }
+    return dict(plain(values))
 
 
 def seed_result(
@@ -67,17 +96,12 @@ def seed_result(
             f"a finished seed must have one row per task, got {matrix.shape[0]} rows for {matrix.shape[1]} "
             'tasks: use status="unfinished".'
         )
-    average, lost = average_accuracy(matrix), forgetting(matrix)
     entry = {
         "seed": seed,
         "status": status,
         "error": error,
         "accuracy_matrix": matrix,
-        "average_accuracy": average,
-        "final_average_accuracy": average[-1] if done else None,
-        "forgetting": lost,
-        "final_forgetting": lost[-1] if done else None,
-        "backward_transfer": backward_transfer(matrix) if done else None,
+        **derived(matrix, done=done),
         "seconds": seconds,
         "seconds_per_task": list(seconds_per_task),
         "peak_memory_bytes": peak_memory_bytes,

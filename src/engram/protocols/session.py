@@ -21,7 +21,8 @@ from engram.core.contract import Method
 from engram.core.files import write_atomically
 from engram.core.network import Network
 from engram.core.origin import described
-from engram.errors import ConfigError
+from engram.core.stored import RunRecord, check
+from engram.errors import CheckpointError, ConfigError
 from engram.features.extractor import Extractor
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.learner import Learner, as_network, check_device, checkpoint_folder
@@ -176,6 +177,11 @@ class Session:
         record = self.learner.restore(checkpoints, shared=shared)
         if record is None:
             return False
+        check(record, RunRecord, "a checkpoint is not of a run", CheckpointError)
+        if {len(record[key]) for key in ("rows", "tasks", "seconds")} != {self.state.cursor.task}:
+            raise CheckpointError(
+                "a checkpoint must record every task that was learned, it does not: delete the folder and start again."
+            )
         self.phases = record.pop("phases")
         self.confusion = record.pop("confusion")
         self.record = record

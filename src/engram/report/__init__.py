@@ -22,16 +22,17 @@ PAGE = "report.html"
 
 
 @os_errors()
-def write_report(directory: str | os.PathLike[str]) -> Path:
+def write_report(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> Path:
     """Draw the figures and write ``report.html`` for the study in a folder.
 
     Args:
         directory: folder of a run, a comparison, a sweep or a trade-off; gets ``figures/`` (PNG, PDF) and
             ``report.html``.
+        accept_edited: take files that do not match their checksum as they are; the page says so.
     Returns:
         Path of the page, which embeds its figures and needs no other file.
     Raises:
-        EngramError: the folder holds no study, or one that is malformed.
+        EngramError: the folder holds no study, or one that is malformed or edited.
     """
     # What draws and renders is slow to import, and not needed where only a page's name is.
     from engram.report.analyses.sections import analysis_pictures
@@ -42,7 +43,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     from engram.report.style import await_drawn
     from engram.studies.results import read
 
-    study = read(directory)
+    study = read(directory, accept_edited=accept_edited)
     shown = _shown(study)
     found = _in_full(study)
     results = [f.result for f in found]
@@ -64,11 +65,11 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     return study.root / PAGE
 
 
-def is_current(directory: str | os.PathLike[str]) -> bool:
+def is_current(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> bool:
     """Whether the page in a folder shows what is known of the study now; errors as `write_report`."""
     from engram.studies.results import read  # as above
 
-    study = read(directory)
+    study = read(directory, accept_edited=accept_edited)
     try:
         head = (study.root / PAGE).read_text(encoding="utf-8")[:1000]
     except (OSError, ValueError):
@@ -80,9 +81,8 @@ def is_current(directory: str | os.PathLike[str]) -> bool:
 def _shown(study: Findings) -> str:
     """All that the page of a study shows, in one word."""
     files = [study.root / "surrogate.json"]
-    files += [
-        f.directory / str(s["samples"]) for f in study.results for s in f.result["seeds"] if s.get("samples")
-    ]
+    samples = [f.samples(seed) for f in study.results for seed in f.result["seeds"]]
+    files += [path for path in samples if path is not None]
     contents = [digest(path.read_bytes()) if path.is_file() else "" for path in files]
     results = [f.result for f in study.results]
     return checksum(

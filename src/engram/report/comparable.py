@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engram.studies.results import done_seeds
+from engram.protocols.entry import done_seeds
 
 __all__ = ["comparable"]
 
@@ -86,11 +86,11 @@ def _passes(result: Mapping[str, Any]) -> float | None:
     ``NAME_batch`` where there are such options. None where nothing is known.
     """
     method = result["config"].get("method")
-    options = method.get("options", method) if isinstance(method, Mapping) else {}
+    options = (method or {}).get("options", method) or {}
     seed = next(iter(done_seeds(result)), {})
     recorded = [t.get("phases") for t in seed.get("tasks") or ()]
     if not any(recorded):
-        plain = {"phase": "", "epochs": range(options.get("epochs") or 0)}
+        plain = {"phase": "", "epochs": range(int(_number(options, "epochs")))}
         recorded = [[plain]] * len(result["tasks"])
     passes, n = [], 0
     for task, phases in zip(result["tasks"], recorded, strict=False):
@@ -103,6 +103,12 @@ def _passes(result: Mapping[str, Any]) -> float | None:
 
 
 def _passes_an_epoch(options: Mapping[str, Any], phase: str, n: int) -> float:
-    steps = options.get(f"{phase}_steps", options.get("steps_per_epoch"))
-    size = options.get(f"{phase}_batch", options.get("batch_size"))
+    steps = _number(options, f"{phase}_steps", "steps_per_epoch")
+    size = _number(options, f"{phase}_batch", "batch_size")
     return steps * size / n if steps and size and n else 1.0
+
+
+def _number(options: Mapping[str, Any], *names: str) -> float:
+    """The first of these options that there is, where it is a number above 0; else 0."""
+    found = next((options[name] for name in names if name in options), None)
+    return found if isinstance(found, (int, float)) and 0 < found < 1e9 else 0

@@ -1,6 +1,7 @@
 """The page drawn in a process of its own, whose imports run beside the last runs: ``python -m engram.report.drawing``.
 
-It is told folders on standard input, a line each, and answers with the error of each, or an empty line.
+On standard input it is told folders, a line each, and whether edited files are accepted; it answers with the error of
+each, or an empty line.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ class Drawing:
             )
         return self.process
 
-    def page(self, root: Path) -> Path:
+    def page(self, root: Path, *, accept_edited: bool = False) -> Path:
         """The page of the study in ``root``, drawn anew where results have changed; errors as `write_report`."""
-        if not is_current(root):
+        if not is_current(root, accept_edited=accept_edited):
             process = self.start()
             if process.stdin is not None and process.stdout is not None:
                 with contextlib.suppress(BrokenPipeError):  # it died, which its answer will say
-                    process.stdin.write(json.dumps(str(root)) + "\n")
+                    process.stdin.write(json.dumps([str(root), accept_edited]) + "\n")
                     process.stdin.flush()
                 answer = process.stdout.readline()
                 if not answer:
@@ -91,7 +92,8 @@ def main() -> None:
     for line in sys.stdin:
         error = ""
         try:
-            write_report(json.loads(line))
+            root, accept_edited = json.loads(line)
+            write_report(root, accept_edited=accept_edited)
         except EngramError as fault:
             error = str(fault)
         try:

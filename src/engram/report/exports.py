@@ -111,7 +111,7 @@ FORMATS: dict[str, tuple[str, Callable[[Findings], str]]] = {
 
 
 @os_errors()
-def export(directory: str | os.PathLike[str], format: str) -> Path:
+def export(directory: str | os.PathLike[str], format: str, *, accept_edited: bool = False) -> Path:
     """Write a study's results into its folder: csv, latex, markdown or json.
 
     Args:
@@ -119,17 +119,18 @@ def export(directory: str | os.PathLike[str], format: str) -> Path:
         format: ``csv`` is ``results.csv``, a row a method, seed and pair of tasks; ``latex`` (``table.tex``) and
             ``markdown`` (``table.md``) are the table with which the command ends; ``json`` (``results-all.json``) is
             all that was measured, with means and intervals.
+        accept_edited: take files that do not match their checksum as they are; table and json say so.
 
     Returns:
         Path of the file.
 
     Raises:
         ConfigError: there is no such format.
-        EngramError: the folder holds no study, or one that is malformed.
+        EngramError: the folder holds no study, or one that is malformed or edited.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}: give one of them.")
     name, text = FORMATS[format]
-    study = read(directory)
+    study = read(directory, accept_edited=accept_edited)
     write_atomically(study.root / name, text(study).encode())
     return study.root / name

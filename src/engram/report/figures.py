@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engram.protocols.entry import done_seeds
 from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
 from engram.report.style import (
     COLOURS,
@@ -29,7 +30,6 @@ from engram.report.style import (
     task_axis,
 )
 from engram.report.words import counts_words, setting_words, task_names
-from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engram.core.stored import Gates, Growth, MaskUse, fits
+from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.report.style import (
     COLOURS,
@@ -26,7 +28,6 @@ from engram.report.style import (
     task_axis,
 )
 from engram.report.words import counts_words, seeds_words, setting_words
-from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,20 +80,22 @@ def sample_grid(result: Result, images: np.ndarray, labels: np.ndarray, *, seed:
     return figure
 
 
-def _tasks_with(result: Result, key: str) -> list[list[Mapping[str, Any]]]:
-    """Per finished seed the task logs, if every task of every finished seed has `key`; else empty."""
+def _tasks_with(result: Result, key: str, form: Any) -> list[list[Mapping[str, Any]]]:
+    """Per finished seed the task logs, if every task of every finished seed has `key` in its form; else empty."""
     logs = [list(s.get("tasks") or []) for s in done_seeds(result)]
-    return logs if logs and all(tasks and all(t.get(key) for t in tasks) for tasks in logs) else []
+    n = len(result["tasks"])
+    good = all(len(tasks) == n and all(t.get(key) and fits(t[key], form) for t in tasks) for tasks in logs)
+    return logs if logs and good else []
 
 
 def has_growth(result: Result) -> bool:
     """Whether the finished seeds recorded the size of a growing network."""
-    return bool(_tasks_with(result, "growth"))
+    return bool(_tasks_with(result, "growth", Growth))
 
 
 def has_mask_use(result: Result) -> bool:
     """Whether the finished seeds recorded what the masks use."""
-    return bool(_tasks_with(result, "mask_use"))
+    return bool(_tasks_with(result, "mask_use", list[MaskUse]))
 
 
 @styled
@@ -107,7 +110,7 @@ def network_growth(results: Sequence[Result]) -> Figure:
     figure = new_figure(WIDTH, 3.9, "Network size, and its linear worst case", note)
     axes = figure.add_subplot()
     for index, result in enumerate(results):
-        logs = _tasks_with(result, "growth")
+        logs = _tasks_with(result, "growth", Growth)
         sizes = np.array([[t["growth"]["weights"] for t in tasks] for tasks in logs], dtype=np.float64) / 1e3
         x = np.arange(1, sizes.shape[1] + 1)
         style = line_style(index)
@@ -132,7 +135,9 @@ def network_growth(results: Sequence[Result]) -> Figure:
 def _counts_weights(task: Mapping[str, Any]) -> bool:
     """Whether masks cover every weight, so that what is reserved counts weights and not units."""
     growth, use = task["growth"], task.get("mask_use") or []
-    return growth.get("reserved") is not None and sum(layer["size"] for layer in use) == growth["weights"]
+    if growth.get("reserved") is None or not fits(use, list[MaskUse]):
+        return False
+    return bool(sum(layer["size"] for layer in use) == growth["weights"])
 
 
 @styled
@@ -144,7 +149,7 @@ def mask_use(result: Result) -> Figure:
     Args:
         result: a result with `has_mask_use`.
     """
-    logs = _tasks_with(result, "mask_use")
+    logs = _tasks_with(result, "mask_use", list[MaskUse])
     newly = np.array([[_newly_share(t["mask_use"]) for t in tasks] for tasks in logs])
     summaries = [Summary.of(100 * column) for column in newly.T]
     mean = np.array([s.mean for s in summaries])
@@ -177,7 +182,9 @@ def _gate_epochs(seed: Mapping[str, Any], task: int) -> list[Mapping[str, Any]]:
     if not -len(logs) <= task < len(logs):
         return []
     epochs = [e for p in logs[task].get("phases") or [] for e in p.get("epochs") or []]
-    return [e["measures"]["gates"] for e in epochs if (e.get("measures") or {}).get("gates")]
+    gates = [e["measures"]["gates"] for e in epochs if (e.get("measures") or {}).get("gates")]
+    good = fits(gates, list[dict[str, Gates]]) and len({tuple(layers) for layers in gates}) == 1
+    return gates if good else []
 
 
 def has_gates(result: Result) -> bool:

@@ -25,7 +25,7 @@ from engram.report.style import (
     styled,
 )
 from engram.report.table import Column, Table
-from engram.report.words import MISSING, mean_pm
+from engram.report.words import MISSING, content_words, mean_pm
 from engram.studies.axes import shown
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def sweep_table(sweep: Sweep) -> Table:
         else "1 seed, hence no interval"
     )
     failed = [f"{t['name']}: {t['error']}" for t in sweep["trials"] if t["status"] == "failed" and t["error"]]
-    return Table(f"Sweep of {sweep['method']}: {over}", columns, rows, tuple(failed))
+    return Table(f"Sweep of {sweep['method']}: {over}", columns, rows, (*content_words(sweep), *failed))
 
 
 def chosen_words(sweep: Sweep) -> str:

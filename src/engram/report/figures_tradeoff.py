@@ -14,7 +14,7 @@ from engram.protocols.metrics import Summary
 from engram.report.picture import Picture
 from engram.report.style import GRID, MUTED, WIDTH, line_style, new_figure, place_legend, save, styled
 from engram.report.table import Column, Table
-from engram.report.words import MISSING, mean_pm
+from engram.report.words import MISSING, content_words, mean_pm
 from engram.studies.axes import shown
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _m2_cell(row: Mapping[str, Any]) -> str:
 # In words ---------------------------------------------------------------------------------------------------
 def tradeoff_words(tradeoff: Tradeoff) -> list[str]:
     """What a reader has to know before using the numbers, a sentence each."""
-    out = []
+    out = content_words(tradeoff)
     network, tuned = tradeoff["source_network"], tradeoff["finetuned_target"]
     if network and tuned:
         out.append(

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram.protocols.entry import done_seeds
 from engram.report import figures
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.picture import Picture, slug
 from engram.report.style import save
 from engram.report.words import counts_words, mean_pm, number
-from engram.studies.results import FoundResult, done_seeds
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
+
+    from engram.studies.results import FoundResult
 
 __all__ = ["comparison_pictures", "load_samples", "method_pictures"]
 
@@ -155,10 +157,9 @@ def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | Non
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    root = found.directory.resolve()
     for seed in done_seeds(found.result):
-        path = (root / str(seed.get("samples") or "")).resolve()
-        if not path.is_file() or root not in path.parents:
+        path = found.samples(seed)
+        if path is None:
             continue
         try:
             tensors = load_file(path)

@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.report.comparable import comparable
 from engram.report.words import (
     MISSING,
     by_accuracy,
+    content_words,
     mean_pm,
     number,
     spread_words,
     task_names,
 )
-from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -92,7 +93,7 @@ def headline_table(results: Sequence[Result]) -> Table:
         final = s["final_average_accuracy"] or {}
         rows.append(
             (
-                str(r["label"]),
+                f"{r['label']} (edited)" if r.get("edited") else str(r["label"]),
                 *(str((r.get("facts") or {}).get(f, MISSING)) for f in facts),
                 f"{s['n']} of {s['n'] + len(s['excluded'])}" if s["excluded"] else str(s["n"]),
                 mean_pm(s["final_average_accuracy"], scale=100),
@@ -114,10 +115,11 @@ def headline_table(results: Sequence[Result]) -> Table:
 
 
 def footnotes(results: Sequence[Result]) -> list[str]:
-    """What a reader has to know before using the numbers: left-out seeds, no interval, not comparable."""
+    """What a reader has to know before using the numbers: edited files, left-out seeds, no interval, not comparable."""
     notes = []
     for r in results:
         s = r["summary"]
+        notes += [f"{r['label']}: {words}" for words in content_words(r)]
         for out in s["excluded"]:
             why = f": {out['error']}" if out.get("error") else "."
             how = "failed" if out["status"] == "failed" else "has not finished"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
+MOST_FILES = 3  # that a footnote names
 SCENARIOS = {"class": "class-incremental", "task": "task-incremental", "domain": "domain-incremental"}
 
 
@@ -85,6 +86,21 @@ def task_names(result: Mapping[str, Any], limit: int = 18) -> list[str]:
             f"{i + 1}: {text if len(text) <= limit else text[: limit - 1] + '…'}" if text else f"{i + 1}"
         )
     return names
+
+
+def content_words(of: Mapping[str, Any]) -> list[str]:
+    """Which files of a study or a result are not as engram wrote them, or cannot be known to be, a sentence each."""
+    out = []
+    for mark, words in (
+        ("edited", "changed after engram wrote it and taken as it is (--accept-edited)"),
+        ("no_checksum", "without a checksum, so that a change would not be noticed"),
+    ):
+        files = of.get(mark) or []
+        if files:
+            more = f" and {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
+            named = ", ".join(files[:MOST_FILES]) + more
+            out.append(f"{named}: {words}. What follows from it was computed anew.")
+    return out
 
 
 def by_accuracy(result: Mapping[str, Any]) -> tuple[float, str]:

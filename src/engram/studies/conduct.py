@@ -13,7 +13,6 @@ Variants that differ only in their method's trade-off option learn what comes be
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,18 +22,18 @@ from typing import TYPE_CHECKING, Any
 import engram
 from engram import networks
 from engram.core.data_names import source_identity
-from engram.core.files import checksum, in_use, write_atomically
+from engram.core.files import checksum, in_use
 from engram.core.origin import is_unknown
 from engram.errors import ConfigError, EngramError
 from engram.methods.registry import own_sources
-from engram.protocols.entry import seed_result
+from engram.protocols.entry import diverged, seed_result
 from engram.studies import folders, results, sharing
 from engram.studies.folders import SEED_FILE
 from engram.studies.jobs import Event, Executor, Job, Listener
 from engram.studies.machine import default_jobs
 from engram.studies.processes import Processes
 from engram.studies.settings import plain
-from engram.studies.study import Entry, Outcome, Problem, Record, Study, diverged
+from engram.studies.study import Entry, Outcome, Problem, Record, Study
 from engram.studies.variants import Variant, first_difference, identity_of
 
 if TYPE_CHECKING:
@@ -132,8 +131,8 @@ class _Ledger:
         for record in self.stored.get("variants", []):
             if not any(Path(record["folder"]).is_relative_to(folder) for folder in replaced):
                 config = {**record["config"], "data": self.stored["data_settings"]}
-                self.records[record["label"]] = {**record, **self.shared, "config": config}
-                self.done[record["label"]] = self._entries(record)
+                held = {**record, **self.shared, "config": config}
+                self.records[record["label"]], self.done[record["label"]] = held, self._entries(held)
 
     def _stored(self) -> dict[str, Any]:
         """The content of ``study.json``; empty where there is none, or none that stays."""
@@ -146,7 +145,7 @@ class _Ledger:
                 )
             return {}
         try:
-            stored = results.read_study(out)
+            stored = results.read_study(out, accept_edited=self.settings.accept_edited)
         except EngramError as error:
             if overwrite:
                 return {}
@@ -159,8 +158,11 @@ class _Ledger:
         return stored
 
     def _entries(self, record: Record) -> dict[int, Entry]:
-        folder = self.settings.out / record["folder"]
-        found = {s: results.read_entry(folder / f"seed-{s}", record["identity"]) for s in record["seeds"]}
+        folder, accept = self.settings.out / record["folder"], self.settings.accept_edited
+        of, n = record["identity"], len(record["tasks"])
+        found = {
+            s: results.read_entry(folder / f"seed-{s}", of, n, accept_edited=accept) for s in record["seeds"]
+        }
         return {seed: entry for seed, entry in found.items() if entry is not None}
 
     def _ended(self, label: str, seed: int) -> bool:
@@ -322,8 +324,7 @@ class _Ledger:
             seconds_per_task=seconds,
         )
         self.done[job.label][job.seed] = entry
-        text = json.dumps({"identity": job.identity, **entry})
-        write_atomically(Path(job.folder) / SEED_FILE, text.encode())
+        results.write_entry(Path(job.folder), job.identity, entry)
         if not (self.study.keeps_diverged and diverged(entry)):
             self.outcome.problems.append(Problem(job.label, job.seed, message, event.data["expected"]))
 
@@ -344,13 +345,15 @@ class _Ledger:
             **self.shared,
             "variants": listed,
             "found": self.found,
+            **{mark: self.stored[mark] for mark in results.MARKS if mark in self.stored},
         }
         results.write_study(self.settings.out, study)
 
     def close(self) -> Outcome:
         """The outcome, with the results as they are on disk at the end."""
-        by_label = {f.result["label"]: f.result for f in results.read(self.settings.out).results}
+        read = results.read(self.settings.out, accept_edited=self.settings.accept_edited)
+        by_label = {f.result["label"]: f.result for f in read.results}
         self.outcome.results = [by_label[label] for label in self.study.labels if label in by_label]
-        self.outcome.found = self.found
+        self.found = self.outcome.found = read.found
         self.outcome.answered = self.study.answered(self.found, self.outcome.problems)
         return self.outcome

@@ -182,6 +182,7 @@ class Settings:
         overwrite: replace what ``out`` holds of these variants.
         recipe: name of the recipe that settings come from, for the record.
         held: by name, data that were given as objects, see :func:`engram.studies.building.hold`.
+        accept_edited: take files of ``out`` that do not match their checksum as they are.
     """
 
     out: Path
@@ -195,6 +196,7 @@ class Settings:
     recipe: str | None = None
     held: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    accept_edited: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, Iterable):

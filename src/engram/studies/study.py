@@ -19,17 +19,11 @@ if TYPE_CHECKING:
 
     from engram.studies.planning import Planner
 
-__all__ = ["Comparison", "Outcome", "Problem", "Study", "diverged"]
+__all__ = ["Comparison", "Outcome", "Problem", "Study"]
 
 Entry = Mapping[str, Any]
 Record = dict[str, Any]
 Done = Mapping[str, Mapping[int, Entry]]  # by label and seed, the entries of seeds that have ended
-DIVERGED = "losses and parameters must be finite"  # how the message of a DivergedError begins
-
-
-def diverged(entry: Entry) -> bool:
-    """Whether a seed failed since its training diverged: as much a result as any other, and the same every time."""
-    return entry["status"] == "failed" and str(entry["error"]).startswith(DIVERGED)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from engram.core.options import closest
 from engram.errors import ConfigError
-from engram.protocols.metrics import Summary
 from engram.studies.axes import Axis, grid, trial_name
+from engram.studies.choosing import conclude
 from engram.studies.folders import folder_name
-from engram.studies.rules import Rule, all_rules, parts, rule
+from engram.studies.rules import rule
 from engram.studies.settings import VALID_FRACTION, Settings, plain
-from engram.studies.study import Done, Entry, Problem, Record, Study
+from engram.studies.study import Done, Problem, Record, Study
 from engram.studies.variants import Variant
 
 if TYPE_CHECKING:
@@ -130,78 +130,22 @@ class Sweep(Study):
         )
 
     def read(self, records: Mapping[str, Record], done: Done) -> dict[str, Any]:
-        """The trials with their scores by each rule, the chosen one, and what data chose it."""
-        rules = all_rules(self.rule)
-        trials = [self._trial(record, done.get(label, {}), rules) for label, record in records.items()]
+        """See `engram.studies.choosing.conclude`."""
         order = {label: i for i, label in enumerate(self.labels)}
-        trials.sort(key=lambda t: t.get("numbers") or [order.get(t["name"], len(order))])
-        some = next(iter(records.values()))
-        return {
+        asked = {
             "method": self.method,
             "over": {axis.name: axis.describe() for axis in self.axes},
             "engine": self.describe_engine(),
             "seeds": self.settings.seeds,
             "rule": self.rule.describe(),
-            "data": some["data"],
-            "protocol": some["protocol"],
-            "n_tasks": len(some["tasks"]),
-            "chosen": self._choice(trials),
-            "trials": trials,
+            "trials": [{"name": label, **self.of_trial(label)} for label in records],
         }
+        names = sorted(records, key=lambda name: order.get(name, len(order)))
+        return conclude(asked, {name: records[name] for name in names}, done)
 
     def of_trial(self, label: str) -> dict[str, Any]:
         """What else there is to say of a trial."""
         return {}
-
-    def _trial(self, record: Record, entries: Mapping[int, Entry], rules: Sequence[Rule]) -> dict[str, Any]:
-        seeds, more = self.settings.seeds, self.of_trial(record["label"])
-        found = [entries[s] for s in seeds if s in entries]
-        finished = [e for e in found if e["status"] == "done"]
-        if len(finished) == len(seeds):
-            status = "done"
-        elif more.get("pruned"):
-            status = "pruned"
-        else:
-            status = "failed" if len(found) > len(finished) else "unfinished"
-        per_seed = [
-            {
-                "seed": e["seed"],
-                "valid": {r.name: r.score(e.get("valid_matrix") or []) for r in rules},
-                "test": parts(e["accuracy_matrix"]),
-            }
-            for e in finished
-        ]
-        return {
-            "name": record["label"],
-            "folder": record["folder"],
-            "options": record["varied"],
-            **more,
-            "status": status,
-            "error": next((e["error"] for e in found if e["status"] == "failed"), None),
-            "seeds": per_seed,
-            "valid": {r.name: _summary([p["valid"][r.name] for p in per_seed]) for r in rules},
-            "test": {k: _summary([p["test"][k] for p in per_seed]) for k in ("average", "new", "old")},
-        }
-
-    def _choice(self, trials: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-        """The trial with the best mean score over all seeds; of equals the first. None where no trial has all seeds."""
-        name = self.rule.name
-        scored = [t for t in trials if t["status"] == "done" and t["valid"][name] is not None]
-        if not scored:
-            return None
-        score = {t["name"]: float(t["valid"][name]["mean"]) for t in scored}
-        best = max(scored, key=lambda t: score[t["name"]])
-        return {
-            "name": best["name"],
-            "folder": best["folder"],
-            "options": best["options"],
-            "rule": name,
-            "data": self.rule.words,
-            "score": score[best["name"]],
-            "equal": [t["name"] for t in scored if score[t["name"]] == score[best["name"]] and t is not best],
-            "left_out": [t["name"] for t in trials if t["status"] != "done"],
-            "at_the_edge": [a.name for a in self.axes if _at_edge(best["options"][a.name], trials, a.name)],
-        }
 
     def answered(self, found: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
         return found.get("chosen") is not None
@@ -221,18 +165,3 @@ def check_engine(engine: str, trials: int | None) -> None:
         )
     if trials is not None and trials < 1:
         raise ConfigError(f"trials must be an integer >= 1, got {trials}.")
-
-
-def _summary(values: Sequence[float | None]) -> dict[str, Any] | None:
-    if not values or any(v is None for v in values):
-        return None
-    s = Summary.of(values)
-    return {"mean": s.mean, "sd": s.sd if s.n > 1 else None, "ci95": s.ci95, "n": s.n}
-
-
-def _at_edge(value: Any, trials: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether a number is the smallest or largest one tried; 0 is a natural end."""
-    tried = [t["options"][name] for t in trials]
-    if any(isinstance(v, (bool, str, list, tuple)) or v is None for v in tried) or len(set(tried)) < 3:
-        return False
-    return value == max(tried) or (value == min(tried) and value != 0)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engram.errors import EngramError
+from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
-from engram.studies.results import done_seeds
 
 __all__ = ["COLUMNS", "Paired", "paired", "tidy"]
 

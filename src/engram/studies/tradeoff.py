@@ -10,22 +10,19 @@ folder holds from an earlier call stay on the curve.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.core.options import closest
 from engram.core.values import split_variant
 from engram.errors import ConfigError
 from engram.methods.registry import about, check_name, entry, method
-from engram.protocols import tradeoff as measures
-from engram.protocols.metrics import Summary
-from engram.protocols.tradeoff import BELOW, Measure, Point
+from engram.studies import curves
 from engram.studies.axes import Axis, parse_over, trial_name
 from engram.studies.folders import folder_name
 from engram.studies.settings import FINETUNE, POINTS, VALID_FRACTION, WIDEN, DataSettings, Settings
-from engram.studies.study import Done, Entry, Problem, Record, Study, diverged
+from engram.studies.study import Done, Problem, Record, Study
 from engram.studies.sweep import SIGNS
 from engram.studies.variants import Variant, check_distinct
 
@@ -67,6 +64,7 @@ class _Curve:
             "option": self.option,
             "scale": self.scale,
             "centre": self.centre,
+            "own": self.option is not None and self.option == about(m.method).tradeoff,
         }
         if self.option is None:
             return [Variant(m.label, m.folder, m.method, m.options, {}, said)]
@@ -254,10 +252,10 @@ class Tradeoff(Study):
         """Widen the ends of curves that are not saturated; not one that diverged or is not known."""
         entries: list[dict[str, Any]] = []
         for curve in self.curves:
-            points = [self._point(v, done, self.settings.seeds) for v in map(vars, curve.variants())]
+            points = [curves.point(v, done, self.settings.seeds) for v in map(vars, curve.variants())]
             entries.append({"label": curve.method.label, "method": curve.method.method, "points": points})
             entries[-1]["option"] = curve.option
-        for curve, found in zip(self.curves, self._concluded(entries)["methods"], strict=True):
+        for curve, found in zip(self.curves, curves.measured(entries, self.required)["methods"], strict=True):
             ends, points = found["saturated"], found["points"]
             if ends is not None:
                 for end, last, stable in (("plastic", points[0], False), ("stable", points[-1], True)):
@@ -265,149 +263,24 @@ class Tradeoff(Study):
                         curve.widen(self.points, self.widen, stable=stable)
 
     def read(self, records: Mapping[str, Record], done: Done) -> dict[str, Any]:
-        """The curves, both measures, and what decided about them; curves of earlier calls last."""
-        own = [m.label for m in self.methods]
-        curves: dict[str, list[Record]] = {label: [] for label in own}
-        for record in records.values():
-            curves.setdefault(record["curve"]["label"], []).append(record)
-        entries = []
-        for label, held in curves.items():
-            held.sort(key=lambda r: [*r["varied"].values()])
-            first = held[0]
-            options = first["config"]["method"]["options"]
-            entries.append(
-                {
-                    **first["curve"],
-                    "method": first["method"],
-                    "options": {k: v for k, v in options.items() if k != first["curve"]["option"]},
-                    "facts": first["facts"],
-                    "points": [
-                        self._point(r, done, self.settings.seeds if label in own else r["seeds"])
-                        for r in held
-                    ],
-                }
-            )
+        """See `engram.studies.curves.conclude`."""
         source, target = self.settings.data.sets
-        return {
+        seeds = self.settings.seeds
+        asked = {
             "source": source,
             "target": target,
-            "seeds": self.settings.seeds,
+            "seeds": seeds,
             "points": self.points,
             "widen": self.widen,
             "required": self.required,
             "finetune_beside": self.beside,
             "recipe": self.settings.recipe,
-            **self._concluded(entries),
+            "methods": [{"label": m.label, "seeds": seeds} for m in self.methods],
         }
-
-    def _point(self, record: Mapping[str, Any], done: Done, seeds: Sequence[int]) -> dict[str, Any]:
-        """A point: status, and accuracies [n seeds] where all of them finished."""
-        entries = [e for e in (done.get(record["label"], {}).get(s) for s in seeds) if e is not None]
-        complete = len(entries) == len(seeds) and all(e["status"] == "done" for e in entries)
-        failed = [e for e in entries if e["status"] == "failed"]
-        status = "done" if complete else "unfinished"
-        if failed:
-            status = "diverged" if all(map(diverged, failed)) else "failed"
-        shown = entries if complete else []
-        valid = shown if all(e.get("valid_matrix") for e in shown) else []
-        curve = Path(record["curve"]["folder"])
-        return {
-            "name": trial_name(record["varied"]) or record["label"],
-            "value": next(iter(record["varied"].values()), None),
-            "folder": Path(record["folder"]).relative_to(curve).as_posix(),
-            "status": status,
-            "error": f"seed {failed[0]['seed']}: {failed[0]['error']}" if failed else None,
-            "seeds": [e["seed"] for e in shown],
-            "source": _column(shown, "accuracy_matrix", 0),
-            "target": _column(shown, "accuracy_matrix", 1),
-            "source_network": [e["accuracy_matrix"][0][0] for e in shown],
-            "valid_source": _column(valid, "valid_matrix", 0),
-            "valid_target": _column(valid, "valid_matrix", 1),
-        }
-
-    def _concluded(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """What follows from the points of all methods."""
-        plain = next((e for e in entries if e["label"] == FINETUNE), None)
-        done = [p for p in plain["points"] if p["status"] == "done"] if plain else []
-        tuned, network = (Summary.of(done[0][k]) if done else None for k in ("target", "source_network"))
-        taus: list[dict[str, Any]] = []
-        if tuned is not None:
-            taus += [
-                {"below": b, "tau": t} for b, t in zip(BELOW, measures.required(tuned.mean), strict=True)
-            ]
-        taus += [{"below": None, "tau": t / 100} for t in self.required]
-        return {
-            "finetuned_target": _summary(tuned) if tuned else None,
-            "source_network": _summary(network) if network else None,
-            "other_source_network": _other_networks(entries, done[0]) if done else {},
-            "taus": taus,
-            "methods": [{**e, **_measured(e, taus, tuned, network)} for e in entries],
-        }
+        return curves.conclude(asked, records, done)
 
     def answered(self, found: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
         return all(m["m1"] for m in found["methods"])
-
-
-def curve_points(of: Mapping[str, Any], prefix: str = "") -> list[Point]:
-    """The finished points of a method, on test images, or with ``prefix="valid_"`` on validation images."""
-    source, target = f"{prefix}source", f"{prefix}target"
-    return [
-        Point(p["value"], tuple(p[source]), tuple(p[target]))
-        for p in of["points"]
-        if p["status"] == "done" and p[source]
-    ]
-
-
-def _measured(
-    of: Mapping[str, Any], taus: Sequence[Mapping[str, Any]], tuned: Summary | None, network: Summary | None
-) -> dict[str, Any]:
-    """What follows from the points of a method."""
-    names = {p["value"]: p["name"] for p in of["points"]}
-    points, judged = curve_points(of), curve_points(of, "valid_")
-    ends = None
-    # Only of the method's own trade-off option do larger values keep more of the source.
-    if of["option"] is not None and of["option"] == about(of["method"]).tradeoff and tuned and network:
-        ends = measures.saturated(points, tuned.mean, network.mean)
-    best = measures.most_plastic(points)
-    return {
-        "pareto": [names[p.value] for p in measures.pareto(points)],
-        "saturated": None if ends is None else {"plastic": ends[0], "stable": ends[1]},
-        "best_target": None if best is None else {"name": names[best.value], "target": best.a_t},
-        "m1": _measure(measures.maximum_average(points), names),
-        "m1_valid": _measure(measures.chosen_average(points, judged), names),
-        "m2": [{**tau, "measure": _measure(measures.source_at(points, tau["tau"]), names)} for tau in taus],
-    }
-
-
-def _other_networks(entries: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> dict[str, float]:
-    """Methods whose source network differs from fine-tuning's: the largest difference in source accuracy of a seed."""
-    by_seed = dict(zip(reference["seeds"], reference["source_network"], strict=True))
-    out: dict[str, float] = {}
-    for of in entries:
-        gaps = [
-            abs(value - by_seed[seed])
-            for p in of["points"]
-            for seed, value in zip(p["seeds"], p["source_network"], strict=True)
-            if seed in by_seed
-        ]
-        if max(gaps, default=0.0) > 0:
-            out[of["label"]] = max(gaps)
-    return out
-
-
-def _measure(found: Measure | None, names: Mapping[Any, str]) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    at = [{"name": names[p.value], "value": p.value, "weight": w} for p, w in found.parts]
-    return {**_summary(found.summary), "per_seed": list(found.per_seed), "at": at}
-
-
-def _summary(s: Summary) -> dict[str, Any]:
-    return {"mean": s.mean, "sd": s.sd if s.n > 1 else None, "ci95": s.ci95, "n": s.n}
-
-
-def _column(entries: Iterable[Entry], matrix: str, task: int) -> list[float]:
-    return [float(e[matrix][-1][task]) for e in entries]
 
 
 # What is asked for ------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from engram.core.files import os_errors, write_atomically
+from engram.core.files import os_errors
 from engram.errors import EngramError
-from engram.studies.folders import LOG_FILE, SEED_FILE
+from engram.studies.folders import LOG_FILE
 from engram.studies.jobs import Job
+from engram.studies.results import write_entry
 
 
 class Channel:
@@ -147,7 +148,7 @@ def learn(job: Job, channel: Any) -> None:
         entry = {"common": True}
     else:
         entry = session.go(None)
-    write_atomically(folder / SEED_FILE, json.dumps({"identity": job.identity, **entry}).encode())
+    write_entry(folder, job.identity, entry)
     channel.send("done")
 
 

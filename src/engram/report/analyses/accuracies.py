@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.report.analyses.published import CIFAR, PERMUTED_MNIST, STORED, STORED_FIVE
 from engram.report.style import COLOURS, HATCHES, MUTED, WIDTH, line_style, new_figure, styled, task_axis
 from engram.report.words import counts_words, setting_words, task_names
-from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def against_tasks(result: Result) -> Series:
     """
     whole = per_task(result)[-1]
     at = (result["config"].get("method") or {}).get("options", {}).get("at")
-    if result["method"] != "joint" or at is None:
+    if result["method"] != "joint" or not isinstance(at, list):
         return whole
     keep = [i for i, x in enumerate(whole.x) if x in at or x == whole.x[-1]]
     return Series(

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engram.core.stored import Number, fits
+from engram.protocols.entry import done_seeds
 from engram.report.style import WIDTH, new_figure, styled
 from engram.report.words import setting_words
-from engram.studies.results import done_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ __all__ = ["KEY", "correlations", "matrices_figure", "mean_between_tasks"]
 
 Result = Mapping[str, Any]
 KEY = "omega_correlations"
+FORM = list[dict[str, list[Number | None]]]
 MOST_LAYERS = 4
 
 
@@ -36,10 +38,12 @@ def correlations(result: Result) -> dict[str, np.ndarray]:
     found: dict[str, list[np.ndarray]] = {}
     for seed in done_seeds(result):
         rows = [task.get(KEY) or {} for task in seed.get("tasks") or []]
+        if not fits(rows, FORM):
+            continue
         for name in rows[0] if rows else ():
             matrix = np.full((len(rows), len(rows)), np.nan)
             for i, row in enumerate(rows):
-                for j, value in enumerate(row.get(name) or ()):
+                for j, value in enumerate(row.get(name, [])[: len(rows)]):
                     if value is not None:
                         matrix[i, j] = matrix[j, i] = value
             if len(rows) > 1 and not np.isnan(matrix).any():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engram.core.files import parsed
+from engram.core.stored import Losses, check
 from engram.errors import EngramError
 from engram.report.style import COLOURS, LINES, WIDTH, new_figure, styled
 
@@ -37,13 +38,13 @@ class Paths:
     steps: int
     seed: int
     data: str
-    first_true: list[float]
-    first_surrogate: list[float]
-    second_true: list[float]
-    second_surrogate: list[float]
-    second_new: list[float]
-    free_true: list[float]
-    free_new: list[float]
+    first_true: Losses
+    first_surrogate: Losses
+    second_true: Losses
+    second_surrogate: Losses
+    second_new: Losses
+    free_true: Losses
+    free_new: Losses
 
 
 @styled
@@ -79,10 +80,14 @@ def read(path: Path) -> Paths:
     Raises:
         EngramError: one line, where the file is missing or something else.
     """
+    what = f"{path} is not a file of the surrogate analysis"
     try:
-        return Paths(**json.loads(path.read_text(encoding="utf-8")))
+        value = parsed(path.read_bytes())
+        check(value, Paths, what)
+        found = Paths(**value)
     except (OSError, ValueError, TypeError) as error:
+        why = str(error).removeprefix(what).strip(" :.")
         raise EngramError(
-            f"{path} is not a file of the surrogate analysis ({error}): write it anew with "
-            "python -m engram.report.analyses.surrogate DIR."
+            f"{what} ({why}): write it anew with python -m engram.report.analyses.surrogate DIR."
         ) from error
+    return found

@@ -123,6 +123,9 @@ def test_same_results_give_the_same_page(tmp_path: Path) -> None:
     assert write_report(tmp_path).read_bytes() == first
     assert (tmp_path / "figures" / "finetune-losses.pdf").read_bytes() == pdf
     assert not list(tmp_path.glob(".*"))
+    # A command ends without PDFs, and leaves none that show other results; the page is the same.
+    assert write_report(tmp_path, pdf=False).read_bytes() == first
+    assert not list(tmp_path.glob("figures/*.pdf"))
 
 
 def test_a_page_is_current_until_results_change(tmp_path: Path) -> None:

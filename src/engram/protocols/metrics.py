@@ -209,10 +209,10 @@ def confidence_interval(values: Iterable[float], level: float = 0.95) -> tuple[f
     n = len(x)
     if n < 2 or np.isnan(x).any():
         return None
-    from scipy import stats  # type: ignore[import-untyped,unused-ignore]
+    from scipy.special import stdtrit  # type: ignore[import-untyped,unused-ignore]
 
     mean = float(x.mean())
-    half = float(stats.t.ppf((1.0 + level) / 2.0, n - 1)) * float(x.std(ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(n - 1, (1.0 + level) / 2.0)) * float(x.std(ddof=1)) / math.sqrt(n)
     return mean - half, mean + half
 
 

@@ -22,12 +22,14 @@ PAGE = "report.html"
 
 
 @os_errors()
-def write_report(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> Path:
+def write_report(
+    directory: str | os.PathLike[str], *, pdf: bool = True, accept_edited: bool = False
+) -> Path:
     """Draw the figures and write ``report.html`` for the study in a folder.
 
     Args:
-        directory: folder of a run, a comparison, a sweep or a trade-off; gets ``figures/`` (PNG, PDF) and
-            ``report.html``.
+        directory: folder of a run, a comparison, a sweep or a trade-off; gets ``figures/`` and ``report.html``.
+        pdf: draw each figure as PDF beside its PNG, which takes about twice as long.
         accept_edited: take files that do not match their checksum as they are; the page says so.
     Returns:
         Path of the page, which embeds its figures and needs no other file.
@@ -35,12 +37,12 @@ def write_report(directory: str | os.PathLike[str], *, accept_edited: bool = Fal
         EngramError: the folder holds no study, or one that is malformed or edited.
     """
     # What draws and renders is slow to import, and not needed where only a page's name is.
+    from engram.report import style
     from engram.report.analyses.sections import analysis_pictures
     from engram.report.figures_sweep import sweep_pictures
     from engram.report.figures_tradeoff import tradeoff_pictures
     from engram.report.gallery import comparison_pictures, method_pictures
     from engram.report.html import render
-    from engram.report.style import await_drawn
     from engram.studies.results import read
 
     study = read(directory, accept_edited=accept_edited)
@@ -48,6 +50,7 @@ def write_report(directory: str | os.PathLike[str], *, accept_edited: bool = Fal
     found = _in_full(study)
     results = [f.result for f in found]
     figures = study.root / "figures"
+    style.with_pdf = pdf
     sweep = study.found if study.kind == "sweep" else None
     tradeoff = study.found if study.kind == "tradeoff" else None
     pictures = (
@@ -59,7 +62,7 @@ def write_report(directory: str | os.PathLike[str], *, accept_edited: bool = Fal
         tradeoff,
         tradeoff_pictures(tradeoff, figures) if tradeoff is not None else (),
     )
-    await_drawn()
+    style.await_drawn()
     page = render(results, *pictures, shown=shown)
     write_atomically(study.root / PAGE, page.encode())
     return study.root / PAGE

@@ -83,8 +83,9 @@ class Drawing:
 
 def main() -> None:
     """Load what a page needs and draw a figure for nobody, so that fonts are at hand; then draw the pages asked for."""
-    for name in ("engram.report.html", "engram.report.analyses.sections", "scipy.stats", "jinja2", "yaml"):
+    for name in ("engram.report.html", "engram.report.analyses.sections", "scipy.special", "jinja2", "yaml"):
         importlib.import_module(name)
+    style.with_pdf = False
     with tempfile.TemporaryDirectory() as folder:
         style.save(style.styled(style.new_figure)(2.0, 2.0, "engram", "engram"), Path(folder) / "figure")
     if sys.platform == "linux":
@@ -93,13 +94,14 @@ def main() -> None:
         error = ""
         try:
             root, accept_edited = json.loads(line)
-            write_report(root, accept_edited=accept_edited)
+            write_report(root, pdf=False, accept_edited=accept_edited)
         except EngramError as fault:
             error = str(fault)
         try:
             print(json.dumps(error), flush=True)
         except BrokenPipeError:  # nobody waits for the page any more
-            os._exit(0)
+            break
+    os._exit(0)  # a tidy end of all that was imported takes a second
 
 
 if __name__ == "__main__":

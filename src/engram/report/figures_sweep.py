@@ -153,7 +153,7 @@ def sweep_pictures(sweep: Sweep, folder: Path) -> list[Picture]:
 
     Args:
         sweep: what a sweep found.
-        folder: where PNG and PDF files go.
+        folder: where files go.
     """
     out = []
     for name in swept(sweep):

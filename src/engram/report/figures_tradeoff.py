@@ -125,7 +125,7 @@ def tradeoff_pictures(tradeoff: Tradeoff, folder: Path) -> list[Picture]:
 
     Args:
         tradeoff: what a trade-off found.
-        folder: where PNG and PDF files go.
+        folder: where files go.
     """
     measured = [m for m in tradeoff["methods"] if m["m1"]]
     if not measured:

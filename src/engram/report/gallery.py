@@ -29,7 +29,7 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
 
     Args:
         results: results of schema 1, in the order of their colours.
-        folder: where PNG and PDF files go.
+        folder: where files go.
     Returns:
         Pictures; empty when no seed has finished.
     """
@@ -81,7 +81,7 @@ def method_pictures(found: FoundResult, folder: Path) -> list[Picture]:
 
     Args:
         found: the result and its folder (for the samples).
-        folder: where PNG and PDF files go; names start with the label.
+        folder: where files go; names start with the label.
     Returns:
         Pictures; empty when no seed has finished.
     """

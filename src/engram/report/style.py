@@ -130,13 +130,15 @@ def task_axis(axes: Axes, n_tasks: int, label: str = "tasks learned") -> None:
 
 #: Processes that draw figures side by side; more than one only in a process of ours, which has no threads.
 side_by_side = 1
+#: Whether figures are written as PDF too.
+with_pdf = True
 _children: list[int] = []
 
 
 def save(figure: Figure, stem: Path) -> Path:
-    """Write ``stem.png`` and ``stem.pdf`` without dates, so that equal figures are equal files.
+    """Write ``stem.png``, and ``stem.pdf`` where that is wanted, without dates, so that equal figures are equal files.
 
-    With `side_by_side` a child process writes them, and they are there after `await_drawn`.
+    With `side_by_side` a child process writes them, and they are there after `await_drawn`. A PDF of before goes.
 
     Args:
         figure: the figure.
@@ -176,7 +178,10 @@ def _draw(figure: Figure, stem: Path) -> None:
 
     with matplotlib.rc_context(RC):
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # places are found once, for both files
+        figure.set_layout_engine(None)  # places are found once
         png, pdf = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf"))
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+        if with_pdf:
+            figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+        else:
+            pdf.unlink(missing_ok=True)

@@ -47,6 +47,7 @@ def main() -> int:
     channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     with contextlib.suppress(Exception):  # what is wrong is said when the job needs it
         importlib.import_module("engram.protocols.common_start")
+        importlib.import_module("torch._dynamo")  # every optimiser loads it
     # Lock files of the study come along and stay open: its folder is in use as long as this process lives.
     path, *_ = socket.recv_fds(socket.socket(fileno=0), 65536, 16)
     if not path:
@@ -153,4 +154,6 @@ def learn(job: Job, channel: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # a tidy end of all that was imported takes a second

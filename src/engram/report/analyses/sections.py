@@ -22,7 +22,7 @@ def analysis_pictures(results: Sequence[Result], root: Path, folder: Path) -> li
     Args:
         results: results of schema 1 with distinct labels. Those of other tasks than the first one's are left out.
         root: folder of the results; may hold ``surrogate.json``.
-        folder: where PNG and PDF files go.
+        folder: where files go.
     Raises:
         EngramError: ``surrogate.json`` is something else.
     """

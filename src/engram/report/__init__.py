@@ -22,9 +22,7 @@ PAGE = "report.html"
 
 
 @os_errors()
-def write_report(
-    directory: str | os.PathLike[str], *, pdf: bool = True, accept_edited: bool = False
-) -> Path:
+def write_report(directory: str | os.PathLike[str], *, pdf: bool = True, accept_edited: bool = False) -> Path:
     """Draw the figures and write ``report.html`` for the study in a folder.
 
     Args:

@@ -27,7 +27,10 @@ from engram.studies.results import read_result
     [
         (
             ["rn", "finetune"],
-            ["run, compare, sweep, tradeoff, learn, predict, report, list", "did you mean run?"],
+            [
+                "run, compare, sweep, tradeoff, learn, predict, inspect, verify, undo, forget, report, list",
+                "did you mean run?",
+            ],
         ),
         (["run"], ["a method must be named first"]),
         (["run", "finetune", "joint"], ["use engram compare"]),

@@ -35,6 +35,8 @@ commands:
   tradeoff METHOD METHOD [options] source against target accuracy over each method's own option
   learn DATA --into MEMORY         learn new classes into a memory on disk, without the images of before
   predict MEMORY IMAGE ...         name what images show
+  inspect | verify | undo MEMORY   what it knows and keeps; whether that is whole; one state back
+  forget MEMORY CLASS              remove a class exactly, where the method can
   report DIR [--format csv]        the page, a table for a paper or a spreadsheet, of a folder of results
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from engram import features, networks
 from engram.cli import ending
 from engram.cli.command_line import OptionParser, flag_of, refuse_unknown, value_of
+from engram.core.files import write_atomically
 from engram.core.index import About
 from engram.core.options import Option, options_of, shown
 from engram.core.values import typed_all
@@ -69,24 +70,65 @@ class Predict:
     serve: bool = False
 
 
+@dataclass(frozen=True)
+class Inspect:
+    """Options of `engram inspect`.
+
+    Args:
+        html: write a page to this file too.
+    """
+
+    html: str | None = None
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Options of `engram undo`.
+
+    Args:
+        to: number of the state to go to, one of those that are kept, also a later one that was undone.
+    """
+
+    to: int | None = None
+
+
 #: What decides which other options there are, and what is known of each.
 KINDS: dict[str, Callable[[str], About]] = {
     "method": registry.about,
     "features": features.about,
     "network": networks.about,
 }
-USAGES = {"learn": "DATA --into MEMORY [options]", "predict": "MEMORY IMAGE ... [options]"}
+USAGES = {
+    "learn": "DATA --into MEMORY [options]",
+    "predict": "MEMORY IMAGE ... [options]",
+    "inspect": "MEMORY [--html FILE]",
+    "verify": "MEMORY",
+    "undo": "MEMORY [--to N]",
+    "forget": "MEMORY CLASS",
+}
 ABOUT = {
     "learn": "Learn new classes from DATA (a folder with a folder of images a class, Parquet files, or a hub name)\n"
     "into MEMORY, without the images of before. The first call makes MEMORY and decides its options; later ones\n"
     "take them from it.",
     "predict": "Name what images show: files, folders, globs, or - for paths on standard input.",
+    "inspect": "Tell what a memory knows, how well, since when, and what it keeps.",
+    "verify": "Check all that a memory keeps: checksums, and whether each state makes a memory that answers.",
+    "undo": "Go back to the state before; or drop what an interrupted learn left, where there is such.",
+    "forget": "Remove a class exactly, as if its images had never come, where the method can.\n"
+    "Earlier states, which know it, are removed too.",
 }
 
 
 def main(command: str, words: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    run: Callable[[Sequence[str]], int] = {"learn": learn, "predict": predict}[command]
+    run: Callable[[Sequence[str]], int] = {
+        "learn": learn,
+        "predict": predict,
+        "inspect": inspect,
+        "verify": verify,
+        "undo": undo,
+        "forget": forget,
+    }[command]
     return run(words)
 
 
@@ -221,15 +263,16 @@ def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet:
     # As above.
     from engram.cli.listing import table
     from engram.cli.progress import duration
+    from engram.memory.facts import accuracy, size
 
     if learned.again:
         print("These images are what was learned last: nothing was to be done.")
     rows = []
     for place, call in enumerate(memory.calls):
         now = place == len(memory.calls) - 1
-        for name, facts in call["classes"].items():
-            when = "now" if now else f"on {call['date'][:10]}, when it was learned"
-            rows.append((name, str(facts["images"]), *_accuracy(facts), when))
+        when = "now" if now else f"on {call['date'][:10]}, when it was learned"
+        for name, one in call["classes"].items():
+            rows.append((name, str(one["images"]), str(one["held_out"]), accuracy(one), when))
     ending.console().print(table("Classes", ("class", "images", "held out", "accuracy", "measured"), rows))
     if quiet:
         return
@@ -238,18 +281,9 @@ def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet:
     settings, rule = memory.model.settings, memory.model.rule
     print(f"{memory.path}: {settings.method}, {rule}")
     print(
-        f"size {_bytes(learned.bytes_before)} before, {_bytes(learned.bytes_after)} after; "
+        f"size {size(learned.bytes_before)} before, {size(learned.bytes_after)} after; "
         f"{duration(learned.call['seconds'])}; state {learned.generation}"
     )
-
-
-def _accuracy(facts: Mapping[str, Any]) -> tuple[str, str]:
-    n = facts["held_out"]
-    return (str(n), f"{100 * facts['right'] / n:.1f} %") if n else ("0", "not measured")
-
-
-def _bytes(n: int) -> str:
-    return f"{n / 1e6:.2f} MB" if n >= 1e5 else f"{n:,} bytes"
 
 
 # Predicting -------------------------------------------------------------------------------------------------------
@@ -366,3 +400,93 @@ def _asked(line: str) -> str:
             f'a line must be a path or {{"image": PATH}}, got {printable(line)[:100]}: give such a line.'
         )
     return path
+
+
+# Looking after it --------------------------------------------------------------------------------------------------
+def _one_memory(
+    command: str, words: Sequence[str], kind: Any = None, n: int = 1
+) -> tuple[list[str], Any] | None:
+    """The ``n`` words and the options of a command on a memory; None where help was printed."""
+    names, flags = _split(words)
+    values = _read(command, flags, {"options": _options(kind)} if kind else {})
+    if values is None:
+        return None
+    if len(names) != n:
+        raise ConfigError(
+            f"usage must be engram {command} {USAGES[command]}, got {shlex.join(words) or 'nothing'}."
+        )
+    return names, kind and replace(kind, **{k: values.get(flag_of(k), v) for k, v in asdict(kind).items()})
+
+
+def inspect(words: Sequence[str]) -> int:
+    """``engram inspect``."""
+    asked = _one_memory("inspect", words, Inspect())
+    if asked is None:
+        return 0
+    (path,), own = asked
+    # With torch and rich.
+    from engram.cli.listing import table
+    from engram.memory.facts import facts_of
+    from engram.memory.memory import Memory
+
+    facts = facts_of(Memory.open(path))
+    screen = ending.console()
+    screen.print(table(f"Memory {path}", ("what", "is"), list(facts.about.items())))
+    for one in facts.tables:
+        screen.print(table(one.title, one.columns, one.rows))
+    if facts.command:
+        print("Over DATA, whose train/ holds the images of all calls, this learns the same, bit for bit:")
+        print(facts.command)
+    if own.html is not None:
+        from engram.report.memory_page import render  # jinja2
+
+        write_atomically(Path(own.html), render(path, facts).encode())
+        print(f"Page: {own.html}")
+    return 0
+
+
+def verify(words: Sequence[str]) -> int:
+    """``engram verify``."""
+    asked = _one_memory("verify", words)
+    if asked is None:
+        return 0
+    ((path,), _) = asked
+    # As above.
+    from engram.cli.listing import table
+    from engram.memory.facts import state_table
+    from engram.memory.memory import verify as look
+
+    states = look(path)
+    found = state_table(states)
+    ending.console().print(table(found.title, found.columns, found.rows))
+    faults = [one.fault for one in states if one.fault]
+    if faults:
+        raise EngramError(f"all states must be whole, {len(faults)} of {len(states)} are not ({faults[0]}).")
+    return 0
+
+
+def undo(words: Sequence[str]) -> int:
+    """``engram undo``."""
+    asked = _one_memory("undo", words, Undo())
+    if asked is None:
+        return 0
+    (path,), own = asked
+    from engram.memory.memory import Memory  # with torch
+
+    print(f"{path}: {Memory.at(path).undo(own.to)}")
+    return 0
+
+
+def forget(words: Sequence[str]) -> int:
+    """``engram forget``."""
+    asked = _one_memory("forget", words, n=2)
+    if asked is None:
+        return 0
+    ((path, name), _) = asked
+    from engram.memory.memory import Memory  # with torch
+
+    memory = Memory.open(path)
+    memory.forget(name)
+    left = f"{len(memory.classes_)} classes are known; state {memory.generation} is the only one"
+    print(f"{path}: {name} is forgotten, {left}")
+    return 0

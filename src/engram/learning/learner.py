@@ -35,6 +35,7 @@ from engram.methods.registry import MethodSpec, entry, spec_of
 from engram.networks import by_name, class_of, default_for
 
 BATCH = 500
+GONE = "\0"  # begins what stands for the name of a class that was forgotten
 
 
 def as_network(network: Any, image_shape: Shape) -> Network:
@@ -238,6 +239,30 @@ class Learner:
         self._between_epochs = True
         if kept is not None:
             self.store(kept)
+
+    def forget(self, name: str) -> None:
+        """Remove a class exactly, where the method can; its place stays, without a name and never the answer.
+
+        Raises:
+            ConfigError: it is not known, or the method's state does not tell classes apart.
+        """
+        self._check_whole()
+        if name not in self.classes:
+            raise ConfigError(
+                f"a class must be known to be forgotten, {name!r} is not: give one of {self.classes}."
+            )
+        place = self.classes.index(name)
+        self.method.forget(place)
+        self.learned = [
+            {
+                **task,
+                "classes": [GONE + str(place) if n == name else n for n in task["classes"]],
+                "fingerprint": "",
+            }
+            if name in task["classes"]
+            else task
+            for task in self.learned
+        ]
 
     def _own(self, names: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
         """The classes of a task whose samples are of the classes ``names``, after those of ``before``."""

@@ -203,7 +203,7 @@ def read(root: Path, make: Callable[[dict[str, Any], dict[str, bytes]], Made]) -
             manifest, wanted = None, [(n, None) for n in on_disk(root)]
         for number, sha256 in wanted:
             try:
-                found = _made(root, number, sha256, make)
+                found = made(root, number, sha256, make)
             except Damaged as error:
                 problems.append(str(error))
                 continue
@@ -217,9 +217,10 @@ def read(root: Path, make: Callable[[dict[str, Any], dict[str, bytes]], Made]) -
     raise EngramError(f"{root} must rest for a moment to be read, it changes all the time: try again.")
 
 
-def _made(
+def made(
     root: Path, number: int, sha256: str | None, make: Callable[[dict[str, Any], dict[str, bytes]], Made]
 ) -> Made:
+    """What ``make`` makes of a generation; ``Damaged`` where that fails."""
     record, files = read_generation(root, number, sha256)
     try:
         return make(record, files)
@@ -232,6 +233,22 @@ def _has_moved_on(root: Path, seen: Manifest | None) -> bool:
         return read_manifest(root) != seen
     except Damaged:
         return seen is not None
+
+
+def repaired(root: Path) -> Manifest:
+    """The manifest; where it is damaged, one of what lies there whole, the newest as the current one."""
+    try:
+        return read_manifest(root)
+    except Damaged:
+        whole = {}
+        for number in on_disk(root):
+            with contextlib.suppress(Damaged):
+                read_generation(root, number, None)
+                record = read_inside(root, f"{GENERATIONS}/{number:04d}/{RECORD}", MOST_JSON)
+                whole[number] = digest(record)
+        if not whole:
+            raise
+        return Manifest(max(whole), whole)
 
 
 def on_disk(root: Path) -> list[int]:

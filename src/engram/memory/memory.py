@@ -96,6 +96,13 @@ class Memory:
         return folder.read(Path(path), lambda record, files: cls._of(path, record, files))
 
     @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Memory:
+        """The memory in ``path``; also one of which there is only the first `learn`, unfinished."""
+        root = Path(path)
+        begun = not folder.is_memory(root) and (root / folder.WORK).is_dir()
+        return cls(root, Model(Settings())) if begun else cls.open(root)
+
+    @classmethod
     def _of(
         cls, path: str | os.PathLike[str], record: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> Memory:
@@ -164,13 +171,60 @@ class Memory:
             self._keep(base, {"data": data, "action": "learn"})
             return Learned(self.generation, call, tuple(notes), before, self.n_bytes)
 
+    def undo(self, to: int | None = None) -> str:
+        """Go back to the state before; or drop what an interrupted `learn` left, where there is such. Says what it did.
+
+        Args:
+            to: number of a state that is kept, also of a later one that was undone.
+
+        Raises:
+            ConfigError: there is none before, that one is not kept, or another process writes.
+        """
+        with folder.held(self.path):
+            begun = self.unfinished()
+            self._drop_work()
+            if begun is not None and to is None:
+                return f"dropped the unfinished learn of {', '.join(begun['classes'])}"
+            manifest = folder.repaired(self.path)
+            earlier = [n for n in manifest.generations if n < manifest.current]
+            if to is None and not earlier:
+                raise ConfigError(
+                    f"a state before must be kept to go back to, {self.path} keeps none before {manifest.current}: "
+                    "delete the folder to forget everything."
+                )
+            target = max(earlier) if to is None else to
+            if target not in manifest.generations:
+                kept = ", ".join(map(str, sorted(manifest.generations)))
+                raise ConfigError(f"--to must be a state that is kept, {kept}, got {to}: give one of them.")
+            record, _ = folder.read_generation(self.path, target, manifest.generations[target])
+            folder.swap(self.path, folder.Manifest(target, manifest.generations))
+            self._renew()
+            return f"state {manifest.current} undone, state {target} of {record['date'][:10]} is current"
+
+    def forget(self, name: str) -> None:
+        """Remove a class exactly, as if its images had never come; earlier states, which know it, go too.
+
+        Raises:
+            ConfigError: it is not known, the method cannot, a `learn` is unfinished, or another process writes.
+        """
+        with folder.held(self.path):
+            self._renew()
+            if self.unfinished() is not None:
+                raise ConfigError(
+                    f"nothing must be in progress, {self.path} has an unfinished learn: end it with the same command, "
+                    f"or drop it with engram undo {self.path}."
+                )
+            base, self.generation = self.generation, -1  # spoiled until it is written
+            self.model.forget(name)
+            self._keep(base, {"data": "", "action": "forget"}, alone=True)
+
     def partial_fit(self, images: Any, labels: Any) -> Memory:
         """`learn` under the name that scikit-learn gives it."""
         self.learn(images, labels)
         return self
 
     def _renew(self) -> None:
-        """Read what is current, where another process has written since, or what is here was spoiled."""
+        """Read what is current: another process may have written since, or what is here was spoiled."""
         if folder.is_memory(self.path):
             newest = Memory.open(self.path)
             self.model, self.generation, self.record = newest.model, newest.generation, newest.record
@@ -220,7 +274,7 @@ class Memory:
         known, files = self.model.files()
         kept: dict[int, str] = {}
         if parent and not alone:
-            kept = dict(folder.read_manifest(self.path).generations)
+            kept = dict(folder.repaired(self.path).generations)
             for later in [n for n in kept if n > parent]:  # undone before: this generation takes their place
                 del kept[later]
             for old in sorted(kept)[: max(0, len(kept) + 1 - self.model.settings.keep)]:
@@ -248,6 +302,49 @@ class Memory:
         return self.model.probabilities(self.model.prepare(given(images))[0]).numpy()
 
 
+@dataclass(frozen=True)
+class State:
+    """A kept state, as `verify` finds it.
+
+    Args:
+        number, current: which, and whether it is what readers see.
+        date, action: when it was made, and by what.
+        n_classes, n_bytes: what it holds.
+        fault: why it cannot be used; empty where it is whole.
+    """
+
+    number: int
+    current: bool
+    date: str = ""
+    action: str = ""
+    n_classes: int = 0
+    n_bytes: int = 0
+    fault: str = ""
+
+
+def verify(path: str | os.PathLike[str]) -> list[State]:
+    """Look at all that is kept: checksums, and whether it makes a memory that answers.
+
+    Raises:
+        ConfigError, CheckpointError: not a memory, of a newer version, or its manifest is damaged.
+    """
+    root = Path(path)
+    manifest = folder.read_manifest(root)
+    states = []
+    for number, sha256 in sorted(manifest.generations.items()):
+        current = number == manifest.current
+        try:
+            found = folder.made(root, number, sha256, lambda record, files: Memory._of(root, record, files))
+        except folder.Damaged as error:
+            states.append(State(number, current, fault=str(error)))
+            continue
+        record = found.record
+        states.append(
+            State(number, current, record["date"], record["action"], len(found.classes_), found.n_bytes)
+        )
+    return states
+
+
 def _arrived(images: Any, labels: Any) -> tuple[Any, Tensor, tuple[str, ...]]:
     """Images as `Model.prepare` takes them, their labels 0.. and the names of these, in order of arrival."""
     if isinstance(images, Arrival):
@@ -257,7 +354,7 @@ def _arrived(images: Any, labels: Any) -> tuple[Any, Tensor, tuple[str, ...]]:
             raise ConfigError(
                 "labels must be left out where images come by class name, got both: leave them out."
             )
-        parts = {str(name): given(one) for name, one in images.items()}
+        parts = {printable(str(name)): given(one) for name, one in images.items()}
         vectors = [part for part in parts.values() if isinstance(part, Tensor)]
         y = [label for label, part in enumerate(parts.values()) for _ in range(len(part))]
         if not vectors:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from engram import features, networks
 from engram.core.samples import Samples
 from engram.errors import ConfigError
-from engram.features.contract import Features, extract
-from engram.learning.learner import Learner, checkpoint_folder
+from engram.features.contract import Features, extract, kept_bytes
+from engram.learning.learner import GONE, Learner, checkpoint_folder
 from engram.learning.loop import EpochEnd
 from engram.memory.calibration import temperature_of
 from engram.memory.names import check_new_names
@@ -70,7 +70,12 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes known, in order of arrival."""
+        """Names of the classes known, in order of arrival; without those that were forgotten."""
+        return tuple(name for name in self._places if not name.startswith(GONE))
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        """Names by the learner's column, those that were forgotten too."""
         return self.learner.classes if self.learner is not None else ()
 
     # Learning ----------------------------------------------------------------------------------------------------
@@ -162,13 +167,13 @@ class Model:
         """
         assert self.learner is not None
         began = time.perf_counter()
-        known = self.classes
+        known, places = self.classes, len(self._places)
         kept, held = torch.arange(len(y)), y[:0]
         share = self.settings.valid_fraction
         if share > 0:
             chosen = by_class("valid", self.settings.seed, 0, names)
             kept, held = hold_out(y, lambda size: n_valid(size, share), generator=chosen)
-        labels = y + len(known)
+        labels = y + places
         if self.features is not None and self.module is not None and not self.fitted:
             tell(f"features {self.features.name}", 0, 0)
             self.features.fit(self.module, Samples(x[kept], labels[kept]))
@@ -178,14 +183,13 @@ class Model:
         x = self._seen(x)
         if work is not None and checkpoint_folder(work).is_dir():
             self.learner = Learner.load(work)
-        if len(self.learner.classes) == len(known) or self.learner.state.cursor.task < len(
-            self.learner.learned
-        ):
+        if len(self._places) == places or self.learner.state.cursor.task < len(self.learner.learned):
             self._train(Samples(x[kept], labels[kept]), names, work, tell)
         tell("measuring", 0, len(held))
-        logits = self.learner.predict(x[held]) if len(held) else torch.zeros(0, len(self.classes))
-        right = logits.argmax(1) == labels[held]
-        call = {
+        logits = self._answers(x[held]) if len(held) else torch.zeros(0, len(self.classes))
+        truth = y[held] + len(known)
+        right = logits.argmax(1) == truth
+        call: dict[str, Any] = {
             "date": now(),
             "seconds": round(time.perf_counter() - began, 3),
             "classes": {
@@ -196,11 +200,12 @@ class Model:
                 }
                 for label, name in enumerate(names)
             },
+            "storage": self.storage(),
         }
         self.scores[f"logits/{len(self.calls):04d}"] = logits.contiguous()
-        self.scores[f"labels/{len(self.calls):04d}"] = labels[held]
+        self.scores[f"labels/{len(self.calls):04d}"] = truth
         self.calls.append(call)
-        self.temperature = temperature_of(logits, labels[held])
+        self.temperature = temperature_of(logits, truth)
         return call
 
     def _train(self, samples: Samples, names: Sequence[str], work: Path | None, tell: Tell) -> None:
@@ -215,6 +220,31 @@ class Model:
         tell("learning", 0, 0)
         self.learner.learn(samples, names, folder=work, on_epoch=on_epoch)
 
+    def forget(self, name: str) -> None:
+        """Remove a class exactly, and all that was measured of it.
+
+        Raises:
+            ConfigError: it is not known, is the only one, or the method cannot.
+        """
+        if name not in self.classes or self.learner is None:
+            shown = ", ".join(self.classes[:10]) + (" ..." if len(self.classes) > 10 else "")
+            raise ConfigError(f"a class must be known to be forgotten, {name!r} is not: give one of {shown}.")
+        if len(self.classes) == 1:
+            raise ConfigError(f"a memory must know a class, {name!r} is the only one: delete its folder.")
+        column = self.classes.index(name)
+        self.learner.forget(name)
+        for number, call in enumerate(self.calls):
+            call["classes"].pop(name, None)
+            logits, labels = (self.scores[f"{kind}/{number:04d}"] for kind in ("logits", "labels"))
+            if column >= logits.shape[1]:
+                continue
+            stays = labels != column
+            others = [k for k in range(logits.shape[1]) if k != column]
+            self.scores[f"logits/{number:04d}"] = logits[stays][:, others].contiguous()
+            self.scores[f"labels/{number:04d}"] = (labels - (labels > column).long())[stays]
+        newest = f"{len(self.calls) - 1:04d}"
+        self.temperature = temperature_of(self.scores[f"logits/{newest}"], self.scores[f"labels/{newest}"])
+
     # Answering ---------------------------------------------------------------------------------------------------
     def logits(self, x: Tensor) -> Tensor:
         """Scores [N, classes] of samples that `prepare` gave."""
@@ -222,11 +252,24 @@ class Model:
             raise ConfigError(
                 "a memory must have learned a class to answer, this one has not: learn one first."
             )
-        return self.learner.predict(self._seen(x))
+        return self._answers(self._seen(x))
+
+    def _answers(self, seen: Tensor) -> Tensor:
+        assert self.learner is not None
+        known = [place for place, name in enumerate(self._places) if not name.startswith(GONE)]
+        return self.learner.predict(seen)[:, known]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Probabilities float64 [N, classes], calibrated by the temperature."""
         return torch.softmax(self.logits(x).double() / self.temperature, 1)
+
+    def storage(self) -> dict[str, int]:
+        """Bytes that are kept to go on, by kind."""
+        assert self.learner is not None
+        kept = dict(self.learner.method.storage_bytes())
+        kept["features"] = 0 if self.module is None else kept_bytes(self.module)
+        kept["scores"] = sum(t.nbytes for t in self.scores.values())
+        return kept
 
     # Keeping -----------------------------------------------------------------------------------------------------
     def files(self) -> tuple[dict[str, Any], dict[str, bytes]]:

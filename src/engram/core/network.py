@@ -15,21 +15,23 @@ from engram.core.values import Checked
 from engram.errors import ConfigError
 
 Norm = Literal["batch", "group", "none"]
+Masking = Literal["weight", "unit", "none"]
 
 
 @dataclass(frozen=True)
 class Deconv:
-    """A transposed convolution: output channels, kernel size, stride and padding."""
+    """A transposed convolution: output channels, kernel size, stride and paddings."""
 
     out: int
     kernel: int
     stride: int
     padding: int
+    output_padding: int = 0
 
 
 @dataclass(frozen=True)
 class GeneratorShape:
-    """Shapes of a generator: noise entries, masked layers in order, and the unmasked output layer."""
+    """Shapes of a generator: noise entries, layers in order, which may be masked, and the output layer."""
 
     n_z: int
     layers: tuple[Deconv, ...]
@@ -82,8 +84,8 @@ class Network(Checked, ABC):
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """A module from images [B, C, H, W], or vectors [B, D], to features [B, ``n_features``], initialised."""
 
-    def generator(self, image_shape: Shape, *, mask: Literal["weight", "unit"]) -> GeneratorShape:
-        """The generator's shapes for masks per weight or per unit; ``ConfigError`` where the network has none."""
+    def generator(self, image_shape: Shape, *, mask: Masking) -> GeneratorShape:
+        """The generator's shapes for masks per weight, per unit or none; ``ConfigError`` where the network has none."""
         raise ConfigError(
             f"the network must have a generator for this method, {self.name} has none: use dcgan (32x32) or "
             "dcgan8 (8x8)."

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from engram import seeds
@@ -47,12 +47,10 @@ from engram.core.contract import (
     evaluating,
     named_parameters,
 )
-from engram.core.network import Norm, n_features
 from engram.errors import ConfigError
 from engram.methods.dgm_options import DgmConfig
 from engram.methods.registry import Entry
 from engram.networks import masks
-from engram.networks.heads import Head
 from engram.networks.masked import MaskedGenerator
 from engram.parts import gan, replay
 from engram.parts.averaging import WeightAverage
@@ -62,23 +60,6 @@ from engram.parts.statistics import kept_statistics, reestimated_statistics
 
 N_LABEL = 10  # as released for MNIST and SVHN
 REPLAY_BATCH = 500
-
-
-class Critic(nn.Module):
-    """One trunk, two heads: adversarial score a(x) [B] and class logits c(x) [B, n_seen] (DGM, Sec. 3.3)."""
-
-    def __init__(self, context: Context, norm: Norm, task: int) -> None:
-        super().__init__()
-        with seeds.seeded(context.seed, "critic", task):
-            self.trunk = context.network.trunk(context.image_shape, norm=norm)
-            self.adversarial = nn.Linear(n_features(self.trunk), 1)
-        self.classes = Head(n_features(self.trunk), "single")
-
-    def score(self, x: Tensor) -> Tensor:
-        return self.adversarial(self.trunk(x)).squeeze(1)
-
-    def classify(self, x: Tensor) -> Tensor:
-        return self.classes(self.trunk(x), (0, self.classes.n_outputs))
 
 
 class Dgm(Method):
@@ -102,7 +83,7 @@ class Dgm(Method):
             )
         self.reads = "memory" if config.memory_ratio or config.memory_budget else "task"
         self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
-        self.critic = Critic(context, config.critic_norm, 0)
+        self.critic = gan.Critic(context, config.critic_norm, 0)
         self.solver = Solver(config, context) if config.solver == "separate" else None
         self.memory = SampleMemory(context.image_shape, config.memory_budget or None)
         self.generator_average = WeightAverage()
@@ -117,7 +98,7 @@ class Dgm(Method):
         g.begin(task.index)
         self.stops.append(task.stop)
         if c.reinit_d and task.index > 0:
-            fresh = Critic(self.context, c.critic_norm, task.index)
+            fresh = gan.Critic(self.context, c.critic_norm, task.index)
             if not c.reset_statistics:
                 kept = {k: v for k, v in self.critic.trunk.state_dict().items() if "running_" in k}
                 fresh.trunk.load_state_dict(kept, strict=False)
@@ -127,9 +108,7 @@ class Dgm(Method):
                 self.critic.adversarial.reset_parameters()
         self.critic.classes.grow(task.n_seen, seed, task.index)
         if self.solver is not None:
-            if c.solver_start == "fresh" and task.index > 0:
-                self.solver = Solver(c, self.context, task.index)
-            self.solver.head.grow(task.n_seen, seed, task.index)
+            self.solver = self.solver.for_task(task)
         self.to(device)
         if self._leaks:
             for i, w in enumerate(g.weights):
@@ -355,12 +334,8 @@ class Dgm(Method):
         c = self.config
         g = self._noise("replay", task.index, phase, epoch)
         if phase == "solver":
-            mixed = c.solver_data == "mixed"
-            sets = [self._replay(t, c.solver_samples, g) for t in range(task.index + (not mixed))]
-            if mixed:
-                n = c.solver_samples * task.n_classes
-                sets.append(replay.repeated(data, n, self.context.network.normalise, g))
-            return {"solver": replay.joined(sets)}
+            generate, normalise = partial(self.generate, generator=g), self.context.network.normalise
+            return {"solver": replay.solver_set(c, task, data, generate, self.memory, normalise, g)}
         if self.solver is not None:
             return {}
         per_class = round(len(data) / task.n_classes)

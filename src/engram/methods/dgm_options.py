@@ -58,6 +58,7 @@ class DgmConfig(SolverOptions):
             come; or within_stream, the class among all of the stream, whose number must be known, as released.
         n_label: entries of the one-hot; None is 10, or with ``label=within_stream`` the number of classes.
         solver: shared is the paper's (the critic's class head); separate trains its own network.
+        solver_average: decay of a running average of a separate solver's weights, used for prediction; 0 off.
         memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
         memory_budget: relaxed mode: stored real samples K over all classes.
     """
@@ -101,6 +102,7 @@ class DgmConfig(SolverOptions):
     label: Literal["within_task", "within_stream"] = "within_task"
     n_label: Count | None = None
     solver: Literal["shared", "separate"] = "shared"
+    solver_average: BelowOne = 0.0
     memory_ratio: Share = 0.0
     memory_budget: CountOrZero = 0
 

@@ -81,6 +81,8 @@ METHODS: dict[str, str | Entry] = {
     "er": "engram.methods.er",
     "der++": "engram.methods.der",
     "icarl": "engram.methods.icarl",
+    "mergan-jtr": "engram.methods.mergan",
+    "mergan-ra": "engram.methods.mergan",
 }
 
 

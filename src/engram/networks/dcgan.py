@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from engram.core.network import Deconv, GeneratorShape, Network, Norm
+from engram.core.network import Deconv, GeneratorShape, Masking, Network, Norm
 from engram.core.options import Count
 from engram.core.samples import Shape
 
@@ -73,7 +73,7 @@ class Dcgan(Network):
 
     Args:
         n_f: base width of the generator (4, 2, 1 times it); None takes the paper's 6 for masks per weight and 20
-            for masks per unit.
+            for masks per unit, and without masks the 32 of Wu et al. (NeurIPS 2018).
         n_d: base width of the critic (1, 2, 4 times it).
         n_z: noise entries, the label's one-hot included.
     """
@@ -91,10 +91,13 @@ class Dcgan(Network):
         self.check(image_shape)
         return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d, 4 * self.n_d), 5, 32, norm=norm)
 
-    def generator(self, image_shape: Shape, *, mask: Literal["weight", "unit"]) -> GeneratorShape:
-        """n_z -> 4 n_f at 4x4 -> 2 n_f at 8x8 -> n_f at 16x16 -> output at 32x32."""
+    def generator(self, image_shape: Shape, *, mask: Masking) -> GeneratorShape:
+        """n_z -> 4 n_f at 4x4 -> 2 n_f at 8x8 -> n_f at 16x16 -> output at 32x32; without masks kernels of 5x5."""
         self.check(image_shape)
-        n_f = self.n_f or (6 if mask == "weight" else 20)
+        n_f = self.n_f or {"weight": 6, "unit": 20, "none": 32}[mask]
+        if mask == "none":
+            second, third, output = (Deconv(n, 5, 2, 2, 1) for n in (2 * n_f, n_f, image_shape[0]))
+            return GeneratorShape(self.n_z, (Deconv(4 * n_f, 4, 1, 0), second, third), output)
         layers = (Deconv(4 * n_f, 4, 1, 0), Deconv(2 * n_f, 4, 2, 1), Deconv(n_f, 4, 2, 1))
         return GeneratorShape(self.n_z, layers, Deconv(image_shape[0], 4, 2, 1))
 
@@ -104,7 +107,7 @@ class Dcgan8(Network):
     """The pair for 8x8 images: 2 masked transposed convolutions up to 4x4 against 2 convolutions of 3x3.
 
     Args:
-        n_f: base width of the generator (2 and 1 times it); None takes 12 for masks per weight, 20 per unit.
+        n_f: base width of the generator (2 and 1 times it); None takes 12 for masks per weight, else 20.
         n_d: base width of the critic (1 and 2 times it).
         n_z: noise entries, the label's one-hot included.
     """
@@ -122,9 +125,9 @@ class Dcgan8(Network):
         self.check(image_shape)
         return ConvTrunk((image_shape[0], self.n_d, 2 * self.n_d), 3, 8, norm=norm)
 
-    def generator(self, image_shape: Shape, *, mask: Literal["weight", "unit"]) -> GeneratorShape:
+    def generator(self, image_shape: Shape, *, mask: Masking) -> GeneratorShape:
         """n_z -> 2 n_f at 2x2 -> n_f at 4x4 -> output at 8x8."""
         self.check(image_shape)
-        n_f = self.n_f or (12 if mask == "weight" else 20)
+        n_f = self.n_f or {"weight": 12, "unit": 20, "none": 20}[mask]
         layers = (Deconv(2 * n_f, 2, 1, 0), Deconv(n_f, 4, 2, 1))
         return GeneratorShape(self.n_z, layers, Deconv(image_shape[0], 4, 2, 1))

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from engram.core.contract import TaskInfo
 from engram.core.samples import Samples
 from engram.parts.memory import SampleMemory
+from engram.parts.solver import SolverOptions
 
 Normalise = Callable[[Tensor], Tensor]
 
@@ -45,3 +47,25 @@ def repeated(data: Samples, n: int, normalise: Normalise, generator: torch.Gener
 def joined(sets: Sequence[Samples]) -> Samples:
     """All samples of at least one set, in order."""
     return Samples(torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets]))
+
+
+def solver_set(
+    options: SolverOptions,
+    task: TaskInfo,
+    data: Samples,
+    generate: Callable[[Tensor], Tensor],
+    memory: SampleMemory,
+    normalise: Normalise,
+    generator: torch.Generator,
+) -> Samples:
+    """What a separate solver learns from in an epoch: ``solver_samples`` of each class seen.
+
+    Generated ones of all classes; or with ``solver_data=mixed`` the task's own of its classes, and generated ones of
+    the others. Stored samples come first, as in :func:`replayed`.
+    """
+    mixed, n = options.solver_data == "mixed", options.solver_samples
+    labels = range(task.start if mixed else task.n_seen)
+    sets = [replayed(labels, n, generate, memory, normalise)] if labels else []
+    if mixed:
+        sets.append(repeated(data, n * task.n_classes, normalise, generator))
+    return joined(sets)

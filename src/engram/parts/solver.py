@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.core.contract import Batch, Context, Noise, Optimiser, Phase, Player, Step, Terms, Update
+from engram.core.contract import Batch, Context, Noise, Optimiser, Phase, Player, Step, TaskInfo, Terms, Update
 from engram.core.network import Norm
-from engram.core.options import BelowOne, Count, NonNegative, Positive, Share
+from engram.core.options import Count, NonNegative, Positive, Share
 from engram.core.values import Checked
 from engram.parts.classifier import Classifier
 from engram.parts.images import shift_and_rotate
@@ -36,7 +36,6 @@ class SolverOptions(Checked):
         solver_start: fresh weights in every task, or continue.
         solver_shift: pixels by which its training images are shifted at random, at most.
         solver_rotate: degrees by which they are rotated at random, at most.
-        solver_average: decay of a running average of its weights, used for prediction; 0 off.
         solver_smoothing: label smoothing.
     """
 
@@ -50,7 +49,6 @@ class SolverOptions(Checked):
     solver_start: Literal["fresh", "continue"] = "fresh"
     solver_shift: NonNegative = 0.0
     solver_rotate: NonNegative = 0.0
-    solver_average: BelowOne = 0.0
     solver_smoothing: Share = 0.0
 
 
@@ -59,7 +57,14 @@ class Solver(Classifier):
 
     def __init__(self, options: SolverOptions, context: Context, task: int = 0) -> None:
         super().__init__(context, norm=options.solver_norm, name=f"solver-{task}" if task else "solver")
-        self.options = options
+        self.options, self.context = options, context
+
+    def for_task(self, task: TaskInfo) -> Solver:
+        """The one that learns ``task``: itself or, with fresh weights, another; with rows for all labels seen."""
+        fresh = self.options.solver_start == "fresh" and task.index > 0
+        solver = Solver(self.options, self.context, task.index) if fresh else self
+        solver.head.grow(task.n_seen, self.context.seed, task.index)
+        return solver.to(next(self.parameters()).device)
 
     def phase(self) -> Phase:
         """New samples in every epoch, moved at random."""

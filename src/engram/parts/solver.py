@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.core.contract import Batch, Context, Noise, Optimiser, Phase, Player, Step, TaskInfo, Terms, Update
+from engram.core.contract import (
+    Batch,
+    Context,
+    Noise,
+    Optimiser,
+    Phase,
+    Player,
+    Step,
+    TaskInfo,
+    Terms,
+    Update,
+)
 from engram.core.network import Norm
 from engram.core.options import Count, NonNegative, Positive, Share
 from engram.core.values import Checked

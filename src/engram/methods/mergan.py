@@ -20,14 +20,12 @@ Shapes: B batch, K old classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engram import seeds
 from engram.core.contract import (
     Batch,
     Context,
@@ -44,9 +42,7 @@ from engram.core.contract import (
 )
 from engram.core.options import NonNegative
 from engram.methods.registry import Entry
-from engram.parts import replay
 from engram.parts.gan import Gan, GanOptions
-from engram.parts.memory import SampleMemory
 from engram.parts.solver import Solver, SolverOptions
 from engram.parts.teacher import FrozenCopy
 
@@ -56,8 +52,8 @@ class MerganConfig(GanOptions, SolverOptions):
     """Options of memory replay GANs.
 
     Args:
-        replay: joint, old classes are learned from the images of the old generator; alignment, the generator is to
-            make what the old one makes of the same noise and label; or none, which forgets.
+        replay: joint, old classes are learned from the images of the old generator; or alignment, the generator is
+            to make what the old one makes of the same noise and label.
         lambda_class: weight of the class terms of critic and generator.
         alignment: lambda_RA, of the squared distance summed over samples and pixels, as the released code: 1e-3 for
             MNIST, 1e-2 for SVHN.
@@ -65,7 +61,7 @@ class MerganConfig(GanOptions, SolverOptions):
             averaged (mean), as for LSUN.
     """
 
-    replay: Literal["joint", "alignment", "none"] = "joint"
+    replay: Literal["joint", "alignment"] = "joint"
     lambda_class: NonNegative = 1.0
     alignment: NonNegative = 1e-3
     over_classes: Literal["sum", "mean"] = "sum"
@@ -93,7 +89,7 @@ class Mergan(Method):
         self.solver = Solver(config, context)
 
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        if task.index and self.config.replay != "none":
+        if task.index:
             self.old.learn(self.gan.generator)
         self.gan.generator.grow(task.n_seen)
         self.gan.critic.classes.grow(task.n_seen, self.context.seed, task.index)
@@ -143,7 +139,7 @@ class Mergan(Method):
             "adversarial": -critic.score(fake).mean(),
             "class": c.lambda_class * F.cross_entropy(critic.classify(fake), batch.y),
         }
-        if step.task.start and c.replay != "none":
+        if step.task.start:
             z, y, old, weight = self.replayed(batch, step)
             new = self.gan.fake(z, y)
             if c.replay == "alignment":
@@ -162,13 +158,7 @@ class Mergan(Method):
         self.old.forget()
 
     def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        """For the solver: images of the generator as it is after the task, of all classes or of the old ones."""
-        if phase != "solver":
-            return {}
-        g = seeds.generator(self.context.seed, "replay", task.index, epoch, device=data.y.device)
-        none = SampleMemory(self.context.image_shape).to(data.y.device)
-        generate, normalise = partial(self.generate, generator=g), self.context.network.normalise
-        return {"solver": replay.solver_set(self.config, task, data, generate, none, normalise, g)}
+        return self.gan.solver_pool(self.config, task, epoch, data) if phase == "solver" else {}
 
     def generate(self, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return self.gan.generate(y, generator)
@@ -182,9 +172,8 @@ class Mergan(Method):
 
 _SMALL = (
     "gan_epochs=2, gan_steps=2, gan_batch=6, gan_critic=2, gan_lr=1e-3, gan_beta1=0, gan_beta2=0.9, lambda_gp=10, "
-    "lambda_class=1, alignment=1e-3, over_classes=sum, solver_data=generated, solver_epochs=2, solver_steps=3, "
-    "solver_batch=6, solver_samples=8, solver_lr=1e-3, solver_norm=batch, solver_start=continue, solver_shift=0, "
-    "solver_rotate=0, solver_smoothing=0"
+    "lambda_class=1, solver_epochs=2, solver_steps=3, solver_batch=6, solver_samples=8, solver_lr=1e-3, "
+    "solver_norm=batch, solver_start=continue, solver_shift=0, solver_rotate=0, solver_smoothing=0"
 )
 
 ENTRIES = {
@@ -192,14 +181,14 @@ ENTRIES = {
         Mergan,
         MerganConfig(replay="joint"),
         "memory replay GAN, joint retraining with replay (Wu et al., NeurIPS 2018)",
-        fixed=("replay",),
-        small={"joint": f"{_SMALL}, solver_data=mixed"},
+        fixed=("replay", "alignment"),
+        small={"joint": f"{_SMALL}, over_classes=sum, solver_data=mixed"},
     ),
     "mergan-ra": Entry(
         Mergan,
         MerganConfig(replay="alignment"),
         "memory replay GAN, replay alignment (Wu et al., NeurIPS 2018)",
-        fixed=("replay",),
-        small={"alignment": f"{_SMALL}, over_classes=mean"},
+        fixed=("replay", "over_classes"),
+        small={"alignment": f"{_SMALL}, alignment=1e-3, solver_data=generated"},
     ),
 }

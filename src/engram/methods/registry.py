@@ -83,6 +83,7 @@ METHODS: dict[str, str | Entry] = {
     "icarl": "engram.methods.icarl",
     "mergan-jtr": "engram.methods.mergan",
     "mergan-ra": "engram.methods.mergan",
+    "ewc-gan": "engram.methods.ewc_gan",
 }
 
 

@@ -7,18 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.core.contract import Context, Noise, Optimiser, Phase, Player, Update, named_parameters
+from engram.core.contract import (
+    Context,
+    Noise,
+    Optimiser,
+    Phase,
+    Player,
+    Samples,
+    TaskInfo,
+    Update,
+    named_parameters,
+)
 from engram.core.network import Norm, n_features
 from engram.core.options import BelowOne, Count, NonNegative, Positive
 from engram.core.values import Checked
 from engram.errors import ConfigError
 from engram.networks.conditional import ConditionalGenerator
 from engram.networks.heads import Head
+from engram.parts.memory import SampleMemory
+from engram.parts.replay import solver_set
+from engram.parts.solver import SolverOptions
 
 BATCH = 500
 
@@ -141,6 +155,15 @@ class Gan(nn.Module):
         """Take the statistics with which images are generated from now on, of `BATCH` images a label."""
         device = self.generator.first.weight.device
         self.generator.settle(seeds.generator(self.context.seed, "statistics", task, device=device), BATCH)
+
+    def solver_pool(
+        self, options: SolverOptions, task: TaskInfo, epoch: int, data: Samples
+    ) -> dict[str, Samples]:
+        """What a separate solver learns from in an epoch: images of the generator as it is, and real ones if asked."""
+        g = seeds.generator(self.context.seed, "replay", task.index, epoch, device=data.y.device)
+        none = SampleMemory(self.context.image_shape).to(data.y.device)
+        generate, normalise = partial(self.generate, generator=g), self.context.network.normalise
+        return {"solver": solver_set(options, task, data, generate, none, normalise, g)}
 
     def generate(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Images [N, C, H, W] in [-1, 1] of known labels ``y`` [N], with stored statistics."""

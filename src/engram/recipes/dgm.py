@@ -39,7 +39,26 @@ _DIGITS_DGM: dict[str, Any] = {
     "solver_batch": 128,
     "solver_shift": 1.0,
 }
+# Of GANs that go on from task to task: as many generator steps as suffice for digits that a person reads.
+_DIGITS_GAN: dict[str, Any] = {
+    "gan_epochs": 10,
+    "gan_steps": 20,
+    "gan_batch": 32,
+    "gan_critic": 3,
+    "gan_lr": 2e-3,
+}
+_DIGITS_SOLVER: dict[str, Any] = {
+    "solver_epochs": 4,
+    "solver_steps": 50,
+    "solver_batch": 128,
+    "solver_lr": 2e-3,
+    "solver_shift": 1.0,
+    "solver_rotate": 10.0,
+}
 _DIGITS_METHODS: dict[str, dict[str, Any]] = {
+    "mergan-jtr": {**_DIGITS_GAN, **_DIGITS_SOLVER},
+    "mergan-ra": {**_DIGITS_GAN, **_DIGITS_SOLVER, "alignment": 0.05},
+    "ewc-gan": {**_DIGITS_GAN, **_DIGITS_SOLVER},
     "dgmw": _DIGITS_DGM,
     "dgma": {**_DIGITS_DGM, "lambda_ru": 0.05},
     "finetune": {"epochs": 10},

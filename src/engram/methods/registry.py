@@ -84,6 +84,7 @@ METHODS: dict[str, str | Entry] = {
     "mergan-jtr": "engram.methods.mergan",
     "mergan-ra": "engram.methods.mergan",
     "ewc-gan": "engram.methods.ewc_gan",
+    "vcl": "engram.methods.vcl",
 }
 
 

@@ -460,7 +460,10 @@ ENTRIES = {
             "random": f"{_SMALL}, reparameterisation=weights, sd=0.05, start_plain=true, coreset=random",
         },
         skipped={
-            ("", "growing_keeps_old_logits"): "answers are mean probabilities, of which new classes take a share, and "
+            (
+                "",
+                "growing_keeps_old_logits",
+            ): "answers are mean probabilities, of which new classes take a share, and "
             "copies that were refined on coresets end when a task begins"
         },
     )

@@ -19,8 +19,8 @@ NIPS 2015): z ~ N(m x, s^2 x^2) for each sample by itself, the same expectation 
 that ``n_samples=1`` will do. S. Swaroop et al. (2019, arXiv 1905.02099) show that it improves VCL.
 
 Departures: the plain network of the first task does not see the samples that the coreset will hold, in the released
-code (`nvcuong/variational-continual-learning`) it does. Where a log-variance starts is given as a standard deviation, 0.05,
-for their -6. Normalisation is left out of networks. Convolutions are allowed, the paper has dense layers.
+code (`nvcuong/variational-continual-learning`) it does. Log-variances start at a standard deviation of 0.05, theirs at
+-6, which is 0.0498. Normalisation is left out of networks. Convolutions are allowed, the paper has dense layers.
 Cost: two numbers a weight, and as many again for the prior while a task is learned; K passes a step, ``n_predict`` an
 answer; with coresets the stored samples and a copy of q (a task, with labels).
 

@@ -55,7 +55,7 @@ from engram.core.contract import (
     evaluating,
     n_bytes,
 )
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import Count, Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -87,22 +87,20 @@ class VclConfig(FitOptions):
         coreset_size: samples of each task that are stored.
     """
 
-    epochs: int = 100
-    batch_size: int = 256
-    n_samples: int = 10
-    n_predict: int = 100
+    epochs: Count = 100
+    batch_size: Count = 256
+    n_samples: Count = 10
+    n_predict: Count = 100
     reparameterisation: Literal["weights", "local"] = "weights"
-    sd: float = 0.05
-    prior_sd: float = 1.0
-    head_sd: float = 0.1
+    sd: Positive = 0.05
+    prior_sd: Positive = 1.0
+    head_sd: Positive = 0.1
     start_plain: bool = True
     coreset: Literal["none", "random", "k_centre"] = "none"
-    coreset_size: int = 40
+    coreset_size: Count = 40
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "n_samples", "n_predict", "coreset_size")
-        check_positive(self, "sd", "prior_sd", "head_sd")
         if self.keep_optimiser:
             raise ConfigError(
                 "keep_optimiser must be false, every posterior has a new optimiser: leave it out."

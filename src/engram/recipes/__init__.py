@@ -10,6 +10,7 @@ from __future__ import annotations
 from engram.recipes import dgm as dgm
 from engram.recipes import rescl as rescl
 from engram.recipes import si as si
+from engram.recipes import vcl as vcl
 from engram.recipes.book import DEFAULT_FOR_DATA, RECIPES, Recipe, chosen_recipe, recipe
 
 __all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "chosen_recipe", "recipe"]

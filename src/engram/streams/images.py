@@ -142,6 +142,8 @@ def from_arrays(
                 f"{what} must hold one label an image, [N], got {list(y.shape)}: reshape it first."
             )
     labels, names = number({what: y.tolist() for what, y in columns.items()})
+    if class_names is not None and (isinstance(class_names, str) or not isinstance(class_names, Sequence)):
+        raise DataError(f"{name}: class_names must be a list of names, got {class_names!r}.")
     if class_names is not None and len(class_names) != len(names):
         raise DataError(
             f"{name}: class_names must hold one name for each of the {len(names)} labels, "

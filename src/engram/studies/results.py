@@ -222,7 +222,7 @@ def read_entry(
         return None
     stored.check(entry, stored.Entry, f"{path} is not a seed's result of engram")
     if folder.name != f"seed-{entry['seed']}":
-        return None
+        raise EngramError(f"{path} must be of the seed that its folder names, it is of seed {entry['seed']}.")
     if mark:
         entry[mark] = True
     return _derived(entry, path, n_tasks, trusted=mark is None or accept_edited)

@@ -85,6 +85,7 @@ METHODS: dict[str, str | Entry] = {
     "mergan-ra": "engram.methods.mergan",
     "ewc-gan": "engram.methods.ewc_gan",
     "vcl": "engram.methods.vcl",
+    "dgr": "engram.methods.dgr",
 }
 
 

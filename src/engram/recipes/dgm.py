@@ -59,6 +59,7 @@ _DIGITS_METHODS: dict[str, dict[str, Any]] = {
     "mergan-jtr": {**_DIGITS_GAN, **_DIGITS_SOLVER},
     "mergan-ra": {**_DIGITS_GAN, **_DIGITS_SOLVER, "alignment": 0.05},
     "ewc-gan": {**_DIGITS_GAN, **_DIGITS_SOLVER},
+    "dgr": {**_DIGITS_GAN, "epochs": 10},
     "dgmw": _DIGITS_DGM,
     "dgma": {**_DIGITS_DGM, "lambda_ru": 0.05},
     "finetune": {"epochs": 10},

@@ -46,7 +46,8 @@ def learn(name: str, variant: str, out: Path, told: Connection | None = None) ->
         if told is not None:
             told.send(type(event).__name__)
 
-    spec, stream = method(name, {**SMALL[name][variant], "epochs": 3}), tiny_stream((1, 2, 1), n_train=24)
+    spec = method(name, SMALL[name][variant] | ({"epochs": 3} if "epochs" in SMALL[name][variant] else {}))
+    stream = tiny_stream((1, 2, 1), n_train=24)
     scenarios: tuple[Scenario, ...] = ("class", "task")
     scenario = next(s for s in scenarios if Bench(spec, stream, NETWORK, s).usable)
     tell(None)

@@ -107,26 +107,35 @@ class ClassStatistics(nn.Module):
         labels, place, n = y.unique(return_inverse=True, return_counts=True)
         means = self.means.new_zeros((len(labels), self.d)).index_add_(0, place, x.double()) / n[:, None]
         weight = torch.ones_like(means[:, 0]) if weights is None else weights[labels]
-        shift, before = means - self.means[labels], self.mass[labels]
-        mass = n * weight
+        if self.scatter != "none":
+            away = x.to(self.precision) - means.to(self.precision)[place]
+            self._add_products(labels, place, away.mul_(weight.sqrt().to(self.precision)[place, None]))
+        self._move(labels, n, n * weight, means)
+
+    def merge(self, other: ClassStatistics) -> None:
+        """Add what ``other``, which has as many places, has seen."""
+        known = other.known
+        self.triangles += other.triangles
+        self._move(known, other.counts[known], other.mass[known], other.means[known])
+
+    def _move(self, labels: Tensor, n: Tensor, mass: Tensor, means: Tensor) -> None:
+        """Second sum of (1), and (2)."""
+        before, shift = self.mass[labels], means - self.means[labels]
         after = before + mass
         if self.scatter != "none":
-            away = (x.to(self.precision) - means.to(self.precision)[place]) * weight.sqrt()[place, None].to(
-                self.precision
-            )
-            between = (shift * (before * mass / after).sqrt()[:, None]).to(self.precision)
-            self._add_products(labels, place, away, between)
+            between = shift * (before * mass / after).sqrt()[:, None]
+            self._add_products(labels, torch.arange(len(labels), device=labels.device), between)
         self.counts[labels] += n
         self.mass[labels] = after
         self.means[labels] += shift * (mass / after)[:, None]
 
-    def _add_products(self, labels: Tensor, place: Tensor, away: Tensor, between: Tensor) -> None:
-        """Equation (1), from the roots of its two sums: ``away`` [B, d], ``between`` [k, d]."""
+    def _add_products(self, labels: Tensor, place: Tensor, rows: Tensor) -> None:
+        """Add the products of ``rows`` [B, d] with themselves, which are of classes ``labels[place]``."""
         if self.scatter == "pooled":
-            self._add_product(0, torch.cat([away, between]))
+            self._add_product(0, rows)
             return
         for i, label in enumerate(labels.tolist()):
-            self._add_product(label, torch.cat([away[place == i], between[i : i + 1]]))
+            self._add_product(label, rows[place == i])
 
     def _add_product(self, g: int, rows: Tensor) -> None:
         for a, b, block in self._views(self.triangles[g]):

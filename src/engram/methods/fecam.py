@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram.core.contract import Context
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import NonNegative, Positive
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.class_statistics import factor
@@ -44,14 +44,9 @@ class FecamConfig(PassOptions):
         a2: weight of the mean covariance that is added beside it; 0 for features of a vision transformer.
     """
 
-    beta: float = 0.5
-    a1: float = 1.0
-    a2: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "beta", "a1")
-        check_at_least(self, 0, "a2")
+    beta: Positive = 0.5
+    a1: Positive = 1.0
+    a2: NonNegative = 1.0
 
 
 def correlations(sigma: Tensor, a1: float, a2: float) -> Tensor:

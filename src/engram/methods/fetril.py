@@ -38,7 +38,7 @@ from engram.core.contract import (
     Update,
     named_parameters,
 )
-from engram.core.values import check_at_least, check_positive
+from engram.core.options import Count, NonNegative, Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.networks.heads import Head
@@ -58,16 +58,11 @@ class FetrilConfig(PassOptions):
         weight_decay: its L2 term.
     """
 
-    epochs: int = 20
-    samples: int = 200
-    head_batch: int = 100
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "epochs", "samples", "head_batch", "lr")
-        check_at_least(self, 0, "weight_decay")
+    epochs: Count = 20
+    samples: Count = 200
+    head_batch: Count = 100
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
 
 
 def scaled(z: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from engram import seeds
 from engram.core.contract import Batch, Context, Samples, Step, TaskInfo, Terms
-from engram.core.values import check_positive
+from engram.core.options import Count, Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
@@ -57,15 +57,11 @@ class RidgeConfig(PassOptions):
         balance: each sample counts the same, or each class.
     """
 
-    gamma: float | None = None
-    projection: int | None = None
+    gamma: Positive | None = None
+    projection: Count | None = None
     intercept: bool = True
     scatter: Literal["pooled", "classes"] = "pooled"
     balance: Balance = "classes"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "gamma", "projection")
 
 
 class Ridge(OnePass):

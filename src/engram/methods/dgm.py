@@ -159,7 +159,9 @@ class Dgm(Method):
             return {"solver": self.solver.player(named_parameters(self, "solver."))}
         c = self.config
         # New optimisers in every task, and no weight decay: otherwise frozen weights would move.
-        critic, generator = (Optimiser("adam", lr, (c.beta1, c.beta2)) for lr in (c.lr_d, c.lr_g))
+        critic, generator = (
+            Optimiser("adam", lr, (c.beta1, c.beta2), schedule=c.schedule) for lr in (c.lr_d, c.lr_g)
+        )
         own = named_parameters(self, "generator.embeddings.", *self._own(task))
         return {
             "critic": Player(named_parameters(self, "critic."), critic, zero_unused=c.zero_unused),
@@ -298,8 +300,10 @@ class Dgm(Method):
             fake, _ = self._fakes(batch, step)
         with kept_statistics(self.critic, c.d_statistics == "class"):
             real_score, fake_score = self.critic.score(batch.x), self.critic.score(fake)
-            penalty = gan.gradient_penalty(self.critic.score, batch.x, fake, batch.noise["u"])
-            terms = {"wasserstein": gan.wasserstein(real_score, fake_score), "penalty": c.lambda_gp * penalty}
+            terms = {"wasserstein": gan.wasserstein(real_score, fake_score)}
+            if step.step % c.penalty_every == 0:
+                penalty = gan.gradient_penalty(self.critic.score, batch.x, fake, batch.noise["u"])
+                terms["penalty"] = c.penalty_every * c.lambda_gp * penalty
             if c.d_class_on_fake:
                 terms["ce_fake"] = F.cross_entropy(self.critic.classify(fake), batch.y)
         return terms
@@ -309,7 +313,12 @@ class Dgm(Method):
         c = self.config
         fake, gates = self._fakes(batch, step)
         with kept_statistics(self.critic, c.d_statistics == "class"):
-            terms = {"adversarial": -c.lambda_adv * self.critic.score(fake).mean()}
+            features = self.critic.trunk(fake)
+            terms = {"adversarial": -c.lambda_adv * self.critic.adversarial(features).mean()}
+            if c.feature_matching:
+                with torch.no_grad():
+                    real = self.critic.trunk(batch.x).mean(0)
+                terms["features"] = c.feature_matching * (features.mean(0) - real).square().sum()
             if (weight := self.class_weight(step.task)) > 0:
                 terms["class"] = weight * F.cross_entropy(self.critic.classify(fake), batch.y)
         terms["sparsity"] = c.lambda_ru * self.alpha * masks.sparsity(gates, self.generator.reserved)

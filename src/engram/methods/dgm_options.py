@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engram.core.contract import Schedule
 from engram.core.network import Norm
 from engram.core.options import BelowOne, Count, CountOrZero, NonNegative, Positive, Share
 from engram.errors import ConfigError
@@ -23,12 +24,16 @@ class DgmConfig(SolverOptions):
         batch_size: samples a step.
         lr_d: learning rate of the critic.
         lr_g: learning rate of the generator, weights and gates alike.
+        schedule: of both learning rates over the generative phase, as in `engram.core.contract.Optimiser`.
         beta1, beta2: decay rates of Adam's first and second moment (both players).
         n_critic: adversarial critic steps an iteration.
         lambda_gp: weight of the gradient penalty.
+        penalty_every: take the gradient penalty in every n-th step only, with n times its weight.
         lambda_adv: weight of the adversarial term in the generator's loss.
         lambda_ru: weight of the sparsity term, multiplied by the growth factor alpha_t.
         g_class_weight: weight of the class term in the generator's loss; None is 0 for one-class tasks, else 1.
+        feature_matching: weight, in the generator's loss, of the squared distance between the mean features of real and
+            generated samples in the critic's trunk (Salimans et al., NIPS 2016); absent in the released code.
         d_class_on_fake: add the class loss on current fakes to the critic (AC-GAN; absent in the released code).
         s_max: largest slope of the gates.
         annealing: of the slope over epochs and steps: shifted, paper or official.
@@ -69,13 +74,16 @@ class DgmConfig(SolverOptions):
     batch_size: Count = 64
     lr_d: Positive = 2e-3
     lr_g: Positive = 2e-3
+    schedule: Schedule = "constant"
     beta1: BelowOne = 0.5
     beta2: BelowOne = 0.999
     n_critic: Count = 1
     lambda_gp: NonNegative = 1.0
+    penalty_every: Count = 1
     lambda_adv: NonNegative = 1.0
     lambda_ru: NonNegative = 0.08
     g_class_weight: NonNegative | None = None
+    feature_matching: NonNegative = 0.0
     d_class_on_fake: bool = False
     s_max: Positive = 1e4
     annealing: masks.Annealing = "shifted"

@@ -25,7 +25,8 @@ from engram.errors import ConfigError, StrictnessError
 from engram.methods.dgm import Dgm, DgmConfig
 from engram.methods.registry import method
 from engram.networks import Dcgan8, masks
-from engram.parts import gan
+from engram.networks.scattering import ScatteringVectors
+from engram.parts import discriminants, gan
 from engram.parts.averaging import WeightAverage
 from engram.parts.images import shift_and_rotate
 from engram.parts.memory import SampleMemory
@@ -52,7 +53,7 @@ HARD: dict[str, dict[str, Any]] = {
 def bench(
     name: str = "dgmw", groups: tuple[int, ...] = (1, 1, 1, 1), variant: str = "shared", **options: Any
 ) -> Bench:
-    small = {**SMALL["dgmw"][variant], **HARD[name], **SOLVER[variant], **options}
+    small = {**SMALL["dgmw"][variant], **HARD[name], **SOLVER.get(variant, {}), **options}
     return Bench(method(name, small), tiny_stream(groups), Dcgan8(n_f=4, n_d=4, n_z=16), "class")
 
 
@@ -778,6 +779,42 @@ def test_losses_against_their_formula() -> None:
     assert g_terms["sparsity"].item() == pytest.approx(m.config.lambda_ru * 1.0 * 0.5)
 
 
+def test_feature_matching_is_the_distance_of_mean_features_and_moves_the_generator_only() -> None:
+    m = bench("dgmw", feature_matching=0.7, critic_norm="none").build()
+    assert isinstance(m, Dgm)
+    task = begin(m, 0)
+    m.generator.eval()
+    step, batch = Step(task, "gan", 0, 4, 0, 3), batch_for(m, task)
+    s = m.slopes(step)[0]
+    fake = m.generator(m.condition(batch.noise["z"], batch.y, 0), 0, m.generator.soft_gates(s)).detach()
+    away = m.critic.trunk(fake).mean(0) - m.critic.trunk(batch.x).mean(0)
+    assert m.generator_loss(batch, step)["features"].item() == pytest.approx(
+        0.7 * away.square().sum().item(), rel=1e-5
+    )
+
+
+def test_a_lazy_penalty_comes_every_third_step_at_three_times_its_weight() -> None:
+    m = bench("dgmw", penalty_every=3, critic_norm="none").build()
+    each = bench("dgmw", critic_norm="none").build()
+    assert isinstance(m, Dgm)
+    assert isinstance(each, Dgm)
+    task = begin(m, 0)
+    begin(each, 0)
+    batch = batch_for(m, task)
+    found = [m.critic_loss(batch, Step(task, "gan", 0, 4, i, 5)).get("penalty") for i in range(5)]
+    assert [p is None for p in found] == [False, True, True, False, True]
+    usual = each.critic_loss(batch, Step(task, "gan", 0, 4, 0, 5))["penalty"]
+    assert found[0] is not None
+    assert found[0].item() == pytest.approx(3 * usual.item(), rel=1e-5)
+
+
+def test_the_schedule_is_that_of_both_players() -> None:
+    m = bench("dgmw", schedule="cosine", lr_d=0.1, lr_g=0.2).build()
+    players = m.players(begin(m, 0), "gan")
+    rates = {name: player.optimiser.rate(1, 2) for name, player in players.items()}
+    assert rates == {"critic": pytest.approx(0.05), "generator": pytest.approx(0.1)}
+
+
 def test_the_class_term_of_the_generator_follows_the_number_of_classes() -> None:
     m = bench("dgmw").build()
     assert isinstance(m, Dgm)
@@ -835,6 +872,38 @@ def test_a_separate_solver_answers_and_the_critic_does_not() -> None:
             p.add_(1.0)
     assert same(before, m.predict(x))
     assert m.facts()["solver"] == "separate (generated)"
+
+
+def test_discriminants_are_those_of_what_the_generator_makes() -> None:
+    m = watched("dgmw", (2, 1, 2), "discriminants").method
+    assert isinstance(m, Dgm)
+    assert m.discriminants is not None
+    vectors = ScatteringVectors((1, 8, 8), 1, 2, "opponent", 1e-3)
+    y = torch.arange(5).repeat_interleave(8)
+    generator = m._noise("discriminants", 2)
+    x = torch.cat([m.generate(labels, generator=generator) for labels in y.split(8)])
+    f = vectors(m.context.network.to_pixels(x)).double()
+    means = torch.stack([f[y == k].mean(0) for k in range(5)])
+    sigma = (f - means[y]).T @ (f - means[y]) / 40
+    sigma = 0.9 * sigma + 0.1 * sigma.diagonal().mean() * torch.eye(len(sigma))
+    inverse = sigma.inverse()
+    asked = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    z = vectors(m.context.network.to_pixels(asked)).double()
+    scores = z @ inverse @ means.T - 0.5 * (means @ inverse * means).sum(1)
+    found = m.predict(asked).double()
+    torch.testing.assert_close(
+        found - found[:, :1], scores - scores[:, :1], rtol=1e-3, atol=1e-3 * float(scores.abs().max())
+    )
+    assert m.facts()["solver"] == "discriminants"
+    assert m.storage_bytes()["other"] == 4 * 5 * (vectors.n_features + 1)
+
+
+def test_a_scattering_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="at most 3 for images of 8x8, got 4"):
+        bench("dgmw", variant="discriminants", solver_scales=4).build()
+    monkeypatch.setattr(discriminants, "MEMORY", 1e-6)
+    with pytest.raises(ConfigError, match="fewer solver_angles"):
+        bench("dgmw", variant="discriminants").build()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,42 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engram.core.samples import Shape
 from engram.errors import ConfigError
 from engram.features.contract import Features, check_images
-from engram.networks import scattering
-
-Colours = Literal["rgb", "opponent", "grey"]
-
-# Rows: intensity, red against green, yellow against blue; of van de Sande et al., PAMI 32(9), 2010, scaled to [-1, 1].
-OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1 / 2, -1 / 2, 0), (1 / 4, 1 / 4, -1 / 2))
-
-
-class ScatteringVectors(nn.Module):
-    """Coefficients of images uint8 [N, C, H, W] in rows, [N, D]."""
-
-    def __init__(
-        self, image_shape: tuple[int, int, int], J: int, L: int, colours: Colours, floor: float
-    ) -> None:
-        super().__init__()
-        channels = image_shape[0]
-        mix = torch.eye(channels)
-        if channels == 3 and colours != "rgb":
-            mix = torch.tensor(OPPONENT)[: 1 if colours == "grey" else 3]
-        self.register_buffer("mix", mix / 255, persistent=False)
-        self.transform = scattering.Scattering((len(mix), *image_shape[1:]), J, L)
-        self.floor = floor
-        self.n_features = math.prod(self.transform.output_shape)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = torch.einsum("kc,nchw->nkhw", self.get_buffer("mix"), images.float())
-        s = self.transform(x).flatten(1)
-        return torch.log1p(s.abs() / self.floor) if self.floor else s
+from engram.networks.scattering import Colours, ScatteringVectors
 
 
 @dataclass(frozen=True)

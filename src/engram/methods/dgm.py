@@ -12,7 +12,8 @@ Departures from the paper, each an option that can be set back:
 - the slope of epoch e uses (e + 1) / I (``annealing=official | paper``), else the first epoch anneals backwards;
 - running statistics of the critic are reset with its weights (``reset_statistics=False``);
 - data and replay are shuffled in every epoch (``shuffle=False``);
-- ``solver=separate`` trains a classifier of its own on generated samples after the generator; ``shared`` is the paper.
+- ``solver=separate`` trains a classifier of its own on generated samples after the generator, ``discriminants`` fits
+  one in closed form; ``shared`` is the paper.
 The recipe ``dgmw-mnist-official`` sets all of them as released.
 
 Cost: one embedding a masked weight (or unit) while a task is learned, one bit a masked weight (or unit) and task
@@ -54,6 +55,7 @@ from engram.networks import masks
 from engram.networks.masked import MaskedGenerator
 from engram.parts import gan, replay
 from engram.parts.averaging import WeightAverage
+from engram.parts.discriminants import GeneratedDiscriminants
 from engram.parts.memory import SampleMemory
 from engram.parts.solver import Solver
 from engram.parts.statistics import kept_statistics, reestimated_statistics
@@ -85,6 +87,16 @@ class Dgm(Method):
         self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
         self.critic = gan.Critic(context, config.critic_norm, 0)
         self.solver = Solver(config, context) if config.solver == "separate" else None
+        self.discriminants = (
+            GeneratedDiscriminants(
+                context,
+                scales=config.solver_scales,
+                angles=config.solver_angles,
+                eps=config.solver_shrinkage,
+            )
+            if config.solver == "discriminants"
+            else None
+        )
         self.memory = SampleMemory(context.image_shape, config.memory_budget or None)
         self.generator_average = WeightAverage()
         self.solver_average = WeightAverage()
@@ -132,7 +144,7 @@ class Dgm(Method):
         c = self.config
         z, u = Noise((self.generator.shape.n_z,)), Noise((1, 1, 1), "uniform")
         classify: list[Update] = []
-        if self.solver is None:
+        if c.solver == "shared":
             pools = ("task", *(f"replay/{t}" for t in range(task.index)))
             fresh = {"z": z} if c.replay_refresh == "step" else {}
             n = task.index + 1
@@ -224,6 +236,10 @@ class Dgm(Method):
         self.use.append(use)
         if c.bn_reestimate:
             self._reestimate(task)
+        if self.discriminants is not None:
+            noise = self._noise("discriminants", task.index)
+            generate = partial(self.generate, generator=noise)
+            self.discriminants.fit(range(task.n_seen), c.solver_samples, generate)
 
     def _reestimate(self, task: TaskInfo) -> None:
         """Take the generator's running statistics anew, with the mask that replay will use."""
@@ -345,7 +361,7 @@ class Dgm(Method):
         if phase == "solver":
             generate, normalise = partial(self.generate, generator=g), self.context.network.normalise
             return {"solver": replay.solver_set(c, task, data, generate, self.memory, normalise, g)}
-        if self.solver is not None:
+        if c.solver != "shared":
             return {}
         per_class = round(len(data) / task.n_classes)
         with self._at_start():
@@ -400,7 +416,7 @@ class Dgm(Method):
         """Whether a replay set drawn once a task needs the weights of its start: training moves what old ones use."""
         c = self.config
         moves = c.replay_mask == "soft" or (c.mask == "unit" and c.act_gate == "pre_bn")
-        return moves and c.replay_refresh == "task" and self.solver is None
+        return moves and c.replay_refresh == "task" and c.solver == "shared"
 
     @contextmanager
     def _at_start(self) -> Iterator[None]:
@@ -416,6 +432,8 @@ class Dgm(Method):
 
     # Answers and state -----------------------------------------------------------------------------------------
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
+        if self.discriminants is not None:
+            return self.discriminants.predict(x, self.stops[-1])
         with evaluating(self):
             return self.critic.classify(x) if self.solver is None else self.solver.predict(x, None)
 
@@ -424,6 +442,7 @@ class Dgm(Method):
             "generator": self.generator.structure(),
             "classes": self.critic.classes.sizes,
             "solver": self.solver.head.sizes if self.solver is not None else [],
+            "discriminants": 0 if self.discriminants is None else self.discriminants.structure(),
             "stops": self.stops,
             "use": self.use,
             "memory": len(self.memory),
@@ -436,6 +455,8 @@ class Dgm(Method):
         self.critic.classes.rebuild(structure["classes"])
         if self.solver is not None:
             self.solver.head.rebuild(structure["solver"])
+        if self.discriminants is not None:
+            self.discriminants.rebuild(structure["discriminants"])
         self.stops = list(structure["stops"])
         self.use = [list(rows) for rows in structure["use"]]
         self.memory.rebuild(structure["memory"])
@@ -447,7 +468,7 @@ class Dgm(Method):
     def storage_bytes(self) -> dict[str, int]:
         kept = self.generator.storage_bytes()
         soft = sum(b.numel() * 4 for n, b in self.named_buffers() if n.startswith("soft_"))
-        solver = self.solver if self.solver is not None else self.critic
+        solver = self.solver or self.discriminants or self.critic
         other = sum(t.numel() * t.element_size() for t in solver.state_dict().values())
         exemplars = self.memory.images.numel() + 8 * len(self.memory)
         n_masks = kept["masks"] + soft
@@ -455,7 +476,8 @@ class Dgm(Method):
 
     # Observed --------------------------------------------------------------------------------------------------
     def facts(self) -> dict[str, str]:
-        return {"solver": "shared" if self.solver is None else f"separate ({self.config.solver_data})"}
+        c = self.config
+        return {"solver": f"separate ({c.solver_data})" if c.solver == "separate" else c.solver}
 
     def measures(self, step: Step) -> dict[str, Any]:
         if step.phase != "gan":
@@ -494,7 +516,8 @@ _SMALL = (
     "emb_clamp=none, clip_norm=1e4, act_gate=post, threshold=ge, replay_mask=exact, replay_refresh=task, "
     "expansion=per_task, ratio=neurons, reinit_d=true, reset_statistics=true, critic_norm=batch, "
     "d_statistics=all, bn_reestimate=0, average_g=0, zero_unused=false, shuffle=true, label=within_stream, "
-    "n_label=none, solver=shared, memory_ratio=0, memory_budget=0"
+    "n_label=none, solver=shared, memory_ratio=0, memory_budget=0, penalty_every=1, schedule=constant, "
+    "feature_matching=0"
 )
 _SOLVER = (
     f"{_SMALL}, solver=separate, solver_data=generated, solver_epochs=2, solver_steps=3, solver_batch=6, "
@@ -510,6 +533,10 @@ _FULL = (
     "solver_rotate=10, solver_average=0.9, solver_smoothing=0.1, hard_tail=0.4, average_g=0.9, "
     "bn_reestimate=3, mask_grad=closed_form, expansion=carry, d_statistics=class"
 )
+_DISCRIMINANTS = (
+    f"{_SMALL}, solver=discriminants, solver_samples=8, solver_scales=1, solver_angles=2, solver_shrinkage=0.1, "
+    "penalty_every=2, schedule=cosine, feature_matching=0.5"
+)
 _REINIT = "the critic, which is the classifier, starts afresh in every task (DGM, released settings)"
 _FRESH = "the solver starts afresh in every task and is trained on generated samples of all classes"
 _GROWING = "growing_keeps_old_logits"
@@ -523,6 +550,7 @@ ENTRIES = {
         small={
             "shared": _SMALL,
             "separate": _FULL,
+            "discriminants": _DISCRIMINANTS,
             "official": _OFFICIAL,
             "relaxed": f"{_SMALL}, memory_budget=7, replay_refresh=epoch, d_class_on_fake=true",
         },

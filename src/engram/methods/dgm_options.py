@@ -62,8 +62,11 @@ class DgmConfig(SolverOptions):
         label: what the noise vector's one-hot names: the class within its task, so that nothing depends on tasks to
             come; or within_stream, the class among all of the stream, whose number must be known, as released.
         n_label: entries of the one-hot; None is 10, or with ``label=within_stream`` the number of classes.
-        solver: shared is the paper's (the critic's class head); separate trains its own network.
+        solver: shared is the paper's (the critic's class head); separate trains its own network; discriminants fits
+            linear ones to scattering coefficients of generated samples after each task and trains nothing.
         solver_average: decay of a running average of a separate solver's weights, used for prediction; 0 off.
+        solver_scales, solver_angles: of the scattering whose coefficients ``solver=discriminants`` takes.
+        solver_shrinkage: share of the mean variance that it shrinks their covariance towards.
         memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
         memory_budget: relaxed mode: stored real samples K over all classes.
     """
@@ -109,8 +112,11 @@ class DgmConfig(SolverOptions):
     shuffle: bool = True
     label: Literal["within_task", "within_stream"] = "within_task"
     n_label: Count | None = None
-    solver: Literal["shared", "separate"] = "shared"
+    solver: Literal["shared", "separate", "discriminants"] = "shared"
     solver_average: BelowOne = 0.0
+    solver_scales: Count = 2
+    solver_angles: Count = 4
+    solver_shrinkage: Share = 0.01
     memory_ratio: Share = 0.0
     memory_budget: CountOrZero = 0
 

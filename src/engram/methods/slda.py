@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from engram.core.contract import Context
@@ -32,10 +31,8 @@ from engram.core.options import Share
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
-from engram.parts.class_statistics import factor
+from engram.parts.discriminants import Shrinkage, linear_discriminants
 from engram.parts.one_pass import Balance, OnePass, PassOptions
-
-Shrinkage = Literal["relative", "oas", "absolute"]
 
 
 @dataclass(frozen=True)
@@ -56,18 +53,6 @@ class SldaConfig(PassOptions):
     balance: Balance = "samples"
 
 
-def shrunk(sigma: Tensor, n: float, shrinkage: Shrinkage, eps: float) -> Tensor:
-    """``sigma`` [d, d] of ``n`` samples, which is overwritten, moved towards a multiple of the unit matrix."""
-    variance = float(sigma.diagonal().mean()) or 1.0  # of constant features any multiple will do
-    if shrinkage == "oas":
-        square = float(sigma.square().mean())
-        above = square + variance**2
-        below = (n + 1) * (square - variance**2 / len(sigma))
-        eps = 1.0 if below <= 0 else min(above / below, 1.0)
-    sigma.mul_(1.0 - eps).diagonal().add_(eps * (1.0 if shrinkage == "absolute" else variance))
-    return sigma
-
-
 class Slda(OnePass):
     """Linear discriminants from means and a covariance that classes share."""
 
@@ -84,13 +69,7 @@ class Slda(OnePass):
     @cached_property
     def discriminants(self) -> tuple[Tensor, Tensor]:
         """Directions Lambda mu_c [d, k] and offsets [k] of the classes that have samples."""
-        s = self.statistics
-        sigma = shrunk(
-            s.within() / s.mass.sum(), float(s.counts.sum()), self.config.shrinkage, self.config.eps
-        )
-        means = s.means[s.known]
-        directions = torch.cholesky_solve(means.T, factor(sigma, "give a larger eps"))
-        return directions, -0.5 * (means.T * directions).sum(0)
+        return linear_discriminants(self.statistics, self.config.shrinkage, self.config.eps)
 
     def scores(self, z: Tensor) -> Tensor:
         directions, offsets = self.discriminants

@@ -17,11 +17,17 @@ Shapes: B images, C channels, H and W pixels, P padded size, J scales, L angles.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 SIGMA, CENTRE = 0.8, 0.75 * math.pi
+
+Colours = Literal["rgb", "opponent", "grey"]
+
+# Rows: intensity, red against green, yellow against blue; of van de Sande et al., PAMI 32(9), 2010, scaled to [-1, 1].
+OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1 / 2, -1 / 2, 0), (1 / 4, 1 / 4, -1 / 2))
 
 
 def gabor(size: tuple[int, int], sigma: float, angle: float, centre: float, slant: float) -> Tensor:
@@ -174,3 +180,31 @@ class Scattering(nn.Module):
                 second.append(torch.stack(deeper, 2).flatten(1, 3))
         s = torch.cat([self._smooth(x, 0), *first, *second], 1)
         return s.unflatten(0, (b, c))
+
+
+class ScatteringVectors(nn.Module):
+    """Coefficients of images [N, C, H, W] with values 0 to 255, in rows, [N, D].
+
+    Args:
+        image_shape, J, L: as for :class:`Scattering`.
+        colours: of three channels: as they are, opponent (van de Sande et al., PAMI 32(9), 2010), or intensity alone.
+        floor: of the logarithm log(1 + |S| / floor); 0 for none.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], J: int, L: int, colours: Colours, floor: float
+    ) -> None:
+        super().__init__()
+        channels = image_shape[0]
+        mix = torch.eye(channels)
+        if channels == 3 and colours != "rgb":
+            mix = torch.tensor(OPPONENT)[: 1 if colours == "grey" else 3]
+        self.register_buffer("mix", mix / 255, persistent=False)
+        self.transform = Scattering((len(mix), *image_shape[1:]), J, L)
+        self.floor = floor
+        self.n_features = math.prod(self.transform.output_shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.einsum("kc,nchw->nkhw", self.get_buffer("mix"), images.float())
+        s = self.transform(x).flatten(1)
+        return torch.log1p(s.abs() / self.floor) if self.floor else s

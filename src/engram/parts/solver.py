@@ -41,7 +41,7 @@ class SolverOptions(Checked):
         solver_epochs: of a separate solver, a task.
         solver_steps: steps an epoch of a separate solver.
         solver_batch: samples a step of a separate solver.
-        solver_samples: generated samples a class and refresh.
+        solver_samples: generated samples a class and refresh, or fit.
         solver_lr: learning rate of a separate solver, cosine to 0.
         solver_norm: batch, group or none.
         solver_start: fresh weights in every task, or continue.

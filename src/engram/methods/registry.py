@@ -89,6 +89,7 @@ METHODS: dict[str, str | Entry] = {
     "ewc-gan": "engram.methods.ewc_gan",
     "vcl": "engram.methods.vcl",
     "dgr": "engram.methods.dgr",
+    "pc": "engram.methods.pc",
 }
 
 

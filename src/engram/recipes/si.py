@@ -34,6 +34,7 @@ def si_splitmnist() -> Recipe:
         "hat": {"epochs": 10, "batch_size": 64},
         # Ten epochs a task in all.
         "packnet": {**fit, "epochs": 7, "retrain_epochs": 3},
+        "pc": {**fit, "epochs": 5, "compress_epochs": 5},
         **dict.fromkeys(("piggyback", "pnn"), fit),
     }
     return Recipe(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engram.errors import StrictnessError as StrictnessError
     from engram.features import fixed_features as fixed_features
     from engram.learning.learner import Learner as Learner
+    from engram.memory.estimator import MemoryClassifier as MemoryClassifier
     from engram.memory.memory import Memory as Memory
     from engram.methods.registry import method as method
     from engram.report import write_report as write_report
@@ -50,6 +51,7 @@ _HOMES = {
     "sequence": "engram.streams",
     "Learner": "engram.learning.learner",
     "Memory": "engram.memory.memory",
+    "MemoryClassifier": "engram.memory.estimator",
     "run": "engram.api",
     "compare": "engram.api",
     "sweep": "engram.api",

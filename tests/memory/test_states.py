@@ -188,3 +188,33 @@ def test_methods_in_closed_form_are_known() -> None:
 
 def test_the_memory_is_part_of_the_package() -> None:
     assert engram.Memory is Memory
+
+
+def test_more_of_a_known_class_is_as_if_it_had_come_at_first(
+    call: Call, refused: Refused, tmp_path: Path
+) -> None:
+    words = ("--method", "slda", "--features", "pixels", "--valid-fraction", 0)
+    whole = draw(tmp_path / "whole", "ab", n=40)
+    first, more = tmp_path / "first", tmp_path / "more"
+    shutil.copytree(whole, first)
+    for path in sorted((whole / "a").iterdir())[:20]:
+        (more / "a").mkdir(parents=True, exist_ok=True)
+        (first / "a" / path.name).rename(more / "a" / path.name)
+    assert call("learn", whole, "--into", tmp_path / "one", *words).code == 0
+    assert call("learn", first, "--into", tmp_path / "two", *words).code == 0
+    assert "--refine" in refused("learn", more, "--into", tmp_path / "two")
+    done = call("learn", more, "--into", tmp_path / "two", "--refine")
+    assert done.code == 0, done.err
+    assert "no one run gives the same bits" in done.out
+    one, two = Memory.open(tmp_path / "one"), Memory.open(tmp_path / "two")
+    x = torch.randint(0, 255, (9, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert np.allclose(one.predict_proba(x), two.predict_proba(x), atol=1e-5)
+    assert "bit for bit" not in call("inspect", tmp_path / "two").out
+
+
+def test_a_trained_method_takes_no_more_of_a_known_class(
+    refused: Refused, memory: Path, tmp_path: Path
+) -> None:
+    before = contents(memory)
+    assert "finetune keeps none" in refused("learn", draw(tmp_path / "a", "ad"), "--into", memory, "--refine")
+    assert contents(memory) == before

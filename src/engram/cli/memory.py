@@ -39,6 +39,7 @@ class Learn:
 
     Args:
         into: folder of the memory; made by the first call.
+        refine: classes of DATA may be known already: their images are added to what is known, where the method can.
         data_dir: folder with data sets as sub-folders; by default $ENGRAM_DATA.
         image_column: of a table, the column of images; by default the only one there is.
         label_column: of a table, the column of labels; by default the one of class labels, or called label.
@@ -46,6 +47,7 @@ class Learn:
     """
 
     into: str | None = None
+    refine: bool = False
     data_dir: str | None = None
     image_column: str | None = None
     label_column: str | None = None
@@ -200,7 +202,7 @@ def learn(words: Sequence[str]) -> int:
         names[0], data_dir=here.data_dir, image_column=here.image_column, label_column=here.label_column
     )
     with _progress(here.quiet) as tell:
-        learned = memory.learn(arrival, tell=tell)
+        learned = memory.learn(arrival, refine=here.refine, tell=tell)
     _tell_learned(memory, learned, (*arrival.notes, *learned.notes), here.quiet)
     return 0
 
@@ -265,6 +267,10 @@ def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet:
     from engram.cli.progress import duration
     from engram.memory.facts import accuracy, size
 
+    if learned.call["refined"]:
+        more = ", ".join(learned.call["refined"])
+        said = f"more of {more}: known is what all their images together give, up to rounding"
+        notes = [*notes, f"{said}; no one run gives the same bits"]
     if learned.again:
         print("These images are what was learned last: nothing was to be done.")
     rows = []
@@ -272,7 +278,8 @@ def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet:
         now = place == len(memory.calls) - 1
         when = "now" if now else f"on {call['date'][:10]}, when it was learned"
         for name, one in call["classes"].items():
-            rows.append((name, str(one["images"]), str(one["held_out"]), accuracy(one), when))
+            again = " (again)" if name in call["refined"] else ""
+            rows.append((name + again, str(one["images"]), str(one["held_out"]), accuracy(one), when))
     ending.console().print(table("Classes", ("class", "images", "held out", "accuracy", "measured"), rows))
     if quiet:
         return

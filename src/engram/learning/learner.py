@@ -284,6 +284,8 @@ class Learner:
             raise ConfigError(
                 f"{self.spec.name} reads all samples so far, those of class {missing} are not there: give them too."
             )
+        if self.method.refines:
+            return new
         if self.method.reads != "all" and old:
             raise ConfigError(
                 f"classes must be new, {old[0]} is known already: give samples of new classes only."

@@ -83,7 +83,13 @@ def size(n: int) -> str:
 
 def _classes(memory: Memory) -> Table:
     rows = [
-        (name, call["date"][:10], str(one["images"]), str(one["held_out"]), accuracy(one))
+        (
+            name + (" (again)" if name in call["refined"] else ""),
+            call["date"][:10],
+            str(one["images"]),
+            str(one["held_out"]),
+            accuracy(one),
+        )
         for call in memory.calls
         for name, one in call["classes"].items()
     ]
@@ -118,7 +124,7 @@ def _sizes(memory: Memory) -> Table:
 def _growth(memory: Memory) -> Table:
     rows, n = [], 0
     for call in memory.calls:
-        n += len(call["classes"])
+        n += len(call["classes"]) - len(call["refined"])
         rows.append(
             (call["date"][:10], ", ".join(call["classes"]), str(n), size(sum(call["storage"].values())))
         )
@@ -128,11 +134,13 @@ def _growth(memory: Memory) -> Table:
 def command(memory: Memory) -> str | None:
     """The `engram run` that learns the same bit for bit, over DATA that holds the images of all calls.
 
-    None where nothing does: a class was forgotten, or vectors were learned.
+    None where nothing does: a class was forgotten or refined, or vectors were learned.
     """
     model, s = memory.model, memory.model.settings
     assert model.learner is not None
     assert model.rule is not None
+    if any(call["refined"] for call in memory.calls):
+        return None
     if model.learner.classes != model.classes or len(model.rule.shape) == 1:
         return None
     words = [

@@ -127,7 +127,7 @@ class Memory:
         return sum(int(facts["bytes"]) for facts in self.record.get("files", {}).values())
 
     # Learning ----------------------------------------------------------------------------------------------------
-    def learn(self, images: Any, labels: Any = None, *, tell: Tell = silent) -> Learned:
+    def learn(self, images: Any, labels: Any = None, *, refine: bool = False, tell: Tell = silent) -> Learned:
         """Learn new classes from their images, and keep the new state.
 
         Interrupted, it goes on when it is called with the same images; until then readers see the state of before.
@@ -136,6 +136,8 @@ class Memory:
             images: by class name, in any form of `engram.memory.rule.given`; or all, with ``labels``; or what
                 `engram.streams.sources.arriving` found.
             labels: one an image: text or whole numbers, which become the names of classes.
+            refine: known classes may be among them, where the method can: what is known of these is then that of all
+                their images together, up to rounding, and no one run equals it bit for bit.
             tell: told how far it is.
 
         Raises:
@@ -153,12 +155,12 @@ class Memory:
             if set(names) - set(
                 model.classes
             ):  # else it is the last call again, or an error that needs no pixels
-                model.check(y, names)
+                model.check(y, names, refine=refine)
             x, notes = model.prepare(arrival)
             data = fingerprint(Samples(x, y))
             if last == data:
                 return Learned(base, self.calls[-1], tuple(notes), self.n_bytes, self.n_bytes, again=True)
-            model.check(y, names)
+            model.check(y, names, refine=refine)
             self._begin_or_go_on(base, data, names)
             try:
                 call = model.learn(x, y, names, work=self.path / folder.WORK, tell=tell)
@@ -219,8 +221,8 @@ class Memory:
             self._keep(base, {"data": "", "action": "forget"}, alone=True)
 
     def partial_fit(self, images: Any, labels: Any) -> Memory:
-        """`learn` under the name that scikit-learn gives it."""
-        self.learn(images, labels)
+        """`learn` under the name that scikit-learn gives it; classes may be known already, where the method can."""
+        self.learn(images, labels, refine=True)
         return self
 
     def _renew(self) -> None:
@@ -290,6 +292,11 @@ class Memory:
         folder.write(self.path, record, files, kept)
         self._drop_work()
         self._renew()
+
+    def keep(self) -> None:
+        """Write what is known as the first state of a new memory."""
+        with folder.held(self.path):
+            self._keep(0, {"data": "", "action": "save"})
 
     # Answering ---------------------------------------------------------------------------------------------------
     def predict(self, images: Any) -> NDArray[np.str_]:

@@ -26,7 +26,7 @@ from engram.features.contract import Features, extract, kept_bytes
 from engram.learning.learner import GONE, Learner, checkpoint_folder
 from engram.learning.loop import EpochEnd
 from engram.memory.calibration import temperature_of
-from engram.memory.names import check_new_names
+from engram.memory.names import check_names
 from engram.memory.rule import Rule, median_side, rule_for
 from engram.memory.settings import NETWORK, NETWORK_SMALL, SMALL_IMAGE, Settings
 from engram.methods import registry
@@ -142,15 +142,24 @@ class Model:
             return x
         return extract(self.module, x, self.features.block)
 
-    def check(self, y: Tensor, names: Sequence[str]) -> None:
-        """``ConfigError`` unless classes of these names, with these labels 0.. in ``names``, can be learned now."""
-        check_new_names(names, self.classes)
+    def check(self, y: Tensor, names: Sequence[str], *, refine: bool = False) -> None:
+        """``ConfigError`` unless classes of these names, with these labels 0.. in ``names``, can be learned now.
+
+        ``refine`` allows known ones, where the method can.
+        """
+        check_names(names, self.classes, refine=refine)
+        old = [name for name in names if name in self.classes]
+        if old and self.learner is not None and not self.learner.method.refines:
+            raise ConfigError(
+                f"only sums of samples can take more of a known class, {self.settings.method} keeps none: leave out "
+                f"{', '.join(old[:5])}, or learn them anew in another memory."
+            )
         counts = torch.bincount(y, minlength=len(names)).tolist()
         for name, n in zip(names, counts, strict=True):
             if n < (2 if self.settings.valid_fraction else 1):
                 raise ConfigError(
-                    f"every class must have 2 images, of which one is held out to measure it, {name} has {n}: add "
-                    "some, or hold none out (valid_fraction 0)."
+                    f"every class must have 2 samples, of which one is held out to measure it, got {n} "
+                    f"{'sample' if n == 1 else 'samples'} of {name}: add some, or hold none out (valid_fraction 0)."
                 )
 
     def learn(
@@ -167,13 +176,16 @@ class Model:
         """
         assert self.learner is not None
         began = time.perf_counter()
-        known, places = self.classes, len(self._places)
+        places = dict(zip(self._places, range(len(self._places)), strict=True))
+        new = [name for name in names if name not in places]
+        places |= {name: len(places) + k for k, name in enumerate(new)}
+        n_tasks = self.learner.state.cursor.task
         kept, held = torch.arange(len(y)), y[:0]
         share = self.settings.valid_fraction
         if share > 0:
             chosen = by_class("valid", self.settings.seed, 0, names)
             kept, held = hold_out(y, lambda size: n_valid(size, share), generator=chosen)
-        labels = y + places
+        labels = torch.tensor([places[name] for name in names])[y]
         if self.features is not None and self.module is not None and not self.fitted:
             tell(f"features {self.features.name}", 0, 0)
             self.features.fit(self.module, Samples(x[kept], labels[kept]))
@@ -183,11 +195,11 @@ class Model:
         x = self._seen(x)
         if work is not None and checkpoint_folder(work).is_dir():
             self.learner = Learner.load(work)
-        if len(self._places) == places or self.learner.state.cursor.task < len(self.learner.learned):
+        if self.learner.state.cursor.task == n_tasks:
             self._train(Samples(x[kept], labels[kept]), names, work, tell)
         tell("measuring", 0, len(held))
         logits = self._answers(x[held]) if len(held) else torch.zeros(0, len(self.classes))
-        truth = y[held] + len(known)
+        truth = torch.tensor([self.classes.index(name) for name in names])[y[held]]
         right = logits.argmax(1) == truth
         call: dict[str, Any] = {
             "date": now(),
@@ -200,6 +212,7 @@ class Model:
                 }
                 for label, name in enumerate(names)
             },
+            "refined": [name for name in names if name not in new],
             "storage": self.storage(),
         }
         self.scores[f"logits/{len(self.calls):04d}"] = logits.contiguous()
@@ -235,6 +248,7 @@ class Model:
         self.learner.forget(name)
         for number, call in enumerate(self.calls):
             call["classes"].pop(name, None)
+            call["refined"] = [other for other in call["refined"] if other != name]
             logits, labels = (self.scores[f"{kind}/{number:04d}"] for kind in ("logits", "labels"))
             if column >= logits.shape[1]:
                 continue

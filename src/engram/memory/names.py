@@ -13,8 +13,8 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def check_new_names(names: Sequence[str], known: Iterable[str]) -> None:
-    """``ConfigError`` unless these can be names of new classes beside those known.
+def check_names(names: Sequence[str], known: Iterable[str], *, refine: bool) -> None:
+    """``ConfigError`` unless these can be names of classes beside those known, or with ``refine`` known ones.
 
     They must not be empty, and must differ by more than case or the way an accent is written: folders of classes that
     are copied to a disk that cannot tell would fall together.
@@ -22,10 +22,12 @@ def check_new_names(names: Sequence[str], known: Iterable[str]) -> None:
     known = list(known)
     taken = {folded(name): name for name in known}
     old = [name for name in names if name in known]
-    if old:
+    if old and not refine:
         shown = ", ".join(old[:5]) + (" ..." if len(old) > 5 else "")
-        raise ConfigError(f"classes must be new, known already: {shown}. Leave out what is known.")
-    for name in names:
+        raise ConfigError(
+            f"classes must be new, known already: {shown}. Leave out what is known, or give --refine."
+        )
+    for name in (name for name in names if name not in old):
         if not name.strip():
             raise ConfigError(f"classes must have names, got {name!r}: name it.")
         other = taken.get(folded(name))

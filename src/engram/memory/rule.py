@@ -93,7 +93,7 @@ def given(images: Any) -> Tensor | list[tuple[str, Content]]:
     """
     if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
         raise ConfigError(f"images must be a list or an array, got one {type(images).__name__}: give [it].")
-    if isinstance(images, (list, tuple)) and any(map(_is_single, images)):
+    if isinstance(images, (list, tuple)) and any(map(is_single, images)):
         return [_single(f"image {place}", one) for place, one in enumerate(images)]
     if isinstance(images, Iterator):
         return given(list(images))
@@ -106,7 +106,8 @@ def _rows(pixels: Tensor) -> Iterator[tuple[str, Content]]:
         yield f"image {place}", (one[0] if len(one) == 1 else one.permute(1, 2, 0)).numpy()
 
 
-def _is_single(one: Any) -> bool:
+def is_single(one: Any) -> bool:
+    """Whether this can only be an image by itself."""
     return isinstance(one, (str, bytes, os.PathLike, Image.Image)) or getattr(one, "ndim", 1) > 1
 
 

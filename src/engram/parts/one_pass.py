@@ -44,6 +44,7 @@ class OnePass(Method):
     """
 
     config: PassOptions
+    refines = True
     balance: Balance = "samples"
     #: Matrices [d, d] that an answer takes at a time, and keeps for each class.
     matrices: ClassVar[tuple[int, int]] = (0, 0)

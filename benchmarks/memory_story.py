@@ -1,4 +1,4 @@
-"""A memory as a user has it: classes arrive in folders, each learned in a process of its own, then its folder is deleted.
+"""A memory as a user has it: classes arrive in folders, each learned by a process of its own and deleted then.
 
     python benchmarks/memory_story.py [--data mnist] [--groups 3 2 3 2] [--most 0] [-- --method ncm ...]
 

@@ -130,6 +130,9 @@ def result(method: str, *, n_seeds: int = 3, n_tasks: int = N_TASKS, failed: boo
                     "other": 0,
                 },
                 acc_gen=[0.98 - 0.01 * t for t in range(n_tasks)] if generative else None,
+                generated={"acc_rev": 0.92 + 0.01 * seed, "diversity": [0.9] * (2 * n_tasks - 1) + [0.7]}
+                if generative
+                else None,
                 confusion=_confusion(rng, 2 * n_tasks, float(matrix[-1].mean())),
                 tasks=[make(rng, t) for t in range(n_tasks)],
                 samples=f"seed-{seed}/samples.safetensors" if generative and seed == 0 else None,

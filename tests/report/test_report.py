@@ -22,7 +22,7 @@ from engram.report import is_current, write_report
 from engram.report.drawing import Drawing
 from engram.report.gallery import load_samples
 from engram.report.picture import slug
-from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table, terminal
+from engram.report.table import GENERATED, accuracy_table, headline_table, matrix_table, seed_table, terminal
 from engram.studies.jobs import Event, Job
 from engram.studies.results import FoundResult, read, read_result, seed_result
 from engram.studies.settings import DataSettings, NetworkSettings
@@ -172,14 +172,16 @@ def test_headline_orders_by_accuracy_and_names_the_spread(folder: Path) -> None:
     assert best["solver"] == "separate (generated)"
     last = dict(zip(names, table.rows[2], strict=True))
     assert last["Seeds"] == "3 of 4"
-    assert last["acc_gen"] == "–"
+    assert [last[name] for name in ("acc_gen", "acc_rev", "Diversity")] == ["–"] * 3
+    assert best["acc_rev"] == "93.0 ± 2.5"
+    assert best["Diversity"] == "0.70 ± 0.00"
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     result = read_result(synthetic.write(tmp_path, {".": synthetic.result("dgmw", n_seeds=1)}))
     table = headline_table([result])
     assert "1 seed, hence no interval" in table.title
-    assert table.footnotes == ("dgmw: n = 1, no interval.",)
+    assert table.footnotes == ("dgmw: n = 1, no interval.", GENERATED)
     assert "±" not in "".join(table.rows[0])
     figure = fig.accuracy_curves([result])
     assert not figure.axes[0].collections

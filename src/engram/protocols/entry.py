@@ -62,6 +62,7 @@ def seed_result(
     samples: str | None = None,
     checkpoints: Any = None,
     valid_matrix: Any = None,
+    generated: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The entry of one seed, with the metrics derived from its accuracy matrix.
 
@@ -81,6 +82,8 @@ def seed_result(
         samples: file of generated samples, relative to the result file.
         checkpoints: whatever names the checkpoints of this seed.
         valid_matrix: as accuracy_matrix, on validation samples; no key where it was not recorded.
+        generated: of a generator after the last task, ``acc_rev`` in [0, 1] and ``diversity`` of each class, see
+            :func:`engram.protocols.evaluation.judge_generator`; no key for methods without.
     Returns:
         A plain dictionary in the order of the schema; NaN is already None. ``final_average_accuracy`` and
         ``final_forgetting`` are None unless status is "done".
@@ -113,7 +116,11 @@ def seed_result(
         "samples": samples,
         "checkpoints": checkpoints,
     }
-    return dict(plain(entry if valid_matrix is None else {**entry, "valid_matrix": as_matrix(valid_matrix)}))
+    if valid_matrix is not None:
+        entry["valid_matrix"] = as_matrix(valid_matrix)
+    if generated is not None:
+        entry["generated"] = generated
+    return dict(plain(entry))
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a method is judged: test accuracy on every task seen, and the oracle's accuracy on generated samples.
+"""How a method is judged: test accuracy on every task seen, and what its generated samples are worth.
 
 Only this module reads test samples, and only its oracle is trained on real data of all classes; no method sees either.
 """
@@ -18,6 +18,11 @@ from engram.core.samples import Samples
 from engram.learning.learner import BATCH, Learner
 from engram.protocols.protocol import Protocol
 from engram.streams.stream import Stream
+
+#: Generated images of each class that a generator is judged by after the last task.
+PER_CLASS = 500
+#: Steps for which a classifier that judges is trained.
+STEPS = 1000
 
 
 def evaluate(
@@ -45,34 +50,40 @@ def evaluate(
     return row, confusion
 
 
+def real_samples(stream: Stream) -> Samples:
+    """The training samples of all classes, read outside any method's sight."""
+    n_tasks = stream.n_tasks if stream.label_space == "disjoint" else 1
+    parts = [stream.train(i) for i in range(n_tasks)]
+    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+
 class Oracle(nn.Module):
-    """A classifier trained on real data of all classes, applied to generated samples only.
+    """A classifier for judging: trained on real data of all classes, or on generated ones, and applied to the others.
+
+    It takes `STEPS` steps of Adam with batches of 64 and learning rate 1e-3, cosine to 0.
 
     Args:
         network: gives the trunk; the same family as the method's.
-        stream: all of its training samples are read here, outside any method's sight.
-        steps: of Adam with learning rate 1e-3 and batches of 64, cosine to 0.
+        data: what it is trained on, images as in a stream or in the network's range.
+        n_classes: of the stream.
         seed: its own, so that every method and seed of a comparison meets the same oracle.
     """
 
-    def __init__(self, network: Network, stream: Stream, *, steps: int = 1000, seed: int = 2019) -> None:
+    def __init__(self, network: Network, data: Samples, n_classes: int, *, seed: int = 2019) -> None:
         super().__init__()
         self.network = network
         with seeds.seeded(seed, "oracle"):
-            self.trunk = network.trunk(stream.image_shape)
-            self.head = nn.Linear(n_features(self.trunk), stream.n_classes)
-        self.to(stream.device)
-        n_tasks = stream.n_tasks if stream.label_space == "disjoint" else 1
-        parts = [stream.train(i) for i in range(n_tasks)]
-        data = Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
-        self._fit(data, steps, seed)
+            self.trunk = network.trunk(tuple(data.x.shape[1:]))
+            self.head = nn.Linear(n_features(self.trunk), n_classes)
+        self.to(data.x.device)
+        self._fit(data, seed)
         self.eval()
 
-    def _fit(self, data: Samples, steps: int, seed: int) -> None:
+    def _fit(self, data: Samples, seed: int) -> None:
         optimiser = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
         g = seeds.generator(seed, "oracle-order")
-        for _ in range(steps):
+        for _ in range(STEPS):
             rows = torch.randint(0, len(data), (64,), generator=g).to(data.x.device)
             loss = F.cross_entropy(self(self.network.normalise(data.x[rows])), data.y[rows])
             optimiser.zero_grad()
@@ -93,6 +104,38 @@ class Oracle(nn.Module):
             x = method.generate(y, generator=g)
         predicted = torch.cat([self(part).argmax(1) for part in x.split(BATCH)])
         return float((predicted == y).double().mean())
+
+    @torch.no_grad()
+    def spread(self, x: Tensor) -> float:
+        """Mean squared distance of the features of images [N, ...], at least one, from their mean."""
+        parts = [self.trunk(self.network.normalise(part)) for part in x.split(BATCH)]
+        return float(torch.cat(parts).double().var(0, unbiased=False).sum())
+
+
+def judge_generator(method: Method, stream: Stream, oracle: Oracle, seed: int) -> dict[str, Any]:
+    """What `PER_CLASS` generated images of each class are worth.
+
+    Returns:
+        ``acc_rev``, the accuracy in [0, 1] on real test images, a mean over tasks, of a classifier that was trained on
+        the generated images alone; and ``diversity``, for each class the spread of the oracle's features of generated
+        images divided by that of as many real training images: 1 is as diverse, 0 is one image again and again.
+    """
+    y = torch.arange(stream.n_classes, device=stream.device).repeat_interleave(PER_CLASS)
+    with evaluating(method):
+        x = method.generate(y, generator=seeds.generator(seed, "judged", device=stream.device))
+    student = Oracle(oracle.network, Samples(x, y), stream.n_classes)
+    rows = []
+    for j in range(stream.n_tasks):
+        test = stream.test(j)
+        with torch.no_grad():
+            parts = [student(oracle.network.normalise(part)).argmax(1) for part in test.x.split(BATCH)]
+        rows.append(float((torch.cat(parts) == test.y).double().mean()))
+    real = real_samples(stream)
+    diversity = []
+    for label in range(stream.n_classes):
+        own = real.x[real.y == label][:PER_CLASS]
+        diversity.append(oracle.spread(x[y == label]) / max(oracle.spread(own), 1e-12))
+    return {"acc_rev": sum(rows) / len(rows), "diversity": diversity}
 
 
 def sample_grid(method: Method, n_classes: int, per_class: int, seed: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from engram.learning.loop import EpochEnd
 from engram.methods.registry import MethodSpec, spec_of
 from engram.parts.memory import SampleMemory
 from engram.protocols.entry import seed_result
-from engram.protocols.evaluation import Oracle, evaluate, sample_grid
+from engram.protocols.evaluation import Oracle, evaluate, judge_generator, real_samples, sample_grid
 from engram.protocols.protocol import Protocol
 from engram.streams.guard import Guard
 from engram.streams.stream import Stream
@@ -232,7 +232,7 @@ class Session:
             self.record["valid"].append(valid)
         if self.method.generative and self.protocol.generated_per_class:
             if self.oracle is None:
-                self.oracle = Oracle(self.method.context.network, self.stream)
+                self.oracle = self._make_oracle()
             n = self.protocol.generated_per_class
             self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
         done = {"task": index, "seconds": seconds, "phases": self.phases, **self.method.report()}
@@ -303,7 +303,10 @@ class Session:
     def _entry(self, status: str) -> dict[str, Any]:
         n = self.stream.n_tasks
         rows = _square(self.record["rows"], n)
-        samples = None
+        samples = generated = None
+        if status == "done" and self.method.generative and self.protocol.generated_per_class:
+            oracle = self._make_oracle() if self.oracle is None else self.oracle
+            generated = judge_generator(self.method, self.stream, oracle, self.seed)
         if status == "done" and self.method.generative and self.folder is not None:
             grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
             write_atomically(self.folder / "samples.safetensors", save_tensors(grid))
@@ -322,7 +325,11 @@ class Session:
             tasks=self.record["tasks"],
             samples=samples,
             valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
+            generated=generated,
         )
+
+    def _make_oracle(self) -> Oracle:
+        return Oracle(self.method.context.network, real_samples(self.stream), self.stream.n_classes)
 
 
 def _protocol_identity(protocol: Protocol) -> dict[str, Any]:

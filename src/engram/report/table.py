@@ -39,6 +39,15 @@ __all__ = [
 
 Result = Mapping[str, Any]
 
+#: What the columns of generative methods mean, where they are printed.
+GENERATED = (
+    "Final average accuracy (acc_real): the method's own answers on real test images. acc_gen: share of its generated "
+    "images that a classifier trained on all real data labels as intended; good images that are all alike score 100 %. "
+    "acc_rev: accuracy on real test images of a classifier trained on its generated images alone, which suffers from "
+    "bad and from alike images. Diversity: spread of generated images in the features of the classifier of acc_gen, "
+    "that of real ones being 1, of the class where it is least; near 0 the generator has collapsed."
+)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -83,6 +92,8 @@ def headline_table(results: Sequence[Result]) -> Table:
         Column("Worst seed", "%", short="Worst\n%"),
         Column("Forgetting", "percentage points", short="Forgetting\npoints"),
         Column("acc_gen", "%, generated samples", short="acc_gen\n%"),
+        Column("acc_rev", "%, learned from generated samples", short="acc_rev\n%"),
+        Column("Diversity", "least of all classes, of real ones 1", short="Least\ndiv."),
         Column("Stored real samples", "after the last task", short="Real\nkept", minor=True),
         Column("Storage", "KiB", short="KiB"),
         Column("Time", "s per seed", short="s per\nseed", minor=True),
@@ -100,12 +111,15 @@ def headline_table(results: Sequence[Result]) -> Table:
                 number(final.get("worst"), scale=100),
                 mean_pm(s["final_forgetting"], scale=100),
                 mean_pm(s["final_acc_gen"], scale=100),
+                mean_pm(s.get("acc_rev"), scale=100),
+                mean_pm(s.get("least_diversity"), digits=2),
                 number((s["stored_real_samples"] or {}).get("mean"), digits=0),
                 number((s["storage_total_bytes"] or {}).get("mean"), scale=1 / 1024),
                 mean_pm(s["seconds"]),
             )
         )
-    keep = [i for i, c in enumerate(columns) if c.name != "acc_gen" or any(r[i] != MISSING for r in rows)]
+    some = ("acc_gen", "acc_rev", "Diversity")  # of generative methods
+    keep = [i for i, c in enumerate(columns) if c.name not in some or any(r[i] != MISSING for r in rows)]
     return Table(
         title=f"After the last task: {spread_words(results)}",
         columns=tuple(columns[i] for i in keep),
@@ -128,6 +142,8 @@ def footnotes(results: Sequence[Result]) -> list[str]:
             notes.append(f"{r['label']}: n = 1, no interval.")
         if s["n"] == 0:
             notes.append(f"{r['label']}: no finished seed, hence no numbers.")
+    if any(r["summary"].get("final_acc_gen") for r in results):
+        notes.append(GENERATED)
     notes += [f"Not directly comparable. {reason}" for reason in comparable(results)]
     return notes
 

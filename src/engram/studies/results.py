@@ -117,6 +117,9 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in singles:
         out[key] = _summarise_values([s.get(key) for s in done])
     out["final_acc_gen"] = _summarise_values([(s.get("acc_gen") or [None])[-1] for s in done])
+    judged = [s.get("generated") or {} for s in done]
+    out["acc_rev"] = _summarise_values([g.get("acc_rev") for g in judged])
+    out["least_diversity"] = _summarise_values([min(g["diversity"]) if g else None for g in judged])
     kinds = list(dict.fromkeys(k for s in done for k in s.get("storage_bytes") or {}))
     out["storage_bytes"] = {
         k: _summarise_values([(s.get("storage_bytes") or {}).get(k, 0) for s in done]) for k in kinds

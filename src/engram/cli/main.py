@@ -37,6 +37,7 @@ commands:
   predict MEMORY IMAGE ...         name what images show
   inspect | verify | undo MEMORY   what it knows and keeps; whether that is whole; one state back
   forget MEMORY CLASS              remove a class exactly, where the method can
+  export MEMORY FILE.onnx          one file that answers without engram (or FILE.pt2)
   report DIR [--format csv]        the page, a table for a paper or a spreadsheet, of a folder of results
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 

@@ -107,6 +107,7 @@ USAGES = {
     "verify": "MEMORY",
     "undo": "MEMORY [--to N]",
     "forget": "MEMORY CLASS",
+    "export": "MEMORY FILE.onnx|FILE.pt2",
 }
 ABOUT = {
     "learn": "Learn new classes from DATA (a folder with a folder of images a class, Parquet files, or a hub name)\n"
@@ -118,6 +119,8 @@ ABOUT = {
     "undo": "Go back to the state before; or drop what an interrupted learn left, where there is such.",
     "forget": "Remove a class exactly, as if its images had never come, where the method can.\n"
     "Earlier states, which know it, are removed too.",
+    "export": "Write what answers into one file that needs no engram: ONNX (FILE.onnx, with engram[export]) or a program\n"
+    "of torch.export (FILE.pt2). It takes uint8 pixels of the memory's size and gives probabilities.",
 }
 
 
@@ -130,6 +133,7 @@ def main(command: str, words: Sequence[str]) -> int:
         "verify": verify,
         "undo": undo,
         "forget": forget,
+        "export": export,
     }[command]
     return run(words)
 
@@ -496,4 +500,25 @@ def forget(words: Sequence[str]) -> int:
     memory.forget(name)
     left = f"{len(memory.classes_)} classes are known; state {memory.generation} is the only one"
     print(f"{path}: {name} is forgotten, {left}")
+    return 0
+
+
+def export(words: Sequence[str]) -> int:
+    """``engram export``."""
+    asked = _one_memory("export", words, n=2)
+    if asked is None:
+        return 0
+    ((path, out), _) = asked
+    from engram.memory.export import export as write  # with torch
+
+    done = write(path, out)
+    facts = done.facts
+    shape = ", ".join(map(str, facts["input"]["shape"]))
+    print(f"{done.path}: {facts['input']['name']} {facts['input']['type']} [{shape}] to probabilities of "
+          f"{len(facts['classes'])} classes, {done.path.stat().st_size / 1024:,.0f} KiB")
+    print(f"Images: {facts['rule']}")
+    if done.difference is None:
+        print("Not compared with the memory: onnxruntime is not installed.")
+    else:
+        print(f"Compared with the memory on made-up images: probabilities differ by at most {done.difference:.1g}.")
     return 0

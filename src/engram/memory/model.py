@@ -268,10 +268,14 @@ class Model:
             )
         return self._answers(self._seen(x))
 
+    @property
+    def columns(self) -> list[int]:
+        """The learner's columns of `classes`."""
+        return [place for place, name in enumerate(self._places) if not name.startswith(GONE)]
+
     def _answers(self, seen: Tensor) -> Tensor:
         assert self.learner is not None
-        known = [place for place, name in enumerate(self._places) if not name.startswith(GONE)]
-        return self.learner.predict(seen)[:, known]
+        return self.learner.predict(seen)[:, self.columns]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Probabilities float64 [N, classes], calibrated by the temperature."""

@@ -11,6 +11,7 @@ Cost: K d numbers; a pass over the samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
@@ -42,8 +43,13 @@ class Ncm(OnePass):
     def __init__(self, config: NcmConfig, context: Context) -> None:
         super().__init__(config, context, "none")
 
+    @cached_property
+    def means(self) -> Tensor:
+        """Means [k, d] of the classes that have samples."""
+        return self.statistics.means[self.statistics.known]
+
     def scores(self, z: Tensor) -> Tensor:
-        means = self.statistics.means[self.statistics.known]
+        means = self.means
         if self.config.metric == "cosine":
             return F.normalize(z) @ F.normalize(means).T
         return z @ means.T - 0.5 * means.square().sum(1)  # -|z - mu|^2 / 2, without what all classes share

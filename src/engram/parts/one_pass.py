@@ -7,6 +7,7 @@ the order of tasks and of samples, and how they are batched, do not matter but f
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -82,18 +83,23 @@ class OnePass(Method):
         self.statistics.add(self.features(batch.x.flatten(1)), batch.y, self._weights)
         return {}
 
+    @cached_property
+    def _present(self) -> list[int]:
+        """Classes that have samples: plain numbers, so that an answer can be traced into a graph."""
+        return self.statistics.known.tolist()  # type: ignore[no-any-return]
+
     @final
     @torch.no_grad()
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         a, b = (0, len(self.statistics.counts)) if task is None else task.active
-        if not self.statistics.counts[a:b].any():
+        if not any(a <= label < b for label in self._present):
             raise ConfigError(
                 f"one of the classes {a} to {b - 1} must have samples to be asked for, none has: learn it."
             )
         scores = torch.full(
-            (len(x), len(self.statistics.counts)), -torch.inf, dtype=torch.float64, device=x.device
+            (x.shape[0], len(self.statistics.counts)), -torch.inf, dtype=torch.float64, device=x.device
         )
-        scores[:, self.statistics.known] = self.scores(self.features(x.flatten(1)).double())
+        scores[:, self._present] = self.scores(self.features(x.flatten(1)).double())
         scores[:, :a] = scores[:, b:] = -torch.inf
         # Only differences count, and those to the largest survive float32.
         return (scores - scores.amax(1, keepdim=True)).to(x.dtype)

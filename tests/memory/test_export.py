@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from letters import draw
 
 from calling import Call
 from engram.errors import ConfigError, EngramError
@@ -19,7 +23,11 @@ from engram.memory.memory import Memory
 
 SIZE = 8
 SETTINGS = {
-    "fixed features": {"method": "slda", "features": "scattering", "method_options": {"scatter": "classes", "eps": 0.1}},
+    "fixed features": {
+        "method": "slda",
+        "features": "scattering",
+        "method_options": {"scatter": "classes", "eps": 0.1},
+    },
     "pixels": {"method": "ncm"},
     "trained": {"method": "finetune", "network": "dcgan8", "method_options": {"epochs": 1}},
 }
@@ -65,22 +73,28 @@ def test_the_exported_file_answers_as_the_memory(kind: str, tmp_path: Path) -> N
     assert json.loads(extra["engram.json"])["classes"] == list(memory.classes_)
 
 
-def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_answers_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = _learned(tmp_path / "memory", "pixels")
     monkeypatch.setattr(exporting, "_run", lambda kind, content, images: torch.zeros(len(images), 3))
-    with pytest.raises(EngramError, match="must answer as the memory does within 0.001"):
+    with pytest.raises(EngramError, match=r"must answer as the memory does within 0\.001"):
         export(memory, tmp_path / "net.pt2")
     assert not (tmp_path / "net.pt2").exists()
 
 
-def test_what_cannot_be_exported_is_refused(memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_refused(
+    memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match=r"must end in \.onnx or \.pt2, got .*net\.bin"):
         export(memory, tmp_path / "net.bin")
     with pytest.raises(ConfigError, match="this one has not: learn one first"):
         export(Memory.create(tmp_path / "new"), tmp_path / "net.pt2")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name))
-    with pytest.raises(ConfigError, match=r"package onnx, which is not installed: pip install 'engram\[export\]'"):
+    with pytest.raises(
+        ConfigError, match=r"package onnx, which is not installed: pip install 'engram\[export\]'"
+    ):
         export(memory, tmp_path / "net.onnx")
 
 
@@ -92,3 +106,16 @@ def test_the_command_says_what_it_wrote(call: Call, memory: Path, tmp_path: Path
     refused = call("export", memory)
     assert refused.code == 2
     assert "usage must be engram export MEMORY FILE.onnx|FILE.pt2" in refused.err
+
+
+def test_the_program_of_the_docs_names_what_the_memory_names(memory: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (tmp_path / "name.py").write_text(re.findall(r"```python\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    images = sorted(draw(tmp_path / "images", "abc", n=2, size=11).rglob("*.png"))
+    export(memory, tmp_path / "net.onnx")
+    words = [sys.executable, "name.py", "net.onnx", *map(str, images)]
+    said = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    opened = Memory.open(memory)
+    names, highest = opened.predict(images), opened.predict_proba(images).max(1)
+    assert [line.split()[:2] for line in said] == [[str(p), n] for p, n in zip(images, names, strict=True)]
+    assert [float(line.split()[2]) for line in said] == pytest.approx(list(highest), abs=0.02)

@@ -119,8 +119,8 @@ ABOUT = {
     "undo": "Go back to the state before; or drop what an interrupted learn left, where there is such.",
     "forget": "Remove a class exactly, as if its images had never come, where the method can.\n"
     "Earlier states, which know it, are removed too.",
-    "export": "Write what answers into one file that needs no engram: ONNX (FILE.onnx, with engram[export]) or a program\n"
-    "of torch.export (FILE.pt2). It takes uint8 pixels of the memory's size and gives probabilities.",
+    "export": "Write what answers into one file that needs no engram: ONNX (FILE.onnx, with engram[export]), or a\n"
+    "program of torch.export (FILE.pt2). It takes uint8 pixels of the memory's size and gives probabilities.",
 }
 
 
@@ -514,11 +514,15 @@ def export(words: Sequence[str]) -> int:
     done = write(path, out)
     facts = done.facts
     shape = ", ".join(map(str, facts["input"]["shape"]))
-    print(f"{done.path}: {facts['input']['name']} {facts['input']['type']} [{shape}] to probabilities of "
-          f"{len(facts['classes'])} classes, {done.path.stat().st_size / 1024:,.0f} KiB")
+    print(
+        f"{done.path}: {facts['input']['name']} {facts['input']['type']} [{shape}] to probabilities of "
+        f"{len(facts['classes'])} classes, {done.path.stat().st_size / 1024:,.0f} KiB"
+    )
     print(f"Images: {facts['rule']}")
     if done.difference is None:
         print("Not compared with the memory: onnxruntime is not installed.")
     else:
-        print(f"Compared with the memory on made-up images: probabilities differ by at most {done.difference:.1g}.")
+        print(
+            f"Compared with the memory on made-up images: probabilities differ by at most {done.difference:.1g}."
+        )
     return 0

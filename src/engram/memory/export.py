@@ -31,7 +31,9 @@ from engram.memory.model import Model
 
 OPSET = 18  # of ONNX
 N_CHECKED = 16  # made-up images on which a file is compared with its memory before it is written
-TOLERANCE = 1e-3  # between probabilities there: noise is far from all that was learned, where rounding counts most
+TOLERANCE = (
+    1e-3  # between probabilities there: noise is far from all that was learned, where rounding counts most
+)
 INPUT, OUTPUT = "images", "probabilities"
 
 
@@ -61,7 +63,9 @@ class Predictor(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         if model.learner is None:
-            raise ConfigError("a memory must have learned a class to be exported, this one has not: learn one first.")
+            raise ConfigError(
+                "a memory must have learned a class to be exported, this one has not: learn one first."
+            )
         # Held in a tuple, they are no submodules: a program then holds the tensors that it uses, and no others.
         self._held: tuple[Any, ...] = (model.module, model.learner.method, model.learner.network)
         self._columns, self._temperature = model.columns, model.temperature
@@ -76,7 +80,7 @@ class Predictor(nn.Module):
 
 
 def facts_of(memory: Memory) -> dict[str, Any]:
-    """What a file says of itself, as JSON: classes by column, input, the rule that images must be brought to, versions."""
+    """What a file says of itself, as JSON: classes by column, input, the rule for images, versions."""
     model = memory.model
     assert model.rule is not None
     shape = list(model.rule.shape)
@@ -127,13 +131,15 @@ def export(memory: Memory | str | os.PathLike[str], out: str | os.PathLike[str])
                 f"method {facts['method']} with these features must be one graph to be exported, it is not "
                 f"({reason(error)}): predict with engram instead."
             ) from error
-        content = kinds[path.suffix](program, {**facts, **({"opset": OPSET} if path.suffix == ".onnx" else {})})
+        content = kinds[path.suffix](
+            program, {**facts, **({"opset": OPSET} if path.suffix == ".onnx" else {})}
+        )
         answers = _run(path.suffix, content, images)
     difference = None if answers is None else float((answers - expected).abs().max())
     if difference is not None and not difference <= TOLERANCE:
         raise EngramError(
-            f"the file must answer as the memory does within {TOLERANCE:g}, it differs by {difference:.2g}: nothing was "
-            "written; export to the other kind of file."
+            f"the file must answer as the memory does within {TOLERANCE:g}, it differs by {difference:.2g}: nothing "
+            "was written; export to the other kind of file."
         )
     write_atomically(path, content)
     return Exported(path, facts, difference)
@@ -152,8 +158,8 @@ def _check_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"ONNX needs the package {missing[0]}, which is not installed: pip install 'engram[export]', or export to a "
-            "file that ends in .pt2."
+            f"ONNX needs the package {missing[0]}, which is not installed: pip install 'engram[export]', or export to "
+            "a file that ends in .pt2."
         )
 
 
@@ -164,7 +170,9 @@ def _as_onnx(program: torch.export.ExportedProgram, facts: dict[str, Any]) -> by
     assert found is not None
     proto = found.model_proto
     for name, value in facts.items():
-        proto.metadata_props.add(key=f"engram.{name}", value=value if isinstance(value, str) else json.dumps(value))
+        proto.metadata_props.add(
+            key=f"engram.{name}", value=value if isinstance(value, str) else json.dumps(value)
+        )
     return bytes(proto.SerializeToString())
 
 

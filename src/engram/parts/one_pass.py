@@ -7,8 +7,8 @@ the order of tasks and of samples, and how they are batched, do not matter but f
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, final
 
 import torch

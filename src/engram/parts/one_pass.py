@@ -86,7 +86,7 @@ class OnePass(Method):
     @cached_property
     def _present(self) -> list[int]:
         """Classes that have samples: plain numbers, so that an answer can be traced into a graph."""
-        return self.statistics.known.tolist()  # type: ignore[no-any-return]
+        return self.statistics.known.tolist()
 
     @final
     @torch.no_grad()

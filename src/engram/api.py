@@ -471,4 +471,5 @@ def _variant(
         given = {k: v for k, v in asdict(method.config).items() if k not in entry(name).fixed}
         return Variant(name, folder_name(name), name, given)
     values = {**(recipe.methods.get(name, {}) if recipe else {}), **on_top}
-    return variant(method if isinstance(method, str) else name, values)
+    of_features = {recipe.features: recipe.feature_options} if recipe and recipe.features else {}
+    return variant(method if isinstance(method, str) else name, values, of_features=of_features)

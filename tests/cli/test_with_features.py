@@ -9,7 +9,7 @@ import pytest
 import engram
 from calling import Call, Refused
 from engram.learning.learner import Learner
-from engram.studies.results import read_result
+from engram.studies.results import read, read_result
 
 SMALL = ["--data", "stripes", "--tasks", 3, "--recipe", "none", "--device", "cpu", "--quiet"]
 SCATTERING = ["--features", "scattering", "--scattering.J", 1, "--scattering.L", 2]
@@ -66,3 +66,41 @@ def test_the_same_from_python(call: Call, tmp_path: Path):
 )
 def test_what_cannot_be_is_said_in_one_line(words: list[object], line: str, refused: Refused, tmp_path: Path):
     assert line in refused("run", "finetune", *SMALL, *words, "--out", tmp_path / "out")
+
+
+def test_variants_have_features_of_their_own(call: Call, tmp_path: Path):
+    out = tmp_path / "both"
+    variants = ["finetune", "finetune:features=scattering[J=1,L=2]", "finetune:features=pixels"]
+    done = call("compare", *variants, *SMALL, "--finetune.epochs", 1, "--out", out)
+    assert done.code == 0, done.err
+    assert "fingerprint" not in done.out  # the images are the same
+    found = {f.result["label"]: f for f in read(out).results}
+    features = [f.result["config"].get("features") for f in found.values()]
+    assert features[0] is None
+    assert [f["name"] for f in features[1:]] == ["scattering", "pixels"]
+    assert [f.result["config"]["network"]["name"] for f in found.values()] == ["dcgan8", "mlp", "mlp"]
+    one = found[variants[1]]
+    again = call(
+        "run", "finetune", "--config", one.directory / "config.yaml", "--out", tmp_path / "a", "--quiet"
+    )
+    assert again.code == 0, again.err
+    assert (
+        read_result(tmp_path / "a")["seeds"][0]["accuracy_matrix"]
+        == one.result["seeds"][0]["accuracy_matrix"]
+    )
+
+
+def test_a_variant_may_see_images_where_others_see_features(call: Call, tmp_path: Path):
+    done = call(
+        *("compare", "finetune", "finetune:features=none", *SMALL, *SCATTERING),
+        *("--finetune.epochs", 1, "--out", tmp_path / "both"),
+    )
+    assert done.code == 0, done.err
+    found = [f.result["config"].get("features") for f in read(tmp_path / "both").results]
+    assert found[0] is not None
+    assert found[1] is None
+
+
+@pytest.mark.parametrize("text", ["scattering[J=9]", "scattering[K=1]", "scattering[J=1", "fuorier"])
+def test_features_of_a_variant_that_cannot_be(text: str, refused: Refused, tmp_path: Path):
+    refused("compare", "finetune", f"finetune:features={text}", *SMALL, "--out", tmp_path / "out")

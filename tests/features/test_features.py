@@ -152,9 +152,23 @@ def test_pixels_are_pixels():
 
 def test_the_opponents_of_grey_are_nothing():
     grey = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8).expand(-1, 3, -1, -1)
-    found = Extractor(features.make("scattering", {"J": 1, "L": 3, "floor": 0.0}), (3, 8, 8))(grey)
+    found = Extractor(features.make("scattering", {"J": 1, "L": 3, "floor": 0.0, "coarse": 1}), (3, 8, 8))(
+        grey
+    )
     intensity, *opponents = found.chunk(3, 1)
     assert all(part.abs().max() < 1e-5 < intensity.abs().max() for part in opponents)
+
+
+def test_mirror_images_have_the_same_features_at_half_the_width():
+    options = {"J": 2, "L": 4}
+    both, half = (
+        Extractor(features.make("scattering", {**options, "mirror": mirror}), (3, 16, 16))
+        for mirror in (False, True)
+    )
+    assert 2 * half.shape[0] == both.shape[0]
+    x = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for view, same in ((half, True), (both, False)):
+        assert ((view(x) - view(x.flip(-1))).abs().max() < 0.1) == same
 
 
 # One's own ------------------------------------------------------------------------------------------------------------

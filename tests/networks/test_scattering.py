@@ -7,7 +7,7 @@ import torch
 from kymatio.scattering2d.frontend.torch_frontend import ScatteringTorch2D
 from torch.export import Dim, export
 
-from engram.networks.scattering import Scattering
+from engram.networks.scattering import Scattering, mirrored
 
 
 def images(n: int, *shape: int) -> torch.Tensor:
@@ -39,6 +39,15 @@ def test_it_does_not_expand_and_hardly_sees_a_shift():
     assert 8 * (transform(x) - transform(y)).norm() <= 1.1 * (x - y).norm()
     shifted = x.roll(1, -1)
     assert 8 * (transform(x) - transform(shifted)).norm() < 0.2 * (x - shifted).norm()
+
+
+@pytest.mark.parametrize(("J", "L", "width"), [(2, 8, 32), (3, 5, 32), (2, 4, 28), (1, 6, 18)])
+def test_a_mirror_image_has_the_same_coefficients_in_another_order(J: int, L: int, width: int):
+    x = images(2, 1, 16, width)
+    transform = Scattering((1, 16, width), J, L, centred=True)
+    found, wanted = transform(x)[:, :, mirrored(J, L)].flip(-1), transform(x.flip(-1))
+    assert (found - wanted).norm() < 0.01 * wanted.norm()  # but for aliasing
+    assert (transform(x) - wanted).norm() > 0.05 * wanted.norm()
 
 
 def test_it_exports_with_any_number_of_images():

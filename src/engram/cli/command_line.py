@@ -167,6 +167,7 @@ class Asked:
         data: fields of DataSettings.
         network: its name and options.
         features: their name and options.
+        of_features: options by name of features, for variants that name their own.
         methods: all options by method, variants left out.
         given: flags that words give.
         in_files: flags that files give.
@@ -179,6 +180,7 @@ class Asked:
     data: Mapping[str, Any]
     network: NetworkSettings
     features: FeatureSettings
+    of_features: Mapping[str, Mapping[str, Any]]
     methods: Mapping[str, Mapping[str, Any]]
     given: frozenset[str]
     in_files: frozenset[str]
@@ -266,11 +268,14 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     }
     for flag in raw:
         refuse_unknown(flag, flag in in_files, groups, parser.prog)
-    _refuse_others([*given, *in_files], "network", networks.NETWORKS, network)
-    _refuse_others([*given, *in_files], "features", features.FEATURES, seen)
+    _refuse_others([*given, *in_files], "network", networks.NETWORKS, [network])
+    used = [seen]
     for text in names:
         base, changed = split_variant(text)
+        of_variant = changed.pop("features", "none")
+        used.append(None if of_variant == "none" else features.parse(of_variant)[0])
         typed_all(base, registry.about(base).options, changed)  # said here, before torch is loaded
+    _refuse_others([*given, *in_files], "features", features.FEATURES, used)
     settings = values["data"]
     if (settings.get("groups") or settings.get("angles")) and "--tasks" not in {*given, *in_files}:
         settings["tasks"] = None  # they set the number of tasks, a recipe's gives way
@@ -281,6 +286,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         options=what,
         data=settings,
         network=NetworkSettings(network, values.get(f"network {network}", {})),
+        of_features={name: values[f"features {name}"] for name in features.FEATURES},
         features=FeatureSettings(seen, values.get(f"features {seen}", {}), what.weights, what.trained_on),
         methods={name: values[f"method {name}"] for name in bases},
         given=frozenset(given),
@@ -505,13 +511,15 @@ def refuse_unknown(
     )
 
 
-def _refuse_others(flags: Iterable[str], kind: str, known: Iterable[str], chosen: str | None) -> None:
+def _refuse_others(
+    flags: Iterable[str], kind: str, known: Iterable[str], chosen: Sequence[str | None]
+) -> None:
     for flag in flags:
         owner = flag[2:].partition(".")[0]
-        if owner in known and owner != chosen:
+        if owner in known and owner not in chosen:
             raise ConfigError(
                 f"options of {kind} NAME need --{kind} of that name, got {flag} with {kind} "
-                f"{chosen or 'left open'}: give --{kind} {owner}."
+                f"{chosen[0] or 'left open'}: give --{kind} {owner}."
             )
 
 

@@ -59,7 +59,10 @@ def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
 
 
 def _variants(asked: Asked, folder: str | None = None) -> list[Variant]:
-    return [variant(text, asked.methods[split_variant(text)[0]], folder=folder) for text in asked.names]
+    return [
+        variant(text, asked.methods[split_variant(text)[0]], folder=folder, of_features=asked.of_features)
+        for text in asked.names
+    ]
 
 
 def _comparison(asked: Asked, command: str) -> tuple[Study, str]:

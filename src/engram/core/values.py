@@ -146,14 +146,14 @@ def made_of_defaults(cls: Any, what: str) -> Any:
 
 
 def split_variant(text: str) -> tuple[str, dict[str, str]]:
-    """``NAME:option=value,option=value`` to the name and the values as text.
+    """``NAME:option=value,option=value`` to the name and the values as text; commas in brackets separate nothing.
 
     Raises:
         ConfigError: an entry has no ``=``.
     """
     name, colon, rest = text.partition(":")
     given: dict[str, str] = {}
-    for item in re.split(r",\s*(?=\w+=)", rest) if colon else []:
+    for item in re.split(r",\s*(?=\w+=)(?![^\[]*\])", rest) if colon else []:
         option, equals, value = item.partition("=")
         if not option or not equals:
             raise ConfigError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engram.core.index import About, index
 from engram.core.options import closest, options_of
 from engram.core.sources import is_place
-from engram.core.values import typed_all
+from engram.core.values import split_variant, typed_all
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,6 +50,17 @@ def by_name(name: str) -> type[Features]:
     module, _, cls = FEATURES[name].partition(":")
     found: type[Features] = getattr(importlib.import_module(module), cls)
     return found
+
+
+def parse(text: str) -> tuple[str, dict[str, str]]:
+    """``NAME`` or ``NAME[option=value,option=value]`` to the name and the values as text; errors as `check_name`."""
+    name, bracket, rest = text.partition("[")
+    check_name(name)
+    if not bracket:
+        return name, {}
+    if not rest.endswith("]"):
+        raise ConfigError(f"features with options must be written NAME[option=value,...], got {text!r}.")
+    return name, split_variant(f"{name.rpartition(':')[2]}:{rest[:-1]}")[1]
 
 
 def make(

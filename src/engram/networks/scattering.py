@@ -66,15 +66,17 @@ def folded(filter: Tensor, k: int, dims: tuple[int, ...]) -> Tensor:
     return filter
 
 
-def smoother(n: int, padded: int, scales: int, step: int) -> Tensor:
+def smoother(n: int, padded: int, scales: int, step: int, shift: float) -> Tensor:
     """Convolve with the Gaussian of scale 2^J, take every 2^J-th place, drop the padding; float64 [n, P / step].
 
-    Rows act on a signal of P / ``step`` places; the Gaussian is separable, so the same matrix serves both axes.
+    Rows act on a signal of P / ``step`` places; the Gaussian is separable, so the same matrix serves both axes. Places
+    begin ``shift`` pixels from the first one.
     """
     sigma = SIGMA * 2 ** (scales - 1)
-    x = torch.arange(padded, dtype=torch.float64)
+    x = torch.arange(padded, dtype=torch.float64) + shift
     kernel = torch.stack([torch.exp(-((x + i * padded) ** 2) / (2 * sigma**2)) for i in range(-2, 3)]).sum(0)
-    low = folded(torch.fft.fft(kernel / (math.sqrt(2 * 3.1415) * sigma)).real, step, (0,))
+    low = torch.fft.fft(kernel / (math.sqrt(2 * 3.1415) * sigma))
+    low = torch.complex(folded(low.real, step, (0,)), folded(low.imag, step, (0,)))
     smooth = torch.fft.ifft(
         low[:, None] * torch.fft.fft(torch.eye(padded // step, dtype=torch.float64), dim=0), dim=0
     )
@@ -97,9 +99,19 @@ class Scattering(nn.Module):
         image_shape: (C, H, W).
         scales: J, 1 <= 2^J <= min(H, W).
         angles: L.
+        centred: coefficients stand for the centres of squares of 2^J pixels, so that a mirrored image has those of the
+            image in another order (but for aliasing), see :func:`mirrored`; otherwise for their first pixels, as in
+            kymatio.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], scales: int = 2, angles: int = 8) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        scales: int = 2,
+        angles: int = 8,
+        *,
+        centred: bool = False,
+    ) -> None:
         super().__init__()
         self.scales = scales
         size, step = image_shape[1:], 2**scales
@@ -119,7 +131,8 @@ class Scattering(nn.Module):
             for axis, (n, p) in enumerate(zip(size, padded, strict=True)):
                 self._keep(f"to_{i}_{axis}", fourier(p >> i))
                 self._keep(f"from_{i}_{axis}", fourier(p >> i, inverse=True))
-                self._keep(f"low_{i}_{axis}", smoother(n // step, p, scales, 2**i).T)
+                centre = before[axis] + (n - (n // step - 1) * step - 1) / 2 - step if centred else 0.0
+                self._keep(f"low_{i}_{axis}", smoother(n // step, p, scales, 2**i, centre).T)
 
     def _keep(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float().contiguous(), persistent=False)
@@ -186,13 +199,24 @@ class ScatteringVectors(nn.Module):
     """Coefficients of images [N, C, H, W] with values 0 to 255, in rows, [N, D].
 
     Args:
-        image_shape, J, L: as for :class:`Scattering`.
+        image_shape, J, L, centred: as for :class:`Scattering`.
         colours: of three channels: as they are, opponent (van de Sande et al., PAMI 32(9), 2010), or intensity alone.
         floor: of the logarithm log(1 + |S| / floor); 0 for none.
+        mirror: average with those of the mirror image, and keep the half that says it all; ``centred`` only.
+        coarse: opponent colours beside the intensity are averaged over so many places squared.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], J: int, L: int, colours: Colours, floor: float
+        self,
+        image_shape: tuple[int, int, int],
+        J: int,
+        L: int,
+        colours: Colours,
+        floor: float,
+        *,
+        centred: bool = False,
+        mirror: bool = False,
+        coarse: int = 1,
     ) -> None:
         super().__init__()
         channels = image_shape[0]
@@ -200,11 +224,44 @@ class ScatteringVectors(nn.Module):
         if channels == 3 and colours != "rgb":
             mix = torch.tensor(OPPONENT)[: 1 if colours == "grey" else 3]
         self.register_buffer("mix", mix / 255, persistent=False)
-        self.transform = Scattering((len(mix), *image_shape[1:]), J, L)
-        self.floor = floor
-        self.n_features = math.prod(self.transform.output_shape)
+        self.register_buffer("paths", mirrored(J, L), persistent=False)
+        self.transform = Scattering((len(mix), *image_shape[1:]), J, L, centred=centred)
+        self.floor, self.mirror = floor, mirror
+        self.coarse = coarse if channels == 3 and colours == "opponent" else 1
+        self.n_features = self._vectors(torch.zeros(1, *self.transform.output_shape)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.einsum("kc,nchw->nkhw", self.get_buffer("mix"), images.float())
-        s = self.transform(x).flatten(1)
-        return torch.log1p(s.abs() / self.floor) if self.floor else s
+        return self._vectors(self.transform(x))
+
+    def _vectors(self, s: Tensor) -> Tensor:
+        """Rows [N, D] of coefficients [N, C, paths, h, w]."""
+        if self.floor:
+            s = torch.log1p(s.abs() / self.floor)
+        if self.mirror:
+            s = (s + s[:, :, self.get_buffer("paths")].flip(-1)) / 2
+        maps = [s]
+        if self.coarse > 1:
+            rest = nn.functional.avg_pool2d(s[:, 1:].flatten(0, 1), self.coarse, ceil_mode=True)
+            maps = [s[:, :1], rest.unflatten(0, (len(s), 2))]
+        if self.mirror:
+            maps = [part[..., : (part.shape[-1] + 1) // 2] for part in maps]
+        return torch.cat([part.flatten(1) for part in maps], 1)
+
+
+def mirrored(scales: int, angles: int) -> Tensor:
+    """The paths of a mirrored image by those of the image: int64 [1 + J L + L^2 J (J - 1) / 2]; columns turn around.
+
+    A wavelet of angle t becomes one of angle -t, which is one of the same L.
+    """
+    turns = [int(angles / 2 - 1) - t for t in range(angles)]
+    other = torch.tensor([next(i for i, a in enumerate(turns) if (a + t) % angles == 0) for t in turns])
+    paths, first = [torch.zeros(1, dtype=torch.int64)], 1
+    for _ in range(scales):
+        paths.append(first + other)
+        first += angles
+    for deeper in reversed(range(1, scales)):
+        grid = first + torch.arange(angles * deeper * angles).view(angles, deeper, angles)
+        paths.append(grid[other][:, :, other].flatten())
+        first += grid.numel()
+    return torch.cat(paths)

@@ -20,7 +20,7 @@ from engram.streams.given import as_data
 from engram.streams.images import ImageData, resize, to_channels
 from engram.streams.sources import load
 from engram.streams.stream import Stream
-from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings
+from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings, Size
 
 __all__ = ["build_network", "hold", "prepare"]
 
@@ -114,10 +114,19 @@ def prepare(
     network: NetworkSettings | Network,
     held: Held | None = None,
     seen: FeatureSettings | None = None,
+    size: Size = "network",
 ) -> tuple[Stream, Network]:
     """The stream, through fixed features where there are any, and the network that fit together.
 
-    Errors: ``DataError``, ``ConfigError``.
+    Args:
+        settings, network: as told.
+        held: data that were given as objects, by name.
+        seen: the features.
+        size: pixels squared that images are brought to where the settings leave it open; None leaves them as they come;
+            "network" is what the network needs, or the features.
+
+    Raises:
+        DataError, ConfigError: something cannot be used, or does not fit.
     """
     held, seen = held or {}, seen or FeatureSettings()
     given = network if isinstance(network, NetworkSettings) else NetworkSettings()
@@ -130,10 +139,12 @@ def prepare(
     stream = held.get(settings.data)
     if not isinstance(stream, Stream):
         sets = [_load(settings, one, held) for one in settings.sets]
-        if fixed is None:
+        if size == "network" and fixed is None:
             chosen = chosen or build_network(given, network_name(settings, sets[0].image_shape))
-        size = (chosen if fixed is None else fixed).image_size  # type: ignore[union-attr]
-        if settings.image_size is None and size is not None:
+            size = chosen.image_size
+        elif size == "network" and fixed is not None:
+            size = fixed.image_size
+        if settings.image_size is None and isinstance(size, int):
             sets = [resize(one, size) for one in sets]  # says so in the notes
         if len(sets) > 1:
             channels = max(one.image_shape[0] for one in sets)

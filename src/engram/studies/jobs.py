@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engram.methods.registry import MethodSpec, add_file, entry, method
-from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings
+from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings, Size
 
 if TYPE_CHECKING:
     from engram.protocols.protocol import Protocol as Judged
@@ -42,6 +42,7 @@ class Job:
         common: this job is a common start: it ends where the method's trade-off option begins to matter.
         held: by name, data that were given as objects. No file holds them.
         features: what methods see the images through.
+        size: of images, see :func:`engram.studies.building.prepare`.
         inherits: the job needs objects of the process that made it: it cannot be read from a file elsewhere.
     """
 
@@ -61,6 +62,7 @@ class Job:
     method_file: str = ""
     held: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    size: Size = "network"
     inherits: bool = False
 
     def to_json(self) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 import engram
 from engram.core.files import checksum, write_atomically
+from engram.core.network import Network
 from engram.core.origin import described as source_of
 from engram.core.sources import is_place
 from engram.features import FEATURES, OWN
@@ -23,7 +24,7 @@ from engram.streams.stream import Stream
 from engram.studies.building import prepare
 from engram.studies.folders import CONFIG_FILE, CONFIG_HEAD
 from engram.studies.jobs import Job
-from engram.studies.settings import NetworkSettings, Settings, plain, section
+from engram.studies.settings import FeatureSettings, NetworkSettings, Settings, plain, section
 from engram.studies.variants import Variant, identity_of
 
 SELECTION = {
@@ -69,6 +70,38 @@ class Work:
             Checkpoints(Path(job.folder) / "checkpoints", {**self.checkpoint, "seed": job.seed}).check()
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What methods are given: a stream, through features or not, and the network for it under its name."""
+
+    features: FeatureSettings
+    stream: Stream
+    network: Network
+    name: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a table says of the features."""
+        view = self.stream.view
+        if view is None:
+            return {}
+        told = view.describe()
+        return {"features": f"{told['name']}, d = {view.shape[0]}, trained on: {told['trained_on']}"}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The features as a file for ``--config`` names them."""
+        f = self.features
+        if f.name is None or self.stream.view is None:
+            return {}
+        given = {"features": f.name, "weights": f.weights, "trained_on": f.trained_on}
+        options = self.stream.view.describe()["options"] if f.name in FEATURES else {}
+        return {
+            **{k: v for k, v in given.items() if v is not None},
+            **({section(f.name): options} if options else {}),
+        }
+
+
 class Planner:
     """Makes runs of variants, on the stream that all of them share. Decoded data are cached for the workers.
 
@@ -84,23 +117,39 @@ class Planner:
     def __init__(self, settings: Settings, record_valid: bool) -> None:
         check_device(settings.device)
         self.settings, self.record_valid = settings, record_valid
-        self.stream, self.network = prepare(settings.data, settings.network, settings.held, settings.features)
-        self.source = self.network.source()
-        self.name = settings.network.name or self.network.name
+        stream, network = prepare(settings.data, settings.network, settings.held, settings.features)
+        self.stream = stream
+        self.size = None if settings.features.name or settings.data.image_size else network.image_size
+        self.seen = [_Seen(settings.features, stream, network, settings.network.name or network.name)]
         self.data = settings.data
         if self.data.groups is None and self.data.angles is None:
             self.data = replace(self.data, tasks=self.stream.n_tasks)
 
+    def _see(self, features: FeatureSettings | None) -> _Seen:
+        """What methods are given with a variant's features; None are the study's."""
+        if features is None:
+            return self.seen[0]
+        for one in self.seen:
+            if one.features == features:
+                return one
+        stream, network = prepare(
+            self.settings.data, NetworkSettings(), self.settings.held, features, self.size
+        )
+        self.seen.append(_Seen(features, stream, network, network.name))
+        return self.seen[-1]
+
     def work(self, variant: Variant) -> Work:
         """Check everything that can be checked without training; touches no file. Errors as above."""
-        s, network = self.settings, NetworkSettings(self.name, plain(self.network.describe()["options"]))
+        s, seen = self.settings, self._see(variant.features)
+        source = seen.network.source()
+        network = NetworkSettings(seen.name, plain(seen.network.describe()["options"]))
         spec = method(variant.method, variant.options)
         own = source_of(spec.make)
         judged = replace(self.data.protocol(), record_valid=self.record_valid)
-        _, _, protocol = resolve(self.stream, self.network, spec, judged)
+        _, _, protocol = resolve(seen.stream, seen.network, spec, judged)
         session = Session(
-            self.stream,
-            self.network,
+            seen.stream,
+            seen.network,
             spec,
             protocol,
             seed=s.seeds[0],
@@ -110,7 +159,7 @@ class Planner:
             observer=None,
         )
         options = plain(asdict(spec.config))
-        facts, seen = self.stream.describe(), self._seen()
+        facts = seen.stream.describe()
         record = {
             "label": variant.label,
             "folder": variant.folder,
@@ -119,10 +168,10 @@ class Planner:
                 "method": {**spec.describe(), **({"source": own} if own else {})},
                 "data": self.data.what(),
                 "network": {
-                    **self.network.describe(),
-                    **({"source": self.source} if self.source else {}),
+                    **seen.network.describe(),
+                    **({"source": source} if source else {}),
                 },
-                **({"features": facts["features"]} if seen else {}),
+                **({"features": facts["features"]} if "features" in facts else {}),
                 "recipe": s.recipe,
                 "device": s.device,
             },
@@ -132,12 +181,12 @@ class Planner:
                 "selection": SELECTION[protocol.selection],
             },
             "device": device_facts(s.device),
-            "facts": {**seen, **session.method.facts()},
+            "facts": {**seen.facts, **session.method.facts()},
             "engram": engram.__version__,
             "varied": variant.varied,
             "curve": variant.curve,
             "seeds": list(s.seeds),
-            "data": described(self.stream.images),
+            "data": described(seen.stream.images),
             "tasks": facts["tasks"],
         }
         record = json.loads(json.dumps(record))
@@ -146,8 +195,8 @@ class Planner:
         inherits = (
             bool(s.held)
             or in_hand(spec.name)
-            or s.features.name in OWN
-            or (self.source is not None and not is_place(self.name))
+            or seen.features.name in OWN
+            or (source is not None and not is_place(seen.name))
         )
         jobs = tuple(
             Job(
@@ -164,7 +213,8 @@ class Planner:
                 record["identity"],
                 method_file=spec.file,
                 held=s.held,
-                features=s.features,
+                features=seen.features,
+                size="network" if variant.features is None else self.size,
                 inherits=inherits,
             )
             for seed in s.seeds
@@ -176,40 +226,27 @@ class Planner:
             jobs,
             record,
             session.identity(),
-            self._config(spec, options, network),
+            self._config(spec, options, network, seen, sized=variant.features is not None),
             (heavy, _epochs(options)),
         )
 
-    def _seen(self) -> dict[str, str]:
-        """What a table says of the fixed features."""
-        view = self.stream.view
-        if view is None:
-            return {}
-        told = view.describe()
-        return {"features": f"{told['name']}, d = {view.shape[0]}, trained on: {told['trained_on']}"}
-
-    def _features(self) -> dict[str, Any]:
-        """The fixed features as a file for ``--config`` names them."""
-        f = self.settings.features
-        if f.name is None or self.stream.view is None:
-            return {}
-        given = {"features": f.name, "weights": f.weights, "trained_on": f.trained_on}
-        options = self.stream.view.describe()["options"] if f.name in FEATURES else {}
-        return {
-            **{k: v for k, v in given.items() if v is not None},
-            **({section(f.name): options} if options else {}),
-        }
-
     def _config(
-        self, spec: MethodSpec, options: Mapping[str, Any], network: NetworkSettings
+        self,
+        spec: MethodSpec,
+        options: Mapping[str, Any],
+        network: NetworkSettings,
+        seen: _Seen,
+        *,
+        sized: bool,
     ) -> dict[str, Any]:
         fixed = entry(spec.name).fixed
         return {
             "recipe": self.settings.recipe or "none",
             **self.data.what(),
             "network": network.name,
-            **({} if self.source else {section(str(network.name)): dict(network.options)}),
-            **self._features(),
+            **({} if seen.network.source() else {section(str(network.name)): dict(network.options)}),
+            **seen.config,
+            **({"image_size": self.size} if sized and self.size else {}),
             **({"method_file": [spec.file]} if spec.file else {}),
             section(spec.name): {k: v for k, v in options.items() if k not in fixed},
             "seeds": list(self.settings.seeds),

@@ -22,6 +22,9 @@ POINTS, WIDEN = 9, 3
 
 Selection = Literal["last", "val_real_all"]
 
+# Pixels squared that images are brought to; None: as they come; "network": what the network needs.
+Size = int | None | Literal["network"]
+
 # Settings that say where things lie on this machine: not part of what a run is.
 PLACES = ("data_dir", "cache_dir")
 
@@ -231,7 +234,9 @@ def section(name: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Tuples to lists, mappings to dictionaries: what JSON and YAML hold."""
+    """Tuples to lists, mappings and settings to dictionaries: what JSON and YAML hold."""
+    if isinstance(value, FeatureSettings):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engram import features
 from engram.core.values import split_variant, typed_all
 from engram.errors import ConfigError
 from engram.methods.registry import about
 from engram.studies.folders import folder_name
+from engram.studies.settings import FeatureSettings
 
 __all__ = ["Variant", "check_distinct", "first_difference", "identity_of", "variant"]
 
@@ -26,6 +28,7 @@ class Variant:
         options: that differ from the method's defaults, or all; values of their types.
         varied: by option, what a sweep or trade-off has chosen for it.
         curve: of a trade-off, what the points of one curve have in common.
+        features: of its own, where they are not the study's.
     """
 
     label: str
@@ -34,17 +37,43 @@ class Variant:
     options: Mapping[str, Any]
     varied: Mapping[str, Any] = field(default_factory=dict)
     curve: Mapping[str, Any] = field(default_factory=dict)
+    features: FeatureSettings | None = None
 
 
-def variant(text: str, options: Mapping[str, Any] | None = None, *, folder: str | None = None) -> Variant:
-    """``NAME:option=value,...`` as a variant; ``options`` are those of all variants of NAME.
+def variant(
+    text: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    folder: str | None = None,
+    of_features: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Variant:
+    """``NAME:option=value,...`` as a variant.
+
+    Args:
+        text: beside the method's options, ``features=NAME`` or ``features=NAME[option=value,...]`` may stand in it, and
+            ``features=none`` for images where the study has features.
+        options: those of all variants of NAME.
+        folder: None for one that follows from the text.
+        of_features: options of features by their name, on top of which come those in the text.
 
     Raises:
         ConfigError: unknown method or option, or a value that the option cannot take.
     """
     name, given = split_variant(text)
+    seen = own_features(given.pop("features", None), of_features or {})
     values = typed_all(name, about(name).options, {**(options or {}), **given})
-    return Variant(text, folder_name(text) if folder is None else folder, name, values)
+    return Variant(text, folder_name(text) if folder is None else folder, name, values, features=seen)
+
+
+def own_features(text: str | None, defaults: Mapping[str, Mapping[str, Any]]) -> FeatureSettings | None:
+    """The features that a variant names, with ``defaults`` by name; errors as `variant`."""
+    if text is None or text == "none":
+        return None if text is None else FeatureSettings()
+    name, given = features.parse(text)
+    if name in features.FEATURES:
+        options = {**defaults.get(name, {}), **given}
+        return FeatureSettings(name, typed_all(name, features.about(name).options, options))
+    return FeatureSettings(name, given, given.pop("weights", None), given.pop("trained_on", None))
 
 
 def check_distinct(variants: Iterable[Variant]) -> None:

@@ -117,7 +117,7 @@ def learn(job: Job, channel: Any) -> None:
                 losses=event.losses,
             )
 
-    stream, given = prepare(job.data, job.network, job.held, job.features)
+    stream, given = prepare(job.data, job.network, job.held, job.features, job.size)
     network, spec, protocol = resolve(stream, given, job.spec(), job.protocol())
     folder = Path(job.folder)
     session = Session(

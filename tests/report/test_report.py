@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,17 @@ from engram.report import is_current, write_report
 from engram.report.drawing import Drawing
 from engram.report.gallery import load_samples
 from engram.report.picture import slug
-from engram.report.table import GENERATED, accuracy_table, headline_table, matrix_table, seed_table, terminal
+from engram.report.table import (
+    GENERATED,
+    above_joint,
+    accuracy_table,
+    headline_table,
+    matrix_table,
+    seed_table,
+    terminal,
+)
 from engram.studies.jobs import Event, Job
-from engram.studies.results import FoundResult, read, read_result, seed_result
+from engram.studies.results import FoundResult, read, read_result, seed_result, summarise
 from engram.studies.settings import DataSettings, NetworkSettings
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -175,6 +184,21 @@ def test_headline_orders_by_accuracy_and_names_the_spread(folder: Path) -> None:
     assert [last[name] for name in ("acc_gen", "acc_rev", "Diversity")] == ["–"] * 3
     assert best["acc_rev"] == "93.0 ± 2.5"
     assert best["Diversity"] == "0.70 ± 0.00"
+
+
+def test_who_lies_above_joint_training_is_named() -> None:
+    def of(label: str, *accuracies: float) -> dict[str, Any]:
+        made = {**synthetic.result(label), "label": label}
+        seeds = [seed_result(i, [[a]]) for i, a in enumerate(accuracies)]
+        return {**made, "seeds": seeds, "summary": summarise(seeds)}
+
+    joint, above = of("joint", 0.90, 0.91, 0.92), of("dgmw", 0.97, 0.98, 0.97)
+    meets, one = of("ewc", 0.92, 0.93, 0.95), of("si", 0.99)
+    assert above_joint([joint, meets, one, above]) == [
+        "dgmw lies above joint by more than the intervals, so that joint is no upper bound here: "
+        "train it longer, or with the network and augmentation of that row."
+    ]
+    assert above_joint([joint, meets, one]) == above_joint([above, meets]) == []
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def phases_and_players_are_asked_freely(seen: Look) -> None:
             not changed,
             "phases() and players() set nothing",
             f"changed: {shown(changed)}",
-            "change state at the six moments, ask step.task in a loss, name by an underscore what can be recomputed",
+            "change state at the seven moments, ask step.task in a loss, name by an underscore what can be recomputed",
         )
         return answer
 
@@ -69,7 +69,7 @@ def losses_are_pure_and_finite(seen: Look) -> None:
             not moved and structure == json.dumps(method.structure(), sort_keys=True),
             f"{where} changes no state but running statistics",
             f"changed: {shown(moved) or 'the structure'}",
-            "change state at the six moments only",
+            "change state at the seven moments only",
         )
         require(
             all(same(a, b) for a, b in zip(inputs, held, strict=True)),

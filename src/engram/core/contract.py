@@ -2,7 +2,7 @@
 
 A task is learned in *phases*; each step of a phase runs its *updates* in the order of the paper; an update names a
 *player* (parameters with one optimiser), its loss, and what it reads. The loop owns data, gradients and optimisers;
-a method owns its losses and what happens at six named moments. It never owns a loop.
+a method owns its losses and what happens at seven named moments. It never owns a loop.
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ class Phase:
         shuffle: a new order in every epoch; False keeps the stored order.
         sizes: samples drawn from a pool in a step, where that differs from ``batch_size``.
         refresh: ``"epoch"`` asks :meth:`Method.pools` anew in every epoch, ``"phase"`` once.
+        until: asked after each epoch, and on resume; where it is true of the state the phase is over, after fewer
+            epochs than ``epochs``. None for all of them.
     """
 
     name: str
@@ -141,6 +143,7 @@ class Phase:
     shuffle: bool = True
     sizes: Mapping[str, int] = field(default_factory=dict)
     refresh: Literal["phase", "epoch"] = "phase"
+    until: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -311,7 +314,7 @@ class Method(nn.Module, ABC):
         ``task`` is given only when the scenario gives it. Changes nothing, not even running statistics.
         """
 
-    # The six moments -------------------------------------------------------------------------------------------
+    # The seven moments -----------------------------------------------------------------------------------------
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
         """Before the first phase: grow heads, copy teachers."""
 
@@ -323,6 +326,9 @@ class Method(nn.Module, ABC):
 
     def after_step(self, player: str, step: Step) -> None:
         """After the optimiser has moved the player."""
+
+    def end_epoch(self, step: Step, data: Samples) -> None:
+        """After an epoch's last step, before it is told and stored: measure what decides how long a phase lasts."""
 
     def end_phase(self, task: TaskInfo, phase: str) -> None:
         """After a phase's last epoch."""

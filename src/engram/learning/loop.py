@@ -198,7 +198,10 @@ def run_phase(
         if cursor.epochs > 0 or player.keep_state:
             load_optimiser_state(optimisers[name], player, state.optimisers.get(name, {}))
     pools: dict[str, Samples] = {}
-    for epoch in range(cursor.epochs, phase.epochs):
+    while cursor.epochs < phase.epochs:
+        if cursor.epochs and phase.until is not None and phase.until():
+            break
+        epoch = cursor.epochs
         names = (task.index, phase.name, epoch)
         if not pools or phase.refresh == "epoch":
             # Drawn once a phase: named by epoch 0, so that a resume in the middle draws the same.
@@ -215,8 +218,10 @@ def run_phase(
         _check_finite(method, losses, task, phase, epoch)
         cursor.epochs = epoch + 1
         state.optimisers.update({name: optimiser_state(optimisers[name], p) for name, p in players.items()})
+        done = replace(at, step=feeder.n_steps - 1)
+        method.end_epoch(done, data)
+        method.forget_cached()
         if on_epoch is not None:
-            done = replace(at, step=feeder.n_steps - 1)
             on_epoch(
                 EpochEnd(
                     task.index, phase.name, cursor.phase, epoch, phase.epochs, losses, method.measures(done)

@@ -63,7 +63,7 @@ _DIGITS_METHODS: dict[str, dict[str, Any]] = {
     "dgmw": _DIGITS_DGM,
     "dgma": {**_DIGITS_DGM, "lambda_ru": 0.05},
     "finetune": {"epochs": 10},
-    "joint": {"epochs": 20},
+    "joint": {"shift": 1.0, "rotate": 10.0},
 }
 
 _MNIST_QUICK_DGM: dict[str, Any] = {
@@ -80,7 +80,7 @@ _MNIST_QUICK_METHODS: dict[str, dict[str, Any]] = {
     "dgmw": _MNIST_QUICK_DGM,
     "dgma": {**_MNIST_QUICK_DGM, "lambda_ru": 0.05},
     "finetune": {"epochs": 1},
-    "joint": {"epochs": 5, "steps_per_epoch": 100},
+    "joint": {"shift": 2.0, "rotate": 10.0, "at": ()},
 }
 
 

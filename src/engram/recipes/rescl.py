@@ -20,6 +20,7 @@ FITTED = (
 def _methods(fit: dict[str, Any]) -> dict[str, Values]:
     """The same training for all but joint training, whose SGD has no momentum: Adam, for as many epochs."""
     joint = {"epochs": fit["epochs"], "batch_size": fit["batch_size"], "optimiser": "adam", "lr": 1e-3}
+    joint["patience"] = None
     return {**dict.fromkeys(FITTED, fit), "joint": {**joint, "schedule": fit["schedule"]}}
 
 

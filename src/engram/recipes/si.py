@@ -29,7 +29,7 @@ def si_splitmnist() -> Recipe:
     methods: dict[str, Values] = {
         "si": {**fit, **_AUTHORS_HEAD, "c": 1.0, "xi": 1e-3},
         "finetune": {**fit, **_AUTHORS_HEAD},
-        "joint": fit,
+        "joint": {**fit, "patience": None},
         **dict.fromkeys(("ewc", "mas", "lwf"), fit),
         "hat": {"epochs": 10, "batch_size": 64},
         # Ten epochs a task in all.
@@ -57,7 +57,7 @@ def si_permuted() -> Recipe:
         "si": {**kept, "c": 0.1, "xi": 0.1, "first_reference": "zero"},
         "finetune": kept,
         "ewc": {**kept, "strength": 1e4},
-        "joint": {**fit, "at": (1, 5, 10)},
+        "joint": {**fit, "patience": None, "at": (1, 5, 10)},
     }
     return Recipe(
         "si-permuted",

@@ -142,9 +142,25 @@ def footnotes(results: Sequence[Result]) -> list[str]:
             notes.append(f"{r['label']}: n = 1, no interval.")
         if s["n"] == 0:
             notes.append(f"{r['label']}: no finished seed, hence no numbers.")
+    notes += above_joint(results)
     if any(r["summary"].get("final_acc_gen") for r in results):
         notes.append(GENERATED)
     notes += [f"Not directly comparable. {reason}" for reason in comparable(results)]
+    return notes
+
+
+def above_joint(results: Sequence[Result]) -> list[str]:
+    """Who lies above joint training, which is to be the upper bound, by so much that their intervals do not meet."""
+    notes = []
+    for bound in (r for r in results if r["method"] == "joint"):
+        most = bound["summary"]["final_average_accuracy"] or {}
+        for r in results:
+            found = r["summary"]["final_average_accuracy"] or {}
+            if most.get("ci95") and found.get("ci95") and found["ci95"][0] > most["ci95"][1]:
+                notes.append(
+                    f"{r['label']} lies above {bound['label']} by more than the intervals, so that {bound['label']} is "
+                    "no upper bound here: train it longer, or with the network and augmentation of that row."
+                )
     return notes
 
 

@@ -3,6 +3,7 @@
 # make check  format, lint, types, layers, fast tests
 # make bench  speed, as ratios against hand-written loops
 # make kill   kills every method twenty times at random, compares final weights bit by bit
+# make fuzz   reads 10,000 mutated inputs: each must be read rightly or refused in one line
 # make golden REASON="..."   writes the golden figures anew
 # make index  writes what is said of methods and networks without torch anew
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export ENGRAM_DATA ?= $(abspath ../shared/data)
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 DEMO   ?= demo
 
-.PHONY: setup demo test check format golden index bench kill clean
+.PHONY: setup demo test check format golden index bench kill fuzz clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -50,6 +51,9 @@ bench: setup
 
 kill: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --kills 20
+
+fuzz: setup
+	cd benchmarks && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m fuzz
 
 index: setup
 	$(BIN)/python tests/core/test_index.py

@@ -320,7 +320,7 @@ def fits(value: Any, form: Any) -> bool:
     """Whether a JSON value has a form."""
     try:
         convert(value, form)
-    except ValidationError:
+    except (ValidationError, UnicodeError):
         return False
     return True
 
@@ -334,7 +334,7 @@ def check(value: Any, form: Any, what: str, error: type[EngramError] = EngramErr
     """
     try:
         convert(value, form)
-    except ValidationError as fault:
+    except (ValidationError, UnicodeError) as fault:  # halves of characters
         why, _, where = str(fault).replace("`", "").partition(" - at $")
         at = f" at {where.lstrip('.')}" if where else ""
         raise error(f"{what}: {why[0].lower()}{why[1:]}{at}.") from fault

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engram import seeds
 from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
-from engram.errors import ConfigError, DivergedError
+from engram.errors import CheckpointError, ConfigError, DivergedError
 from engram.learning.feeder import Feeder
 from engram.learning.state import LoopState, OptimiserState
 
@@ -63,11 +63,26 @@ def optimiser_state(optimiser: torch.optim.Optimizer, player: Player) -> Optimis
     }
 
 
+STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}
+
+
 def load_optimiser_state(optimiser: torch.optim.Optimizer, player: Player, state: OptimiserState) -> None:
-    """Put tensors back by name. Where a parameter has grown since, its new entries start at zero."""
+    """Put tensors back by name. Where a parameter has grown since, its new entries start at zero.
+
+    Raises:
+        CheckpointError: the tensors are not those of such an optimiser.
+    """
     for name, p in player.parameters.items():
         entries = {}
-        for key, value in state.get(name, {}).items():
+        stored = state.get(name, {})
+        if stored and (
+            set(stored) != STATES[player.optimiser.kind] or not all(_fits(v, p) for v in stored.values())
+        ):
+            raise CheckpointError(
+                f"a checkpoint must hold the state of {player.optimiser.kind} for {name}, it holds "
+                f"{', '.join(f'{k} {list(v.shape)}' for k, v in stored.items())}: use the engram version that wrote it."
+            )
+        for key, value in stored.items():
             if value.dim() == 0 or value.shape == p.shape:
                 entries[key] = value.clone().to(p.device if value.dim() else value.device)
             else:
@@ -76,6 +91,14 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, player: Player, state
                 entries[key] = grown
         if entries:
             optimiser.state[p] = entries
+
+
+def _fits(value: Tensor, p: Tensor) -> bool:
+    """Whether a tensor may be part of an optimiser's state of a parameter, or of what that was before it grew."""
+    if value.dim() == 0:
+        return value.dtype == torch.float32
+    smaller = value.dim() == p.dim() and all(n <= m for n, m in zip(value.shape, p.shape, strict=True))
+    return smaller and value.dtype == p.dtype
 
 
 def _laid_out_as(p: Tensor, g: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def conclude(
             continue
         held.sort(key=lambda r: [*r["varied"].values()])
         first = held[0]
-        options = first["config"]["method"]["options"]
+        options = first["config"].get("method", {}).get("options", {})
         entries.append(
             {
                 **first["curve"],

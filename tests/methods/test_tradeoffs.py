@@ -14,7 +14,7 @@ from engram.core.contract import Context
 from engram.learning.loop import EpochEnd, train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import METHODS, about, entry, method
-from engram.networks import PreactResnet
+from engram.networks import PlainCnn, PreactResnet
 from engram.protocols.protocol import Protocol
 
 DECLARED = {n: entry(n).make.tradeoff for n in METHODS if about(n).tradeoff is not None}
@@ -25,7 +25,8 @@ def run(name: str, value: float) -> tuple[list[dict[str, Tensor]], dict[str, Ten
     tradeoff = DECLARED[name]
     options: dict[str, Any] = {**next(iter(SMALL[name].values())), tradeoff.option: value}
     spec, stream, protocol = method(name, options), tiny_stream((2, 2)), Protocol("task")
-    made = spec.make(spec.config, Context(PreactResnet((1,), (4,)), (1, 8, 8), 4, "task", 0))
+    network = PlainCnn((4,)) if name == "pc" else PreactResnet((1,), (4,))  # pc needs layers in a row
+    made = spec.make(spec.config, Context(network, (1, 8, 8), 4, "task", 0))
     state, before = LoopState(), []
     train_task(made, protocol.task(stream, 0), stream.train(0), state, 0)
     before.append(copied(made.state_dict()))

@@ -29,7 +29,7 @@ from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.comparing import differing, first_difference, timeless
 from engram.core.contract import Scenario
 from engram.methods.registry import METHODS, method
-from engram.networks import Dcgan8
+from engram.networks import Dcgan8, Mlp
 from engram.protocols.protocol import Protocol
 from engram.protocols.session import run
 
@@ -49,11 +49,13 @@ def learn(name: str, variant: str, out: Path, told: Connection | None = None) ->
     spec = method(name, SMALL[name][variant] | ({"epochs": 3} if "epochs" in SMALL[name][variant] else {}))
     stream = tiny_stream((1, 2, 1), n_train=24)
     scenarios: tuple[Scenario, ...] = ("class", "task")
-    scenario = next(s for s in scenarios if Bench(spec, stream, NETWORK, s).usable)
+    networks = (NETWORK, Mlp((16,)))  # den has dense layers only
+    benches = (Bench(spec, stream, n, s) for n in networks for s in scenarios)
+    network, scenario = next((b.network, b.scenario) for b in benches if b.usable)
     tell(None)
     return run(
         stream,
-        NETWORK,
+        network,
         spec,
         Protocol(scenario, generated_per_class=0),
         out=out,

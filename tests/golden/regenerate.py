@@ -22,7 +22,7 @@ from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.bench import Event
 from engram.learning.loop import EpochEnd
 from engram.methods.registry import METHODS, method
-from engram.networks import Dcgan8
+from engram.networks import Dcgan8, Mlp
 from engram.protocols.session import Session
 
 FOLDER = Path(__file__).parent
@@ -89,7 +89,8 @@ def measured(name: str, reason: str = "") -> Golden:
     try:
         for variant, options in SMALL[name].items():
             spec, stream = method(name, options), tiny_stream((1, 2, 1))
-            benches = [Bench(spec, stream, NETWORK, "class"), Bench(spec, stream, NETWORK, "task")]
+            networks = (NETWORK, Mlp((16,)))  # den has dense layers only
+            benches = [Bench(spec, stream, n, scenario) for n in networks for scenario in ("class", "task")]
             bench = next(b for b in benches if b.usable)
 
             def told(session: Session, event: Event, variant: str = variant) -> None:

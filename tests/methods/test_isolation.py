@@ -20,7 +20,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pnn": {},
     "hat": {"s_max": 50.0},
 }
-NEEDS_LABELS = ["packnet", "piggyback", "pnn"]
+NEEDS_LABELS = ["packnet", "piggyback", "pnn", "den"]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -18,8 +18,9 @@ from engram.errors import ConfigError
 from engram.learning.loop import gradients, train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import method
-from engram.methods.rescl import Rescl, divergence, shrink_
+from engram.methods.rescl import Rescl, divergence
 from engram.networks import Dcgan8, Mlp
+from engram.parts.proximal import shrink_
 from engram.parts.statistics import norms_of
 from engram.protocols.protocol import Protocol
 from engram.streams.stream import Stream

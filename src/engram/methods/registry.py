@@ -90,6 +90,7 @@ METHODS: dict[str, str | Entry] = {
     "vcl": "engram.methods.vcl",
     "dgr": "engram.methods.dgr",
     "pc": "engram.methods.pc",
+    "den": "engram.methods.den",
 }
 
 

@@ -61,6 +61,7 @@ from engram.parts import small
 from engram.parts.classifier import Classifier
 from engram.parts.combining import Combiner
 from engram.parts.fitting import FitOptions
+from engram.parts.proximal import shrink_
 from engram.parts.statistics import reestimated_statistics, refit_norms
 from engram.parts.teacher import Teacher
 from engram.parts.window import Window, cross_entropy
@@ -107,11 +108,6 @@ def divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     """
     p, q = ((z / temperature).log_softmax(1) for z in (logits, target))
     return temperature**2 * F.kl_div(p, q, reduction="batchmean", log_target=True)
-
-
-def shrink_(alpha: Tensor, by: float) -> None:
-    """alpha <- sign(alpha) max(|alpha| - by, 0), in place: the proximal step of by |alpha|_1."""
-    alpha.copy_(alpha.sign() * (alpha.abs() - by).clamp_(min=0.0))
 
 
 class Rescl(Method):

@@ -34,6 +34,8 @@ def si_splitmnist() -> Recipe:
         "hat": {"epochs": 10, "batch_size": 64},
         # Ten epochs a task in all.
         "packnet": {**fit, "epochs": 7, "retrain_epochs": 3},
+        "den": {**fit, "head_epochs": 2, "epochs": 4},  # up to 14 with one expansion and one split
+        "ewc-online": fit,
         "pc": {**fit, "epochs": 5, "compress_epochs": 5},
         **dict.fromkeys(("piggyback", "pnn"), fit),
     }

@@ -31,7 +31,7 @@ Shapes: layer i has O_i units and inputs from O_{i-1}; weights [O_i, O_{i-1}].
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,14 +111,16 @@ class Den(Method):
         self.order = Ordered(trunk, "den")
         layers = [self.order.layer(trunk, i) for i in range(len(self.order))]
         known = {id(p) for layer in layers for p in layer.parameters()}
-        plain = all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in layers)
-        if not plain or any(id(p) not in known for p in trunk.parameters()):
+        weights = [layer.weight.detach().clone() for layer in layers if isinstance(layer, nn.Linear)]
+        biases = [layer.bias.detach().clone() for layer in layers if layer.bias is not None]
+        if not len(weights) == len(biases) == len(layers) or any(
+            id(p) not in known for p in trunk.parameters()
+        ):
             raise ConfigError(
                 f"den needs a network of linear layers with biases alone, {type(trunk).__name__} has others: use mlp."
             )
         self._between = (trunk.eval(),)  # for what is done between layers; its weights are not used
-        self.weights = nn.ParameterList(layer.weight.detach().clone() for layer in layers)
-        self.biases = nn.ParameterList(layer.bias.detach().clone() for layer in layers)
+        self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
         self.heads = nn.ModuleList()  # each reads the units of its task's stamp
         self.stamps: list[list[int]] = []  # widths at the end of each task
         self.plan: list[str] = []  # phases of the task so far
@@ -137,6 +139,10 @@ class Den(Method):
     def old(self) -> list[int]:
         """Units of each layer when the task began."""
         return self.stamps[-1]
+
+    def head(self, index: int) -> nn.Linear:
+        """The output layer of task ``index``."""
+        return cast(nn.Linear, self.heads[index])
 
     def trunk(self) -> dict[str, nn.Parameter]:
         """Weights and biases of all layers by name."""
@@ -214,8 +220,7 @@ class Den(Method):
         for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             z = F.linear(h, w[: widths[i], : h.shape[1]], b[: widths[i]])
             h = self.order.lead(between, i + 1, z)
-        logits: Tensor = self.heads[index](h)
-        return logits
+        return cast(Tensor, self.heads[index](h))
 
     def _cross_entropy(self, batch: Batch, task: TaskInfo) -> Tensor:
         """Mean binary cross entropy [] over batch and classes."""
@@ -279,9 +284,9 @@ class Den(Method):
     def affected(self, index: int) -> list[list[int]]:
         """Units of each layer from which weights other than 0 lead to an output of task ``index``."""
         found: list[list[int]] = []
-        above = self.heads[index].weight
+        above: Tensor = self.head(index).weight
         for w in reversed(list(self.weights)):
-            units = (above != 0).any(0).nonzero().flatten()
+            units = above.ne(0).any(0).nonzero().flatten()
             found.append(units.tolist())
             above = w[units]
         return found[::-1]
@@ -299,8 +304,7 @@ class Den(Method):
 
     def _readers(self, i: int, index: int) -> Tensor:
         """The weights that read layer ``i`` in task ``index``: those of the next layer, or of the newest head."""
-        weight: Tensor = self.weights[i + 1] if i + 1 < len(self.weights) else self.heads[index].weight
-        return weight
+        return self.weights[i + 1] if i + 1 < len(self.weights) else self.head(index).weight
 
     def _set_columns(self, i: int, weight: Tensor, index: int) -> None:
         if i + 1 < len(self.weights):
@@ -308,7 +312,7 @@ class Den(Method):
         else:
             head = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
             head.weight.copy_(weight)
-            head.bias.copy_(self.heads[index].bias)
+            head.bias.copy_(self.head(index).bias)
             self.heads[index] = head
 
     def _expand(self, index: int) -> None:
@@ -362,14 +366,14 @@ class Den(Method):
         if task is None or task.index >= len(self.heads):
             raise ConfigError("a task must be named and learned before its head is asked: learn it first.")
         with evaluating(self):
-            n = sum(len(head.bias) for head in self.heads)  # type: ignore[arg-type]
+            n = sum(self.head(t).out_features for t in range(len(self.heads)))
             return spread(self.logits(x, task.index), task.active, n)
 
     def structure(self) -> dict[str, Any]:
         return {
             **super().structure(),
             "widths": self.widths,
-            "heads": [list(head.weight.shape) for head in self.heads],  # type: ignore[union-attr, arg-type]
+            "heads": [list(self.head(t).weight.shape) for t in range(len(self.heads))],
             "stamps": self.stamps,
             "plan": self.plan,
             "units": self.units,

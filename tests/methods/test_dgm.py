@@ -29,7 +29,7 @@ from engram.networks.scattering import ScatteringVectors
 from engram.parts import discriminants, gan
 from engram.parts.averaging import WeightAverage
 from engram.parts.images import shift_and_rotate
-from engram.parts.memory import SampleMemory
+from engram.parts.memory import SampleMemory, herded
 from engram.parts.statistics import kept_statistics, reestimated_statistics
 from engram.protocols.session import Session
 
@@ -613,6 +613,22 @@ def test_relaxed_mode_keeps_to_its_budget_and_shrinks() -> None:
     stream = w.session.stream
     real = {tuple(x.flatten().tolist()) for t in range(3) for x in stream.train(t).x}
     assert all(tuple(x.flatten().tolist()) in real for x in w.method.memory.images)
+
+
+def test_relaxed_mode_stores_by_herding_if_asked() -> None:
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def on_task(session: Session, index: int) -> None:
+        m, data = session.method, session.stream.train(index)
+        own = m.memory.images[m.memory.labels == index]
+        expected = [data.x[herded(m.features(data.x), k)] for k in (1, len(own))]
+        assert same(own, expected[1])
+        assert same(own[:1], expected[0])
+        found.append((own, m.memory.labels))
+
+    b = bench("dgmw", (1, 1), memory_budget=6, memory_choice="herding")
+    b.train(b.session(on_task=on_task))
+    assert [len(labels) for _, labels in found] == [6, 6]
 
 
 def test_relaxed_mode_by_ratio() -> None:

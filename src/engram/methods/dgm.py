@@ -257,12 +257,22 @@ class Dgm(Method):
 
     def end_task(self, task: TaskInfo, data: Samples) -> None:
         """Grow the generator by what the task reserved (Sec. 3.2); in the relaxed mode store real samples."""
-        c, g = self.config, self.generator
-        g.grow(g.growth([row["newly"] for row in self.use[-1]], c.expansion))
+        c = self.config
+        newly = [row["newly"] for row in self.use[-1]]
+        self.generator.grow(self.generator.growth(newly, c.expansion))
         if self.reads == "memory":
             n_t = round(len(data) / task.n_classes)
             per_class = c.memory_budget // task.n_seen if c.memory_budget else round(c.memory_ratio * n_t)
-            self.memory.add_random(data, per_class, seeds.generator(self.context.seed, "memory", task.index))
+            if c.memory_choice == "random":
+                g = seeds.generator(self.context.seed, "memory", task.index)
+                self.memory.add_random(data, per_class, g)
+            else:
+                self.memory.add_herded(data, per_class, self.features)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The critic's features [B, F], of length 1, of samples as they are stored."""
+        with evaluating(self.critic):
+            return F.normalize(self.critic.trunk(self.context.network.normalise(x)))
 
     # Masks -----------------------------------------------------------------------------------------------------
     def slopes(self, step: Step) -> tuple[float, float]:
@@ -516,8 +526,8 @@ _SMALL = (
     "emb_clamp=none, clip_norm=1e4, act_gate=post, threshold=ge, replay_mask=exact, replay_refresh=task, "
     "expansion=per_task, ratio=neurons, reinit_d=true, reset_statistics=true, critic_norm=batch, "
     "d_statistics=all, bn_reestimate=0, average_g=0, zero_unused=false, shuffle=true, label=within_stream, "
-    "n_label=none, solver=shared, memory_ratio=0, memory_budget=0, penalty_every=1, schedule=constant, "
-    "feature_matching=0"
+    "n_label=none, solver=shared, memory_ratio=0, memory_budget=0, memory_choice=random, penalty_every=1, "
+    "schedule=constant, feature_matching=0"
 )
 _SOLVER = (
     f"{_SMALL}, solver=separate, solver_data=generated, solver_epochs=2, solver_steps=3, solver_batch=6, "

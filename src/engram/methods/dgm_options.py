@@ -69,6 +69,8 @@ class DgmConfig(SolverOptions):
         solver_shrinkage: share of the mean variance that it shrinks their covariance towards.
         memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
         memory_budget: relaxed mode: stored real samples K over all classes.
+        memory_choice: relaxed mode: which ones: random, as published; or herding (Rebuffi et al., CVPR 2017, Algorithm
+            4), on the critic's features, of length 1, at the task's end.
     """
 
     mask: Literal["weight", "unit"] = "weight"
@@ -119,6 +121,7 @@ class DgmConfig(SolverOptions):
     solver_shrinkage: Share = 0.01
     memory_ratio: Share = 0.0
     memory_budget: CountOrZero = 0
+    memory_choice: Literal["random", "herding"] = "random"
 
     def __post_init__(self) -> None:
         super().__post_init__()

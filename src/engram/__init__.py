@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engram.errors import DataError as DataError
     from engram.errors import DivergedError as DivergedError
     from engram.errors import EngramError as EngramError
+    from engram.errors import PlaceError as PlaceError
     from engram.errors import StrictnessError as StrictnessError
     from engram.features import fixed_features as fixed_features
     from engram.learning.learner import Learner as Learner
@@ -65,6 +66,7 @@ _HOMES = {
     "EngramError": "engram.errors",
     "ConfigError": "engram.errors",
     "DataError": "engram.errors",
+    "PlaceError": "engram.errors",
     "StrictnessError": "engram.errors",
     "CheckpointError": "engram.errors",
     "DivergedError": "engram.errors",

@@ -22,7 +22,7 @@ from engram import networks
 from engram.core.files import os_errors
 from engram.core.options import closest
 from engram.core.values import split_variant
-from engram.errors import ConfigError
+from engram.errors import ConfigError, EngramError
 from engram.methods.registry import METHODS, MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe
 from engram.report.drawing import Drawing
@@ -122,8 +122,15 @@ def conclude(study: Study, listener: Listener | None = None) -> Outcome:
     """
     with Drawing() as drawing:
         outcome = execute(study, listener=drawing.beside(listener))
-        if not outcome.interrupted:
+        if outcome.interrupted:
+            return outcome
+        try:
             outcome.report = drawing.page(outcome.out, accept_edited=study.settings.accept_edited)
+        except (EngramError, KeyboardInterrupt) as error:
+            why = "you stopped it" if isinstance(error, KeyboardInterrupt) else str(error).rstrip(".")
+            outcome.unwritten.append(
+                f"the page must be drawn, it is not ({why}): engram report {outcome.out} draws it."
+            )
     return outcome
 
 

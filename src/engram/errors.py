@@ -48,5 +48,9 @@ class CheckpointError(EngramError):
     """A checkpoint that is damaged, missing, or belongs to another run."""
 
 
+class PlaceError(EngramError):
+    """A file or folder that the operating system refuses, or has no room for; or a limit of the process."""
+
+
 class DivergedError(EngramError):
     """Training produced a loss or gradient that is not finite."""

@@ -102,8 +102,9 @@ def test_messages_use_the_names_of_the_command_line(given: str, shown: str):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("finetune: {epoks: 3}", ["finetune.epoks", "did you mean finetune.epochs?"]),
-        ("finetune: {epochs: abc}", ["--finetune.epochs must be an integer", "abc"]),
+        ("finetune: {epoks: 3}", ["'finetune.epoks' in ", "bad.yaml", "did you mean finetune.epochs?"]),
+        ("finetune: {epochs: abc}", ["bad.yaml: --finetune.epochs must be an integer", "abc"]),
+        ("seeds: 0,x", ["bad.yaml: --seeds must be a list of integers"]),
         ("tasks: [1", ["readable YAML"]),
         ("- 3", ["options by name"]),
     ],

@@ -7,16 +7,17 @@ methods and networks, which are read without torch.
 from __future__ import annotations
 
 import argparse
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from engram import features, networks
 from engram.core.options import Option, choices, closest, is_union, options_of, shown, type_words
 from engram.core.values import split_variant, typed, typed_all
+from engram.core.yaml_files import as_yaml, read_options
 from engram.errors import ConfigError
 from engram.methods import registry
 from engram.recipes import Recipe, chosen_recipe
@@ -172,6 +173,7 @@ class Asked:
         given: flags that words give.
         in_files: flags that files give.
         recipe: where settings come from.
+        changed: what is learned otherwise than its default, as words.
     """
 
     names: tuple[str, ...]
@@ -185,6 +187,7 @@ class Asked:
     given: frozenset[str]
     in_files: frozenset[str]
     recipe: Recipe | None
+    changed: tuple[str, ...]
 
     @property
     def recipe_words(self) -> str:
@@ -192,21 +195,18 @@ class Asked:
         if self.recipe is None:
             return ""
         default = "" if "--recipe" in self.given | self.in_files else " (default)"
-        return f"recipe {self.recipe.name}{default}: {self.recipe.summary}\n"
+        changed = f"; here with {', '.join(self.changed)}" if self.changed else ""
+        return f"recipe {self.recipe.name}{default}: {self.recipe.summary}{changed}\n"
 
     def as_file(self) -> str:
         """Everything as a file for ``--config``."""
-        import yaml  # 0.05 s, for files only
-
         options = {k: v for k, v in asdict(self.options).items() if k not in ("config", "print_config")}
         options["recipe"] = self.recipe.name if self.recipe else "none"
         sections = {section(name): values for name, values in self.methods.items()}
         for chosen in (self.network, self.features):
             if chosen.options:
                 sections[section(str(chosen.name))] = chosen.options
-        return yaml.safe_dump(
-            plain({**options, **self.data, **sections}), sort_keys=False, allow_unicode=True
-        )
+        return as_yaml(plain({**options, **self.data, **sections}))
 
 
 def read(command: str, words: Sequence[str]) -> Asked | None:
@@ -229,8 +229,11 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         return None
     _check_number(command, names)
     in_files: dict[str, Any] = {}
+    source: dict[str, str] = {}  # the file that has the last word
     for path in getattr(deciding, "--config", ()):
-        in_files |= _flat(_yaml(path))
+        found = _flat(read_options(path))
+        in_files |= found
+        source |= dict.fromkeys(found, path)
     raw = {**in_files, **vars(deciding)}
 
     def early(name: str, default: str | None) -> Any:
@@ -259,15 +262,22 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     parsed, unknown = parser.parse_known_args(flags)
     given = vars(parsed)
     raw = {**in_files, **given, **{word.partition("=")[0]: None for word in unknown}}
+    for flag in given:
+        source.pop(flag, None)
+
+    def taken(option: Option, flag: str) -> Any:
+        if flag not in raw:
+            return option.default
+        try:
+            return value_of(option, flag, raw.pop(flag))
+        except ConfigError as error:
+            raise ConfigError(f"{source[flag]}: {error}" if flag in source else str(error)) from error
+
     values = {
-        title: {
-            o.name: value_of(o, flag, raw.pop(flag)) if flag in raw else o.default
-            for flag, o in options.items()
-        }
-        for title, options in groups.items()
+        title: {o.name: taken(o, flag) for flag, o in options.items()} for title, options in groups.items()
     }
     for flag in raw:
-        refuse_unknown(flag, flag in in_files, groups, parser.prog)
+        refuse_unknown(flag, source.get(flag, ""), groups, parser.prog)
     _refuse_others([*given, *in_files], "network", networks.NETWORKS, [network])
     used = [seen]
     for text in names:
@@ -292,6 +302,14 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         given=frozenset(given),
         in_files=frozenset(in_files),
         recipe=recipe,
+        changed=tuple(
+            f"{flag} {shown(values[title][o.name])}"
+            for title, options in groups.items()
+            for flag, o in options.items()
+            if flag in {*given, *in_files} and values[title][o.name] != o.default
+            if title != "what to run" or flag in ("--network", "--features")
+            if flag not in ("--data-dir", "--cache-dir")
+        ),
     )
     if asked.options.print_config:
         print(asked.as_file(), end="")
@@ -457,29 +475,17 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def value_of(option: Option, flag: str, given: Any) -> Any:
-    """The value of an option from the words after its flag, or from a file."""
+    """The value of an option from the words after its flag, or from a file; of numbers commas may part them."""
+    lists = [one for one in choices(option.type) if typing.get_origin(one) is tuple]
+    if lists and all({*choices(typing.get_args(one)[0])} <= {int, float} for one in lists):
+        words = [given] if isinstance(given, str) else given
+        if isinstance(words, list) and any(isinstance(w, str) and re.search(r"^[^\[(].*,", w) for w in words):
+            given = [part for word in words for part in str(word).split(",")]
     if isinstance(given, list) and len(given) == 1:
         one = str(given[0])
         if one.startswith(("[", "(")) or is_union(option.type):  # a list in one word; random, or none
             given = given[0]
     return typed(option, given, flag)
-
-
-def _yaml(path: str) -> dict[str, Any]:
-    """Options by name in a YAML file."""
-    import yaml  # 0.05 s, for files only
-
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"config must be a readable YAML file, got {path} ({' '.join(str(error).split())})."
-        ) from error
-    if loaded is not None and not isinstance(loaded, dict):
-        raise ConfigError(
-            f"config must hold options by name, got {path} with a {type(loaded).__name__}: see config.yaml."
-        )
-    return loaded or {}
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -493,9 +499,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def refuse_unknown(
-    flag: str, in_file: bool, groups: Mapping[str, Mapping[str, Option]], command: str
-) -> None:
+def refuse_unknown(flag: str, file: str, groups: Mapping[str, Mapping[str, Option]], command: str) -> None:
+    """``ConfigError`` for an option that there is not, given by a word or in a ``file``."""
     if not flag.startswith("-"):
         raise ConfigError(f"words must follow an option that takes them, got {flag!r}: see {command} --help.")
     if flag[2:].replace("-", "_") in DECIDED:
@@ -503,11 +508,11 @@ def refuse_unknown(
             f"{flag} must be left out, a trade-off is between two tasks with task labels: "
             "give --source and --target."
         )
-    dashes = 2 if in_file else 0  # files name options without them
+    dashes = 2 if file else 0  # files name options without them
     known = [one[dashes:] for options in groups.values() for one in options]
     raise ConfigError(
-        f"options must be among those of {command}, got {flag[dashes:]!r}{closest(flag[dashes:], known)}: "
-        f"see {command} --help."
+        f"options must be among those of {command}, got {flag[dashes:]!r}"
+        f"{f' in {file}' if file else ''}{closest(flag[dashes:], known)}: see {command} --help."
     )
 
 

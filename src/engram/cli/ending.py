@@ -42,10 +42,8 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bo
         going = [r for r in outcome.results if r["label"] not in pruned]
         left = sum(s["status"] == "unfinished" for r in going for s in r["seeds"])
         seeds = "seed has" if left == 1 else "seeds have"
-        print(
-            f"engram: stopped, {left} {seeds} not finished; checkpoints stay. Go on with: {again}",
-            file=sys.stderr,
-        )
+        stay = "checkpoints stay" if outcome.begun else "none has a checkpoint yet"
+        print(f"engram: stopped, {left} {seeds} not finished; {stay}. Go on with: {again}", file=sys.stderr)
         return outcome.exit_code
     if outcome.kept and not quiet:
         named = (
@@ -54,11 +52,14 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bo
         print(f"{named}: had already finished, results stay (--overwrite runs again)")
     labels = [r["label"] for r in outcome.results]
     print_tables(outcome.out, labels, accept_edited=accept_edited)
-    if not quiet:
+    if not quiet and outcome.report is not None:
         print(f"Report: {outcome.report}")
     for p in outcome.problems:
-        how = "" if p.expected else f"; its checkpoints stay. Go on with: {again}"
+        stay = "its checkpoints stay" if p.begun else "it has no checkpoint yet"
+        how = f"; {stay}. Go on with: {again}" if p.again else ""
         print(f"engram: {p.label}, seed {p.seed}: {in_our_words(p.message)}{how}", file=sys.stderr)
+    for line in outcome.unwritten:
+        print(f"engram: {line}", file=sys.stderr)
     return outcome.exit_code
 
 

@@ -160,7 +160,7 @@ def _read(
         return None
     known = {flag: option for options in groups.values() for flag, option in options.items()}
     for word in unknown:
-        refuse_unknown(word.partition("=")[0], False, groups, f"engram {command}")
+        refuse_unknown(word.partition("=")[0], "", groups, f"engram {command}")
     return {flag: value_of(known[flag], flag, given) for flag, given in raw.items()}
 
 
@@ -325,8 +325,8 @@ def predict(words: Sequence[str]) -> int:
 
 def _paths(words: Sequence[str]) -> Iterator[str]:
     """The files that words name: files, folders with all images below, globs, and - for standard input."""
+    from engram.core.walking import walk
     from engram.streams.decode import endings  # with Pillow
-    from engram.streams.folders import walk
 
     for word in words:
         if word == "-":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
+
+from engram.core.walking import walk
 
 SHORT_NAMES: dict[str, str] = {
     "mnist": "ylecun/mnist",
@@ -17,7 +18,7 @@ SHORT_NAMES: dict[str, str] = {
 
 
 def source_identity(name: str, data_dir: str | None) -> str:
-    """A word that changes when the data may have: of a folder its files' names, sizes and times; else the name."""
+    """A word that changes when the data may have: of a folder what its readers see; else the name."""
     ranged = re.fullmatch(r"(.+):\d+-\d+", name)
     bare = ranged[1] if ranged and not Path(name).exists() else name
     root = data_dir if data_dir is not None else os.environ.get("ENGRAM_DATA")
@@ -25,11 +26,4 @@ def source_identity(name: str, data_dir: str | None) -> str:
     folder = next((place for place in places if bare and place.is_dir()), None)
     if folder is None:
         return name
-    digest = hashlib.sha256(f"{name} {folder.resolve()}".encode())
-    for inside, subfolders, files in os.walk(folder):
-        subfolders.sort()
-        for file in sorted(files):
-            path = os.path.join(inside, file)
-            facts = os.stat(path, follow_symlinks=False)
-            digest.update(f"\n{path} {facts.st_size} {facts.st_mtime_ns}".encode())
-    return digest.hexdigest()
+    return f"{name} {walk(folder).identity}"

@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from engram.errors import ConfigError, EngramError, printable
+from engram.errors import ConfigError, PlaceError, printable, reason
 
 LOCK = ".lock"
+LONGEST_NAME = 100
 DEEPEST = 64  # levels of a JSON file of ours
+LEFT_OR_FULL = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
 def os_errors(path: Path | None = None) -> Iterator[None]:
-    """What the operating system refuses is an ``EngramError`` that names the file, else ``path``.
+    """What the operating system refuses is a ``PlaceError`` that names the file, else ``path``.
 
-    An error that names neither passes, since it is not of a file: of standard output, or of a process.
+    An error that names neither is of the process (it has too many open files, say); but one of writing passes, since
+    then it is of standard output.
     """
     try:
         yield
     except OSError as error:
         where = path if error.filename is None else os.fsdecode(error.filename)
-        if where is None:
+        why = error.strerror or reason(error)
+        if where is None and error.errno in LEFT_OR_FULL:
             raise
-        raise EngramError(
-            f"{where} must be a place that can be used, it is not ({error.strerror or error}): "
-            "mend that, or give another one."
-        ) from error
+        if where is None:
+            raise PlaceError(
+                f"the system must grant what a run needs, it does not ({why}): give fewer --jobs, or raise its limits "
+                "(ulimit -a shows them)."
+            ) from error
+        what = "make room" if error.errno in FULL else "mend that, or give another one"
+        raise PlaceError(f"{where} must be a place that can be used, it is not ({why}): {what}.") from error
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of ours, made if need be, never behind a link: the handle; flags as for `os.open`.
+
+    Raises:
+        PlaceError: it cannot be opened, or it is a link, a pipe or a device.
+    """
+    with os_errors(path):
+        handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+    raise PlaceError(f"{path} must be a file that engram wrote, it is a pipe or a device: remove it.")
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -43,12 +67,16 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(open_own(temporary, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(content)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # half of it would take what room there is
+            raise
         if sync:
             sync_folder(path.parent)
 
@@ -79,6 +107,13 @@ def _alive(pid: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+def shortened(name: str, full: str) -> str:
+    """A name that file systems take: a long one is cut, and ends in a checksum of ``full``, what it stands for."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 11]}-{digest(full.encode('utf-8', 'surrogateescape'))[:10]}"
 
 
 def digest(content: bytes) -> str:
@@ -143,9 +178,9 @@ def in_use(root: Path, otherwise: str = "wait for it, or give another --out") ->
     Raises:
         EngramError: another process holds it, or it cannot be written; ``otherwise`` says what to do.
     """
-    with os_errors():
+    with os_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        handle = open_own(root / LOCK, os.O_RDWR)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

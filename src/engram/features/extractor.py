@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 import engram
-from engram.core.files import checksum, write_atomically
+from engram.core.files import checksum, open_own, write_atomically
 from engram.core.samples import Samples, Shape
-from engram.errors import EngramError
+from engram.errors import EngramError, PlaceError
 from engram.features.contract import Features, extract, kept_bytes
 
 _FORMAT = 2  # raise it when some features change, and old files are left alone
@@ -131,7 +131,7 @@ class Extractor:
                     kept = _timed(compute)
                     _write(path, *kept)
             return kept
-        except OSError as fault:
+        except (OSError, PlaceError) as fault:
             warnings.warn(
                 f"features could not be kept in {self.folder} ({fault}); they are computed each time: "
                 "set cache_dir or ENGRAM_CACHE to a folder that can be written.",
@@ -164,7 +164,7 @@ def _timed(compute: Callable[[], Mapping[str, Tensor]]) -> tuple[Mapping[str, Te
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with open(open_own(path, os.O_WRONLY), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from engram.core.yaml_files import as_yaml
 from engram.report.figures_sweep import chosen_words, sweep_table
 from engram.report.figures_tradeoff import measures_table, points_table
 from engram.report.picture import Picture, slug
@@ -59,7 +60,7 @@ def render(
             "pictures": pictures,
             "matrix": matrix_table(result) if result["summary"]["n"] else None,
             "seeds": seed_table(result),
-            "config": _yaml(result["config"]),
+            "config": as_yaml(dict(result["config"])),
         }
         for index, (result, pictures) in enumerate(zip(results, details, strict=True))
     ]
@@ -139,9 +140,3 @@ def _tasks(result: Result) -> list[tuple[str, str, str]]:
         (name, str(task.get("n_train", "–")), str(task.get("n_test", "–")))
         for name, task in zip(names, result["tasks"], strict=True)
     ]
-
-
-def _yaml(config: Mapping[str, Any]) -> str:
-    import yaml  # as above
-
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, default_flow_style=False)

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from engram.core.files import shortened
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -25,4 +27,4 @@ class Picture:
 
 def slug(text: str) -> str:
     """A name for files and anchors: lower-case letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "method"
+    return shortened(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "method", text)

@@ -9,6 +9,7 @@ white.
 from __future__ import annotations
 
 import functools
+import io
 import os
 import textwrap
 import traceback
@@ -16,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from engram.errors import EngramError
+from engram.core.files import os_errors, write_atomically
+from engram.errors import EngramError, PlaceError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +134,8 @@ def task_axis(axes: Axes, n_tasks: int, label: str = "tasks learned") -> None:
 side_by_side = 1
 #: Whether figures are written as PDF too.
 with_pdf = True
-_children: list[int] = []
+UNEXPECTED = 255  # exit status of a child; others are numbers of the system's errors
+_children: dict[int, Path] = {}  # and where they write
 
 
 def save(figure: Figure, stem: Path) -> Path:
@@ -153,24 +156,37 @@ def save(figure: Figure, stem: Path) -> Path:
     await_drawn(side_by_side - 1)
     child = os.fork()
     if child == 0:
-        status = 1
+        status = UNEXPECTED
         try:
             _draw(figure, stem)
             status = 0
+        except PlaceError as error:
+            status = getattr(error.__cause__, "errno", None) or UNEXPECTED
         except Exception:
             traceback.print_exc()
         finally:
             os._exit(status)
-    _children.append(child)
+    _children[child] = stem.parent
     return stem.with_name(f"{stem.name}.png")
 
 
 def await_drawn(most: int = 0) -> None:
     """Wait until at most so many figures are being drawn; ``EngramError`` where one could not be."""
     while len(_children) > most:
-        _, status = os.waitpid(_children.pop(0), 0)
+        child = next(iter(_children))
+        folder = _children.pop(child)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if 0 < status < UNEXPECTED:
+            with os_errors(folder):
+                raise OSError(status, os.strerror(status))
         if status:
             raise EngramError("a figure could not be drawn: the lines above say why.")
+
+
+def _write(figure: Figure, path: Path, **how: Any) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], **how)
+    write_atomically(path, content.getvalue(), sync=False)
 
 
 def _draw(figure: Figure, stem: Path) -> None:
@@ -180,8 +196,8 @@ def _draw(figure: Figure, stem: Path) -> None:
         figure.draw_without_rendering()
         figure.set_layout_engine(None)  # places are found once
         png, pdf = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf"))
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        _write(figure, png, dpi=DPI, metadata={"Software": None})
         if with_pdf:
-            figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+            _write(figure, pdf, metadata={"CreationDate": None})
         else:
             pdf.unlink(missing_ok=True)

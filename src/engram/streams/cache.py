@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engram.core.files import drop_leftovers
 from engram.streams.images import fingerprint
 
 _FORMAT = 2  # part of every key: raise it when decoding changes, and old files are left alone
@@ -93,11 +93,11 @@ def _write(path: Path, arrays: Arrays) -> None:
         }
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".safetensors")
-    os.close(handle)
+    drop_leftovers(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, {"engram": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
         os.replace(temporary, path)  # whole or not at all, also with two runs writing the same file
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

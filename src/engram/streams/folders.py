@@ -1,15 +1,13 @@
-"""Folders: one walk that the readers and the cache's identity share, and images in a folder a class."""
+"""Folders of tables, and of images in a folder a class."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
-from dataclasses import dataclass
 from pathlib import Path
 
-from engram.errors import DataError, reason
+from engram.core.walking import Folder
+from engram.errors import DataError
 from engram.streams.decode import endings
 from engram.streams.labels import class_order
 from engram.streams.tables import TEST_NAMES, Split, Table
@@ -18,72 +16,10 @@ _TRAIN_NAMES = ("train", "training")
 _SPLITS = ("train", *TEST_NAMES)
 
 
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """What lies under a folder, links followed; nothing else is ever read.
-
-    Args:
-        root: the folder.
-        files: whatever is no folder, relative to root with "/", sorted; links may lead nowhere.
-        folders: likewise.
-        n_hidden: images whose name begins with a dot; these and hidden folders are left out.
-        identity: a hash of all names, of files' sizes and times, and of where links lead.
-    """
-
-    root: Path
-    files: tuple[str, ...]
-    folders: tuple[str, ...]
-    n_hidden: int
-    identity: str
-
-    def hidden_note(self) -> list[str]:
-        """A note on hidden images, where there are any."""
-        return [f"{self.n_hidden} hidden images were left out"] if self.n_hidden else []
-
-
-def walk(root: Path) -> Folder:
-    """Look at a folder and all below it.
-
-    Raises:
-        DataError: a folder cannot be read, or a link leads back to a folder that holds it.
-    """
-    digest = hashlib.sha256(os.fsencode(root.resolve()))
-    files: list[str] = []
-    folders: list[str] = []
-    n_hidden = 0
-    pending = [(root, "", frozenset[tuple[int, int]]())]
-    while pending:
-        folder, inside, above = pending.pop()
-        try:
-            facts = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as fault:
-            raise DataError(
-                f"{folder} must be a folder that can be read, got {fault.strerror}: mend it."
-            ) from fault
-        place = (facts.st_dev, facts.st_ino)
-        if place in above:
-            raise DataError(f"{folder} must not lead back to a folder that holds it: remove the link.")
-        for entry in entries:
-            if entry.name.startswith("."):
-                n_hidden += _is_image(entry.name)
-                continue
-            name = inside + entry.name
-            parts = [name, os.path.realpath(entry.path) if entry.is_symlink() else ""]
-            try:
-                facts = entry.stat()
-            except OSError as fault:  # a link that leads nowhere, or to where this user may not look
-                files.append(name)
-                parts.append(reason(fault))
-            else:
-                if stat.S_ISDIR(facts.st_mode):
-                    folders.append(name)
-                    pending.append((Path(entry.path), f"{name}/", above | {place}))
-                else:
-                    files.append(name)
-                    parts += [f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"]
-            digest.update(os.fsencode("\0".join(parts) + "\0\0"))
-    return Folder(root, tuple(sorted(files)), tuple(sorted(folders)), n_hidden, digest.hexdigest())
+def _hidden_note(folder: Folder) -> list[str]:
+    """A note on hidden images, where there are any."""
+    n = sum(map(_is_image, folder.hidden))
+    return [f"{n} hidden images were left out"] if n else []
 
 
 def parquet_files(folder: Folder, config: str | None) -> tuple[dict[str, list[Path]], list[str]]:
@@ -130,7 +66,7 @@ def parquet_files(folder: Folder, config: str | None) -> tuple[dict[str, list[Pa
     rest = [
         name for splits in found.values() for names in splits.values() for name in names if name not in taken
     ]
-    notes = folder.hidden_note()
+    notes = _hidden_note(folder)
     if rest:
         notes.append(f"{len(rest)} tables of other splits were left out, such as {rest[0]}")
     if n_images:
@@ -202,7 +138,7 @@ def from_image_folder(folder: Folder) -> Table:
         notes.append(f"{others} files without the ending of an image were left out")
     if loose:
         notes.append(f"{len(loose)} images outside the class folders were left out, such as {loose[0]}")
-    return Table(splits["train"], splits.get("test"), classes, (*notes, *folder.hidden_note()))
+    return Table(splits["train"], splits.get("test"), classes, (*notes, *_hidden_note(folder)))
 
 
 def _classes(folder: Folder, start: str) -> list[str]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engram.core.walking import Folder
 from engram.errors import DataError, reason
-from engram.streams.folders import Folder, from_image_folder, parquet_files
+from engram.streams.folders import from_image_folder, parquet_files
 from engram.streams.tables import ArrowSplit, Columns, Table, from_arrow
 
 HUB_TIMEOUT_S = 10.0

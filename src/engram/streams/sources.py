@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from engram.core.data_names import SHORT_NAMES
+from engram.core.walking import walk
 from engram.errors import ConfigError, DataError, printable
 from engram.streams import readers as _readers
 from engram.streams.cache import Arrays, cached, default_cache_dir
 from engram.streams.decode import Decoder, Encoded
-from engram.streams.folders import walk
 from engram.streams.images import ImageData, check_size, fingerprint, resize
 from engram.streams.splits import TEST_SHARE, set_aside
 from engram.streams.tables import Columns, Table

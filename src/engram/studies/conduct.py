@@ -16,15 +16,16 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import engram
 from engram import networks
 from engram.core.data_names import source_identity
-from engram.core.files import checksum, in_use
+from engram.core.files import checksum, drop_leftovers, in_use
 from engram.core.origin import is_unknown
-from engram.errors import ConfigError, EngramError
+from engram.errors import ConfigError, EngramError, PlaceError
 from engram.methods.registry import own_sources
 from engram.protocols.entry import diverged, seed_result
 from engram.studies import folders, results, sharing
@@ -86,10 +87,15 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
                     sharing.run_shared(
                         todo, ledger.note, here, root=settings.out, starts=listener, dropped=study.dropped
                     )
-                works = ledger.planned(planner, study.next(ledger.done))
+                # Where the system refuses a place, what follows from the runs so far is not what would follow later.
+                refused = any(p.expected and p.again for p in ledger.outcome.problems)
+                works = [] if refused else ledger.planned(planner, study.next(ledger.done))
         except KeyboardInterrupt:
             ledger.outcome.interrupted = True
-        ledger.write()
+        try:
+            ledger.write()
+        except PlaceError as error:
+            ledger.outcome.unwritten.append(f"{error} What the study holds stays; go on with --resume.")
     return ledger.close()
 
 
@@ -125,6 +131,7 @@ class _Ledger:
         self.records: dict[str, Record] = {}
         self.done: dict[str, dict[int, Entry]] = {}
         self.found: dict[str, Any] = {}
+        self.sent: list[Job] = []
         self.partial: dict[tuple[str, int], tuple[list[Any], list[float]]] = {}
         self.earlier = {} if self.settings.overwrite else self.stored.get("found", {})
         replaced = study.territory() if self.settings.overwrite else []
@@ -185,14 +192,19 @@ class _Ledger:
             "seeds": s.seeds,
             "device": s.device,
         }
-        sources = [source_identity(name, s.data.data_dir) for name in s.data.sets]
         what |= {
             "data": s.data.what(),
-            "sources": sources,
+            "sources": self._sources,
             "network": vars(s.network),
             "features": vars(s.features),
         }
         return checksum(plain({**what, "own": self._own(), **self.study.asked()}))
+
+    @cached_property
+    def _sources(self) -> list[str]:
+        """The data as they were when this began."""
+        s = self.settings
+        return [source_identity(name, s.data.data_dir) for name in s.data.sets]
 
     def _own(self) -> list[Any]:
         return [own_sources(), networks.source_of(self.settings.network.name)]
@@ -272,6 +284,7 @@ class _Ledger:
     def open(self, works: Sequence[Work]) -> list[Job]:
         """Make folders ready and write the study; the jobs that are left, the longest first."""
         todo: list[tuple[Any, Job]] = []
+        self._tidy(works)
         for work in works:
             label, seeds = work.variant.label, self.settings.seeds
             earlier = self.records.get(label, {}).get("seeds", [])
@@ -291,7 +304,20 @@ class _Ledger:
             heavy, epochs = work.weight
             todo += [((-heavy, -epochs, seeds.index(job.seed)), job) for job in left]
         self.write()
+        self.sent += (job for _, job in todo)
         return [job for _, job in sorted(todo, key=lambda pair: pair[0])]
+
+    def _tidy(self, works: Sequence[Work]) -> None:
+        """Remove what killed processes left half written."""
+        out = self.settings.out
+        places = [
+            out,
+            out / "figures",
+            *(w.folder for w in works),
+            *(Path(j.folder) for w in works for j in w.jobs),
+        ]
+        for place in dict.fromkeys(places):
+            drop_leftovers(place)
 
     def note(self, event: Event) -> None:
         """Keep what an event says about a seed; write the study when a seed ends."""
@@ -307,7 +333,8 @@ class _Ledger:
             self._failed(event)
         self.study.hear(event)
         if event.kind in ("done", "failed"):
-            self.write()
+            with contextlib.suppress(PlaceError):  # the last time it is said
+                self.write()
         if self.listener is not None:
             self.listener(event)
 
@@ -324,9 +351,12 @@ class _Ledger:
             seconds_per_task=seconds,
         )
         self.done[job.label][job.seed] = entry
-        results.write_entry(Path(job.folder), job.identity, entry)
+        with contextlib.suppress(PlaceError):  # it counts as unfinished then
+            results.write_entry(Path(job.folder), job.identity, entry)
         if not (self.study.keeps_diverged and diverged(entry)):
-            self.outcome.problems.append(Problem(job.label, job.seed, message, event.data["expected"]))
+            expected = event.data["expected"]
+            again = not expected or bool(event.data.get("again"))
+            self.outcome.problems.append(Problem(job.label, job.seed, message, expected, again, job.begun))
 
     def write(self) -> None:
         """``study.json`` as it stands."""
@@ -355,5 +385,6 @@ class _Ledger:
         by_label = {f.result["label"]: f.result for f in read.results}
         self.outcome.results = [by_label[label] for label in self.study.labels if label in by_label]
         self.found = self.outcome.found = read.found
+        self.outcome.begun = sum(job.begun and not self._ended(job.label, job.seed) for job in self.sent)
         self.outcome.answered = self.study.answered(self.found, self.outcome.problems)
         return self.outcome

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from engram.core.files import LOCK
+from engram.core.files import LOCK, shortened
 from engram.errors import ConfigError
 
 STUDY_FILE, CONFIG_FILE = "study.json", "config.yaml"
@@ -29,7 +29,7 @@ EVENTS = r"events\.out\.tfevents\..+"
 
 def folder_name(label: str, keep: str = "") -> str:
     """A label as the name of a folder: ``dgmw:solver=shared`` is ``dgmw-solver-shared``; signs in ``keep`` stay."""
-    return re.sub(rf"[^A-Za-z0-9._{keep}-]+", "-", label).strip("-.")
+    return shortened(re.sub(rf"[^A-Za-z0-9._{keep}-]+", "-", label).strip("-."), label)
 
 
 def holds_old(root: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engram.methods.registry import MethodSpec, add_file, entry, method
@@ -78,6 +79,11 @@ class Job:
         values["features"] = FeatureSettings(**values["features"])
         return cls(**values)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any((Path(self.folder) / "checkpoints").glob("*.json"))
+
     def protocol(self) -> Judged:
         """How the run is judged."""
         return replace(self.data.protocol(), record_valid=self.record_valid)
@@ -96,7 +102,7 @@ class Event:
 
     Kinds: ``queued``; ``spawn`` (pid); ``start`` (rows, valid, seconds, n_tasks, epochs_done); ``epoch`` (task,
     phase, epoch, n_epochs, losses); ``task`` (task, accuracies, seconds, valid where recorded); ``note``
-    (message); ``done``; ``failed`` (message, expected).
+    (message); ``done``; ``failed`` (message, expected, and ``again`` where the system refused a place).
     """
 
     job: Job

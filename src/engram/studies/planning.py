@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import engram
 from engram.core.files import checksum, write_atomically
 from engram.core.network import Network
 from engram.core.origin import described as source_of
 from engram.core.sources import is_place
+from engram.core.yaml_files import as_yaml
 from engram.features import FEATURES, OWN
 from engram.learning.checkpoint import Checkpoints
 from engram.methods.registry import MethodSpec, entry, in_hand, method
@@ -58,7 +58,7 @@ class Work:
     def write_config(self, seeds: Sequence[int]) -> None:
         """Write ``config.yaml``; ``seeds`` are all that the folder holds."""
         again = f"engram run {self.variant.method} --config {CONFIG_FILE} --out DIR"
-        text = yaml.safe_dump({**self.config, "seeds": list(seeds)}, sort_keys=False, allow_unicode=True)
+        text = as_yaml({**self.config, "seeds": list(seeds)})
         if self.jobs[0].inherits:
             again = "from Python, with the same objects, which no file can name"
         head = f"{CONFIG_HEAD} To run them again: {again}\n"

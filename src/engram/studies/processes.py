@@ -23,10 +23,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from engram.core.files import write_atomically
 from engram.studies.folders import JOB_FILE, LOG_FILE
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.machine import environment
-from engram.studies.worker import Channel, attempt, work
+from engram.studies.worker import Channel, attempt, log_of, work
 
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
 Said = queue.Queue[tuple["_Worker", "dict[str, Any] | None"]]
@@ -103,7 +104,7 @@ class Processes:
 
     def _begin(self, job: Job, listener: Listener, dropped: Callable[[Job], bool]) -> _Worker | None:
         """A process for the job, or None after it has run in this one."""
-        (Path(job.folder) / JOB_FILE).write_text(job.to_json(), encoding="utf-8")
+        write_atomically(Path(job.folder) / JOB_FILE, job.to_json().encode(), sync=False)
         if job.inherits and self._why_here:
             _run_here(job, listener, dropped)
             return None
@@ -219,7 +220,8 @@ def _failure(job: Job, error: Mapping[str, Any]) -> Event:
     message, expected = str(error["message"]), bool(error["expected"])
     if not expected:
         message = f"stopped by an unexpected {message} (see {job.folder}/{LOG_FILE})"
-    return Event(job, "failed", {"message": message, "expected": expected})
+    again = {"again": True} if error.get("again") else {}
+    return Event(job, "failed", {"message": message, "expected": expected, **again})
 
 
 class _Fork:
@@ -308,7 +310,7 @@ def _run_here(job: Job, listener: Listener, dropped: Callable[[Job], bool]) -> N
     listener(Event(job, "spawn", {"pid": os.getpid()}))
     try:
         with (
-            open(Path(job.folder) / LOG_FILE, "a", encoding="utf-8") as log,
+            log_of(job) as log,
             contextlib.redirect_stderr(log),
             contextlib.suppress(_Dropped),
         ):

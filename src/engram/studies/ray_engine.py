@@ -22,12 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engram.core.files import write_atomically
-from engram.errors import ConfigError, EngramError
+from engram.core.files import open_own, write_atomically
+from engram.errors import ConfigError, EngramError, PlaceError
 from engram.studies.folders import JOB_FILE, LOG_FILE, SEED_FILE
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.machine import environment
-from engram.studies.worker import learn
+from engram.studies.worker import learn, log_of
 
 RETRIES = 3
 PATIENCE = 20.0  # seconds for a cluster to answer
@@ -203,7 +203,7 @@ def _death(error: Exception) -> str:
 def _note(job: Job, answer: dict[str, Any], listener: Listener) -> None:
     """The events of a job that has ended; its entry is written unless the disk it was written to is ours."""
     if "error" in answer:
-        listener(Event(job, "failed", {"message": answer["error"], "expected": answer["expected"]}))
+        listener(Event(job, "failed", {"message": answer.pop("error"), **answer}))
         return
     path = Path(job.folder) / SEED_FILE
     if not path.exists():
@@ -235,19 +235,19 @@ def learn_there(text: str) -> dict[str, Any]:
     job = Job.from_json(text)
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / TASK_LOCK, "w") as lock, open(folder / LOG_FILE, "a", encoding="utf-8") as log:
+    with open(open_own(folder / TASK_LOCK, os.O_WRONLY), "w") as lock, log_of(job) as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path, told = folder / SEED_FILE, folder / JOB_FILE
         same = replace(job, resume=False).to_json()
         again = told.exists() and told.read_text(encoding="utf-8") == same
         if not (again and path.exists()):
             print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=log, flush=True)
-            told.write_text(same, encoding="utf-8")
+            write_atomically(told, same.encode(), sync=False)
             try:
                 learn(replace(job, resume=job.resume or again), _Silence())
             except EngramError as error:
                 print(f"{type(error).__name__}: {error}", file=log, flush=True)
-                return {"error": str(error), "expected": True}
+                return {"error": str(error), "expected": True, "again": isinstance(error, PlaceError)}
             except Exception as error:
                 traceback.print_exc(file=log)
                 first = (str(error).splitlines() or [""])[0]

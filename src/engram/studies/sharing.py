@@ -85,7 +85,7 @@ def run_shared(
     def told(job: Job) -> Job:
         """The job, and where it begins."""
         group = of_job.get(job.folder)
-        there = group is not None and (group.pending or _begun(group.start))
+        there = group is not None and (group.pending or group.start.begun)
         return replace(job, start=group.start.folder) if group is not None and there else job
 
     def heard(event: Event) -> None:
@@ -144,7 +144,7 @@ def _groups(jobs: Sequence[Job], root: Path) -> list[_Group]:
             identity=key,
             common=True,
         )
-        fresh = [job for job in members if not _begun(job)]
+        fresh = [job for job in members if not job.begun]
         pending = len(fresh) > 1 and not _ended(start)
         groups.append(_Group(start, fresh, {job.folder for job in members}, pending))
     return groups
@@ -166,10 +166,6 @@ def _key(job: Job, option: str, after: str | None) -> str:
     return checksum(plain(what))[:16]
 
 
-def _begun(job: Job) -> bool:
-    return any((Path(job.folder) / "checkpoints").glob("*.json"))
-
-
 def _ended(start: Job) -> bool:
     """Whether a common start has reached its end and is still there."""
-    return (Path(start.folder) / SEED_FILE).exists() and _begun(start)
+    return (Path(start.folder) / SEED_FILE).exists() and start.begun

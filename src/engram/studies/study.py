@@ -28,12 +28,22 @@ Done = Mapping[str, Mapping[int, Entry]]  # by label and seed, the entries of se
 
 @dataclass(frozen=True)
 class Problem:
-    """A seed that did not finish: why, and whether the user can act on it."""
+    """A seed that did not finish.
+
+    Args:
+        label, seed: which one.
+        message: why.
+        expected: the user can act on it.
+        again: what it needs is not of its own making, a place that the system refused or its process; so it can go on.
+        begun: it has a checkpoint to go on from.
+    """
 
     label: str
     seed: int
     message: str
     expected: bool
+    again: bool = False
+    begun: bool = False
 
 
 @dataclass(repr=False)
@@ -48,7 +58,9 @@ class Outcome:
             point of each curve.
         report: the page; None until whoever ends the command has drawn it.
         problems: seeds that failed.
+        unwritten: what could not be written at the end, the page for one, and what to do; nothing else is lost.
         interrupted: stopped by the user.
+        begun: seeds not finished then that have a checkpoint.
         kept: labels of variants that had already finished.
     """
 
@@ -58,7 +70,9 @@ class Outcome:
     answered: bool = False
     report: Path | None = None
     problems: list[Problem] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
     interrupted: bool = False
+    begun: int = 0
     kept: list[str] = field(default_factory=list)
 
     @property
@@ -83,7 +97,7 @@ class Outcome:
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
         failed = [f"{p.label}, seed {p.seed}: {p.message}" for p in self.problems]
-        return "\n".join([f"engram: {where}", *lines, *failed])
+        return "\n".join([f"engram: {where}", *lines, *failed, *self.unwritten])
 
     def _repr_html_(self) -> str:
         head, *rows = ([escape(cell) for cell in row] for row in self._cells())
@@ -122,7 +136,7 @@ class Outcome:
             return 130
         if any(not p.expected for p in self.problems):
             return 1
-        return 0 if self.answered else 2
+        return 0 if self.answered and not self.unwritten else 2
 
 
 class Study(ABC):

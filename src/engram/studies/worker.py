@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import os
 import socket
@@ -20,11 +21,28 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from engram.core.files import os_errors
-from engram.errors import EngramError
+from engram.core.files import open_own, os_errors
+from engram.errors import EngramError, PlaceError
 from engram.studies.folders import LOG_FILE
 from engram.studies.jobs import Job
 from engram.studies.results import write_entry
+
+
+class _Log(io.FileIO):
+    """A file that takes what there is room for: a line of a log that is lost ends no run."""
+
+    def write(self, content: Any) -> int:
+        with contextlib.suppress(OSError):
+            super().write(content)
+        return memoryview(content).nbytes
+
+
+def log_of(job: Job) -> TextIO:
+    """The log in a job's folder, to write at its end; ``PlaceError`` where it cannot be opened."""
+    raw = _Log(open_own(Path(job.folder) / LOG_FILE, os.O_WRONLY | os.O_APPEND), "w")
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
 
 
 class Channel:
@@ -57,12 +75,14 @@ def main() -> int:
 
 def work(job: Job, channel: Channel) -> int:
     """The whole of a process of its own: what any library prints goes to the log, warnings are events too."""
-    log = os.open(Path(job.folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        sys.stdout = sys.stderr = log = log_of(job)
+    except EngramError as error:
+        return _refused(error, channel)
     if not job.resume:
-        os.truncate(log, 0)
-    os.dup2(log, 2)
-    os.dup2(log, 1)  # stray prints of any library must not mix with the events
-    sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - as long as the process
+        os.truncate(log.fileno(), 0)
+    os.dup2(log.fileno(), 2)
+    os.dup2(log.fileno(), 1)  # stray prints of any library must not mix with the events
     print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=sys.stderr, flush=True)
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -80,14 +100,18 @@ def attempt(job: Job, channel: Any) -> int:
             learn(job, channel)
     except EngramError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        channel.send("error", message=str(error), expected=True)
-        return 2
-    except Exception as error:
+        return _refused(error, channel)
+    except (Exception, SystemExit) as error:  # code of a user's own may end the process
         traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
         channel.send("error", message=f"{type(error).__name__}: {first}", expected=False)
         return 1
     return 0
+
+
+def _refused(error: EngramError, channel: Any) -> int:
+    channel.send("error", message=str(error), expected=True, again=isinstance(error, PlaceError))
+    return 2
 
 
 def learn(job: Job, channel: Any) -> None:

@@ -1,0 +1,111 @@
+"""A disk that is full at some moment: one line says so, what is on it stays, and with space the study goes on."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch._dynamo  # noqa: F401 - every optimiser loads it; forks have it then
+
+import engram
+from calling import no_figures
+from engram.core import files
+from engram.errors import PlaceError
+from engram.studies.results import read
+from engram.studies.study import Outcome
+
+FEW: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.01}
+rng = np.random.default_rng(0)
+LABELS = np.arange(48) % 4
+IMAGES = rng.integers(0, 60, (48, 4, 4))
+IMAGES[np.arange(48), LABELS] += 150
+DATA = IMAGES.astype(np.uint8), LABELS
+GIVEN: dict[str, Any] = {
+    "recipe": "none",
+    "network": engram.NetworkSettings("mlp", {"hidden": [4]}),
+    "jobs": 1,
+}
+
+
+def run(out: Path, **more: Any) -> Outcome:
+    return engram.compare(["finetune"], DATA, out=out, options={"finetune": FEW}, **GIVEN, **more)
+
+
+def comparison(out: Path, **more: Any) -> Outcome:
+    options = {"finetune": FEW, "l2sp": FEW}
+    return engram.compare(["finetune", "l2sp"], DATA, out=out, options=options, **GIVEN, **more)
+
+
+def sweep(out: Path, **more: Any) -> Outcome:
+    over = {"lr": "0.001..0.1:log"}
+    options = {"epochs": 1, "batch_size": 16}
+    more = {**GIVEN, "engine": "optuna", "trials": 2, "choose_on": "valid_all", "options": options, **more}
+    return engram.sweep("finetune", over, DATA, out=out, device="cpu", **more)
+
+
+@contextmanager
+def full_after(n: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """From the n-th file on (from 0) none can be written, in this process and in those forked from it."""
+    opened, made = files.open_own, multiprocessing.get_context("fork").Value("i", 0)
+
+    def open_own(path: Path, flags: int) -> int:
+        if path.suffix == ".tmp":
+            with made.get_lock():
+                made.value += 1
+                if made.value > n:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open_own", open_own)
+        yield made
+
+
+def measured(out: Path) -> Any:
+    """What a folder says, times left out."""
+    study = read(out)
+    seeds = [
+        (f.result["label"], s["seed"], s["accuracy_matrix"], s["confusion"], s["storage_bytes"])
+        for f in study.results
+        for s in f.result["seeds"]
+    ]
+    return seeds, study.found.get("chosen")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("study", "moments"), [(run, 10), (comparison, 4), (sweep, 4)])
+def test_a_full_disk_loses_nothing_and_is_said(
+    study: Callable[..., Outcome], moments: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_figures(monkeypatch)
+    with full_after(10**6, monkeypatch) as made:
+        assert study(tmp_path / "alone").exit_code == 0
+    whole, total = measured(tmp_path / "alone"), made.value
+    for n in range(moments):
+        out = tmp_path / str(n)
+        with full_after(n * (total - 1) // (moments - 1), monkeypatch):
+            try:
+                outcome = study(out)
+            except PlaceError as error:  # nothing has begun
+                said = [str(error)]
+            else:
+                said = [*(p.message for p in outcome.problems), *outcome.unwritten]
+                assert outcome.exit_code == 2
+                for p in outcome.problems:
+                    seeds = out.rglob(f"seed-{p.seed}/checkpoints/*.json")
+                    assert p.again
+                    assert p.begun == any(p.label == path.parents[2].name for path in seeds)
+        assert said, n
+        for line in said:
+            assert "No space left on device" in line, n
+            assert "\n" not in line
+        assert not list(out.rglob(".*.tmp"))
+        assert study(out, resume=True).exit_code == 0, n
+        assert measured(out) == whole, n

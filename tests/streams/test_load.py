@@ -285,9 +285,9 @@ def test_names_that_fit_nothing(tmp_path, cache):
         (str(tmp_path / "file.txt"), "must be a folder, got the file"),
         ("a/b/c", "hub name"),
         ("", 'got ""'),
-        ("./nowhere", r'or a folder, got "\./nowhere"'),
+        ("./nowhere", r"must be a folder that there is, got \./nowhere"),
         ("x" * 5000, 'or a folder, got "xxx'),
-        ("~nobody-of-this-name/x", "or a folder"),
+        ("~nobody-of-this-name/x", "must be a folder that there is"),
         ("a\0b", r'got "a.x00b"'),
     ):
         with pytest.raises(DataError, match=message) as caught:

@@ -24,6 +24,7 @@ from engram.core.files import write_atomically
 from engram.core.index import About
 from engram.core.options import Option, options_of, shown
 from engram.core.values import typed_all
+from engram.core.walking import walk
 from engram.errors import ConfigError, DataError, EngramError, printable
 from engram.memory import folder
 from engram.memory.settings import OPTION_FIELDS, Settings
@@ -325,7 +326,6 @@ def predict(words: Sequence[str]) -> int:
 
 def _paths(words: Sequence[str]) -> Iterator[str]:
     """The files that words name: files, folders with all images below, globs, and - for standard input."""
-    from engram.core.walking import walk
     from engram.streams.decode import endings  # with Pillow
 
     for word in words:

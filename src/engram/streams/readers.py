@@ -48,8 +48,8 @@ def read_hub(repository: str, config: str | None, columns: Columns) -> Table:
     except Exception as fault:  # network, permission, name, format: many types, and they change with versions
         raise DataError(
             f"{repository} must be reachable on the Hugging Face hub, or lie in data_dir, got "
-            f"{type(fault).__name__}: {reason(fault)}: put it in a folder and give --data-dir "
-            "(data_dir=), or check the network and the name."
+            f"{type(fault).__name__}: {reason(fault)}: put it in a folder and give data_dir, "
+            "or check the network and the name."
         ) from fault
     arrow = {name: _hub_split(f'{repository}, split "{name}"', split) for name, split in splits.items()}
     table = from_arrow(repository, arrow, columns)

@@ -207,6 +207,8 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None, columns: Columns) 
         return _folder(path, columns)
     if name and os.path.exists(path):
         raise DataError(f"a data set must be a folder, got the file {path}: give the folder that holds it.")
+    if name.startswith((".", "/", "~")):
+        raise DataError(f"data must be a folder that there is, got {name:.200}: correct the path.")
     if _HUB_NAME.fullmatch(name):
         return _hub(name, name, columns)
     raise DataError(

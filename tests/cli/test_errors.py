@@ -28,7 +28,7 @@ from engram.studies.results import read_result
         (
             ["rn", "finetune"],
             [
-                "run, compare, sweep, tradeoff, learn, predict, inspect, verify, undo, forget, report, list",
+                "run, compare, sweep, tradeoff, learn, predict, inspect, verify, undo, forget, export, report, list",
                 "did you mean run?",
             ],
         ),

@@ -3,9 +3,9 @@
     python benchmarks/growth.py --out DIR [--methods packnet hat ...] [--max-per-class 100] [--epochs 10] [--seed 0]
 
 Ten tasks of ten classes each of 32x32 images (``--data``), a perceptron of 2 x 64 units, Adam 1e-3 (hat: sgd 0.05),
-batches of 64, other options at their defaults. Writes ``growth.json``, ``growth.png`` and ``growth.pdf``. Accuracy is the
-mean over the tasks learned so far, on test images; bytes are what must be kept to go on, as in every result: weights,
-masks and owners in bits, norms and heads, stored samples, what else.
+batches of 64, other options at their defaults. Writes ``growth.json``, ``growth.png`` and ``growth.pdf``. Accuracy is
+the mean over the tasks learned so far, on test images; bytes are what must be kept to go on, as in every result:
+weights, masks and owners in bits, norms and heads, stored samples, what else.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from engram.core.contract import Context
 from engram.core.network import Network
-from engram.methods.dgm import Critic
 from engram.networks import Dcgan, Dcgan8
 from engram.networks.masked import MaskedGenerator
+from engram.parts.gan import Critic
 
 Mask = Literal["weight", "unit"]
 KINDS: tuple[Mask, ...] = ("weight", "unit")

@@ -31,11 +31,16 @@ class Deconv:
 
 @dataclass(frozen=True)
 class GeneratorShape:
-    """Shapes of a generator: noise entries, layers in order, which may be masked, and the output layer."""
+    """Shapes of a generator: noise entries, layers in order, which may be masked, and the output layer.
+
+    ``vectors``: it makes vectors [B, D] of any range instead of images in [-1, 1]; kernels are 1, so that a layer is
+    dense.
+    """
 
     n_z: int
     layers: tuple[Deconv, ...]
     output: Deconv
+    vectors: bool = False
 
 
 class Network(Checked, ABC):
@@ -87,8 +92,8 @@ class Network(Checked, ABC):
     def generator(self, image_shape: Shape, *, mask: Masking) -> GeneratorShape:
         """The generator's shapes for masks per weight, per unit or none; ``ConfigError`` where the network has none."""
         raise ConfigError(
-            f"the network must have a generator for this method, {self.name} has none: use dcgan (32x32) or "
-            "dcgan8 (8x8)."
+            f"the network must have a generator for this method, {self.name} has none: use dcgan (32x32), "
+            "dcgan8 (8x8), or for vectors mlp."
         )
 
 

@@ -142,7 +142,7 @@ class Dgm(Method):
 
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
-        z, u = Noise((self.generator.shape.n_z,)), Noise((1, 1, 1), "uniform")
+        z, u = Noise((self.generator.shape.n_z,)), Noise((1,) * len(self.context.image_shape), "uniform")
         classify: list[Update] = []
         if c.solver == "shared":
             pools = ("task", *(f"replay/{t}" for t in range(task.index)))

@@ -132,7 +132,7 @@ class Joint(Method):
         return Classifier(replace(self.context, seed=seed), norm=self.config.norm)
 
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
-        device = next(self.parameters()).device
+        device = self.task_of.device
         if self._trains(task):
             self.net = self._fresh(task)
         self.net.head.grow(task.n_seen, self.context.seed, task.index)

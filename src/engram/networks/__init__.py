@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engram.networks.cifar_cnn import CifarCnn as CifarCnn
     from engram.networks.dcgan import Dcgan as Dcgan
     from engram.networks.dcgan import Dcgan8 as Dcgan8
+    from engram.networks.mlp import Linear as Linear
     from engram.networks.mlp import Mlp as Mlp
     from engram.networks.plain_cnn import PlainCnn as PlainCnn
     from engram.networks.preact_resnet import PreactResnet as PreactResnet
@@ -27,6 +28,7 @@ NETWORKS = {
     "cifar-cnn": "engram.networks.cifar_cnn:CifarCnn",
     "dcgan": "engram.networks.dcgan:Dcgan",
     "dcgan8": "engram.networks.dcgan:Dcgan8",
+    "linear": "engram.networks.mlp:Linear",
     "mlp": "engram.networks.mlp:Mlp",
     "plain-cnn": "engram.networks.plain_cnn:PlainCnn",
     "preact-resnet": "engram.networks.preact_resnet:PreactResnet",

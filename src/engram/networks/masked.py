@@ -188,7 +188,7 @@ class MaskedGenerator(nn.Module):
         ]
 
     def forward(self, z: Tensor, task: int, gates: Sequence[Tensor], *, statistics: bool = False) -> Tensor:
-        """Images [B, C, H, W] in [-1, 1] from noise ``z`` [B, n_z].
+        """Images [B, C, H, W] in [-1, 1], or vectors [B, D], from noise ``z`` [B, n_z].
 
         Args:
             task: whose batch norm, output layer and widths.
@@ -209,10 +209,11 @@ class MaskedGenerator(nn.Module):
             h = self._norm(self.norms[task][i], h, statistics).relu()  # type: ignore[index]
             if m is not None and self.act_gate == "post":
                 h = h * m
-        return self.outputs[task](h).tanh()
+        out: Tensor = self.outputs[task](h)
+        return out.flatten(1) if self.shape.vectors else out.tanh()
 
     def _norm(self, norm: nn.BatchNorm2d, h: Tensor, statistics: bool) -> Tensor:
-        if statistics and self.training:
+        if statistics and self.training and h[:, 0].numel() > 1:  # one vector has no variance
             return norm(h)
         return F.batch_norm(
             h, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps

@@ -66,6 +66,10 @@ class GeneratedDiscriminants(nn.Module):
 
     def __init__(self, context: Context, *, scales: int, angles: int, eps: float) -> None:
         super().__init__()
+        if len(context.image_shape) != 3:
+            raise ConfigError(
+                "solver=discriminants needs images, the samples are vectors: use solver=separate."
+            )
         channels, *size = context.image_shape
         if min(size) < 2**scales:
             raise ConfigError(

@@ -48,7 +48,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     Args:
         critic: maps images [B, C, H, W] to scores [B].
         real, fake: images [B, C, H, W]; the fake needs no gradient.
-        u: uniform numbers [B, 1, 1, 1].
+        u: uniform numbers [B, 1, 1, 1], or [B, 1] for vectors.
 
     The square root has a small offset (1e-12), so that a zero gradient gives a finite derivative.
     """

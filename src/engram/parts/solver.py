@@ -25,6 +25,7 @@ from engram.core.contract import (
 from engram.core.network import Norm
 from engram.core.options import Count, NonNegative, Positive, Share
 from engram.core.values import Checked
+from engram.errors import ConfigError
 from engram.parts.classifier import Classifier
 from engram.parts.images import shift_and_rotate
 from engram.parts.statistics import reestimated_statistics
@@ -68,6 +69,10 @@ class Solver(Classifier):
 
     def __init__(self, options: SolverOptions, context: Context, task: int = 0) -> None:
         super().__init__(context, norm=options.solver_norm, name=f"solver-{task}" if task else "solver")
+        if (options.solver_shift or options.solver_rotate) and len(context.image_shape) != 3:
+            raise ConfigError(
+                "solver_shift and solver_rotate need images, the samples are vectors: set them to 0."
+            )
         self.options, self.context = options, context
 
     def for_task(self, task: TaskInfo) -> Solver:

@@ -307,7 +307,8 @@ class Session:
         if status == "done" and self.method.generative and self.protocol.generated_per_class:
             oracle = self._make_oracle() if self.oracle is None else self.oracle
             generated = judge_generator(self.method, self.stream, oracle, self.seed)
-        if status == "done" and self.method.generative and self.folder is not None:
+        images = len(self.method.context.image_shape) == 3
+        if status == "done" and self.method.generative and self.folder is not None and images:
             grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
             write_atomically(self.folder / "samples.safetensors", save_tensors(grid))
             samples = f"{self.folder.name}/samples.safetensors"

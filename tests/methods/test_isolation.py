@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.methods.isolated import HARSH, MLP, drifts, made
+import torch
+from tests.methods.isolated import HARSH, MLP, QUICK, STREAM, drifts, made, task_of
 
-from engram.core.contract import Context
+from engram.core.contract import Context, Samples
 from engram.core.network import Network
 from engram.errors import ConfigError
+from engram.learning.loop import train_task
+from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.networks import PlainCnn, PreactResnet
 
@@ -58,3 +61,15 @@ def test_a_network_that_branches_is_refused_by_name(name: str) -> None:
         match=rf"^{name} needs a network with its layers in a row, PreactResnetTrunk branches[^\n]*$",
     ):
         made(name, RESNET)
+
+
+@pytest.mark.parametrize("name", ["packnet", "piggyback", "pnn", "den", "pc", "vcl"])
+def test_they_learn_from_feature_vectors(name: str) -> None:
+    spec = method(name, {**QUICK, **({"coreset": "k_centre", "coreset_size": 3} if name == "vcl" else {})})
+    a_method, state = spec.make(spec.config, Context(MLP, (64,), 6, "task", 0, 3)), LoopState()
+    for i in range(2):
+        data = STREAM.train(i)
+        vectors = Samples(data.x.flatten(1).float() / 255, data.y)
+        train_task(a_method, task_of(i), vectors, state, 0)
+        logits = a_method.predict(vectors.x, task=task_of(i))[:, 2 * i : 2 * i + 2]
+        assert torch.isfinite(logits).all()

@@ -141,10 +141,9 @@ class Tables(Kind):
         content = file.getvalue()
         path.write_bytes(mutate.of_bytes(rng, content) if rng.random() < 0.6 else content)
         data = load(str(path.parent), cache_dir=self.fresh("cache"))
-        table = pq.read_table(path)
-        agree(len(data.train_x) + len(data.test_x) == len(table), "rows are missing")
-        if "label" in table.column_names:
-            agree(data.n_classes == len(set(map(str, table["label"].to_pylist()))), "classes are missing")
+        labels = pq.read_table(path, columns=["label"])["label"].to_pylist()  # other columns may be damaged
+        agree(len(data.train_x) + len(data.test_x) == len(labels), "rows are missing")
+        agree(data.n_classes == len(set(map(str, labels))), "classes are missing")
 
     def _column(self, rng: random.Random) -> Any:
         n = 12
@@ -387,9 +386,9 @@ class Results(Kind):
         accept, how = rng.random() < 0.4, edit(rng, path)
         found = read(root, accept_edited=accept)
         check(found, rng)
+        marked = [bool(f.result["no_checksum"] or f.result["edited"]) for f in found.results]
         agree(
-            all(f.result["no_checksum"] or f.result["edited"] or how == "new" for f in found.results),
-            "no mark",
+            sum(marked) >= len(marked) - (how in ("new", "same")), "a file without a checksum is not marked"
         )
         if how == "same":
             agree(_numbers(found) == self.seen[kind], "numbers changed")

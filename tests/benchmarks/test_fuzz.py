@@ -19,6 +19,7 @@ from fuzz.kinds import KINDS, Kind
 from engram.studies import results
 
 INPUTS = 300
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=SHARES)

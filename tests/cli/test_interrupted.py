@@ -15,6 +15,8 @@ from typing import Any
 from stripes import SMALL, Killed
 
 from calling import Call, Refused
+from engram.errors import PlaceError
+from engram.report.drawing import Drawing
 from engram.studies.results import read_result, write_entry
 
 MEASURED = ("accuracy_matrix", "confusion", "final_average_accuracy", "storage_bytes")
@@ -161,3 +163,67 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path):
     except ProcessLookupError:
         return
     raise AssertionError("the worker still runs")
+
+
+def test_a_page_that_is_not_drawn_costs_no_table(call: Call, tmp_path: Path, monkeypatch):
+    for error, why in ((KeyboardInterrupt(), "you stopped it"), (PlaceError("it is full."), "it is full")):
+
+        def page(*_: Any, error: BaseException = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Drawing, "page", page)
+        out = tmp_path / why[:3]
+        done = call("run", "finetune", *SMALL, "--finetune.epochs", 1, "--out", out, "--recipe", "none")
+        assert done.code == 2
+        assert "Final avg" in done.out
+        assert done.err == (
+            f"engram: the page must be drawn, it is not ({why}): engram report {out} draws it.\n"
+        )
+
+
+def test_code_that_ends_its_process_is_told(call: Call, tmp_path: Path):
+    """What stays is told as it is: here no checkpoint was written yet."""
+    (tmp_path / "own.py").write_text(
+        "import sys\nfrom engram.methods.finetune import Finetune\n\n\n"
+        "class Leaver(Finetune):\n    def loss(self, batch, step):\n        sys.exit('enough')\n"
+    )
+    words = ["--method-file", tmp_path / "own.py", *SMALL[:-2], "--recipe", "none", "--out", tmp_path / "out"]
+    done = call("run", "leaver", *words)
+    assert done.code == 1
+    assert "stopped by an unexpected SystemExit: enough" in done.err
+    assert "it has no checkpoint yet. Go on with: engram run leaver" in done.err
+
+
+def test_what_killed_processes_left_half_written_goes(call: Call, killed: Path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = [
+        killed / place / f".x.{dead.pid}.tmp" for place in (".", "seed-0", "seed-1", "seed-1/checkpoints")
+    ]
+    (killed / "figures").mkdir(exist_ok=True)
+    left.append(killed / "figures" / f".a.png.{dead.pid}.tmp")
+    for path in left:
+        path.write_bytes(b"half")
+    assert call("run", "finetune", *SMALL, "--seeds", 0, 1, "--out", killed, "--resume").code == 0
+    assert not any(path.exists() for path in left)
+
+
+def test_files_of_ours_are_not_opened_behind_links(
+    refused: Refused, call: Call, killed: Path, tmp_path: Path
+):
+    """A link at the place of a lock, a log or a job leads nobody to write elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    (killed / ".lock").unlink(missing_ok=True)
+    (killed / ".lock").symlink_to(elsewhere)
+    words = ["run", "finetune", *SMALL, "--seeds", 1, "--out", killed, "--resume"]
+    assert f"{killed}/.lock must be a place that can be used" in refused(*words)
+    (killed / ".lock").unlink()
+    os.mkfifo(killed / ".lock")
+    assert f"{killed}/.lock must be a file that engram wrote" in refused(*words)
+    (killed / ".lock").unlink()
+    (killed / "seed-1" / "worker.log").unlink()
+    (killed / "seed-1" / "worker.log").symlink_to(elsewhere)
+    done = call(*words)
+    assert done.code == 2
+    assert "worker.log must be a place that can be used" in done.err
+    assert not elsewhere.exists()

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -123,3 +125,34 @@ def test_an_address_that_does_not_answer(refused: Refused, tmp_path: Path):
     assert f"none answers at 127.0.0.1:{port}" in said
     assert time.monotonic() - began < 30
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_a_polite_kill_ends_like_ctrl_c(tmp_path: Path):
+    out = tmp_path / "sweep"
+    words = "sweep finetune --over lr=0.01 --engine ray --jobs 1 --device cpu --data digits --tasks 5 --recipe none"
+    words += " --network mlp --finetune.epochs 100000 --quiet --out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engram", *words.split(), str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = out / "trials/lr=0.01/seed-0/worker.log"
+    try:
+        end = time.monotonic() + 300
+        while not list(log.parent.glob("checkpoints/*.json")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said, told = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, told
+    assert said == ""
+    assert told.count("\n") == 1, told
+    assert "checkpoints stay. Go on with: engram sweep" in told
+    worker = int(re.findall(r"process (\d+)", log.read_text())[-1])
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)

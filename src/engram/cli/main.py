@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from engram.cli.command_line import Parser
 from engram.core.files import os_errors
 from engram.core.options import closest
 from engram.errors import ConfigError, EngramError
+from engram.methods import registry
 from engram.report import write_report
 
 HELP = """\
@@ -123,13 +123,6 @@ def _dispatch(argv: list[str]) -> int:
     return (memory if command in memory.USAGES else commands).main(command, rest)
 
 
-def _one(command: str, what: str, rest: list[str], *, most: int = 1, least: int = 1) -> list[str]:
-    """The positional arguments of a command without options."""
-    if any(a.startswith("-") for a in rest) or not least <= len(rest) <= most:
-        raise ConfigError(f"usage must be engram {command} {what}, got {shlex.join(rest) or 'nothing'}.")
-    return rest
-
-
 REPORT = """\
 usage: engram report DIR [--format FORMAT ...] [--paired METHOD METHOD] [--accept-edited]
 
@@ -175,16 +168,25 @@ def _report(rest: list[str]) -> int:
     return 0
 
 
+LIST = """\
+usage: engram list [METHOD] [--method-file FILE ...]
+
+Methods, data, networks and recipes; or the options of a method. Files of methods of your own are read first.
+"""
+
+
 def _list(rest: list[str]) -> int:
-    if rest in (["-h"], ["--help"]):
-        print(
-            "usage: engram list [METHOD]\n\nMethods, data, networks and recipes; or the options of a method."
-        )
+    parser = Parser("engram list", LIST)
+    parser.add_argument("method", nargs="?")
+    parser.add_argument("--method-file", nargs="+", action="extend", default=[])
+    asked = parser.parse(rest)
+    if asked is None:
         return 0
+    for path in asked.method_file:
+        registry.add_file(path)
     from engram.cli.listing import everything, one_method  # with rich, which help does without
 
-    names = _one("list", "[METHOD]", rest, least=0)
     screen = ending.console()
-    for part in one_method(names[0]) if names else everything():
+    for part in one_method(asked.method) if asked.method else everything():
         screen.print(part)
     return 0

@@ -33,9 +33,10 @@ TIMM = "timm:"
 def check_name(name: str) -> None:
     """``ConfigError`` with the known names unless there are features of this name."""
     if name not in FEATURES and name not in OWN and not is_place(name) and not name.startswith(TIMM):
+        hint = f"give {name}:NAME of what it defines" if name.endswith(".py") else "choose one of them"
         raise ConfigError(
             f"features must be one of {', '.join(FEATURES)}, FILE.py:NAME or timm:NAME, got {name!r}"
-            f"{closest(name, FEATURES)}: choose one of them."
+            f"{closest(name, FEATURES)}: {hint}."
         )
 
 

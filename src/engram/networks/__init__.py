@@ -46,9 +46,10 @@ def __getattr__(name: str) -> Any:  # classes are imported when first used: name
 def check_name(name: str) -> None:
     """``ConfigError`` with the known names unless there is a network of this name, or it is ``FILE.py:NAME``."""
     if name not in NETWORKS and name not in OWN and not is_place(name):
+        hint = f"give {name}:NAME of what it defines" if name.endswith(".py") else "choose one of them"
         raise ConfigError(
-            f"network must be one of {', '.join(sorted(NETWORKS))}, got {name!r}{closest(name, NETWORKS)}: "
-            "choose one of them."
+            f"network must be one of {', '.join(sorted(NETWORKS))}, or FILE.py:NAME, got {name!r}"
+            f"{closest(name, NETWORKS)}: {hint}."
         )
 
 

@@ -51,22 +51,31 @@ class OfModule(Network):
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The module; ``norm`` does not matter. ``ConfigError`` where it cannot be made, or gives no features."""
         module = self._reset() if isinstance(self.given, nn.Module) else self._made()
-        training, shape = module.training, list(image_shape)
+        widths = {self._width(module, n, image_shape) for n in (2, 3)}
+        if len(widths) > 1:
+            raise ConfigError(
+                f"network {self.name} must give features of one width, it gives {sorted(widths)} by the batch."
+            )
+        return ModuleTrunk(module, widths.pop())
+
+    def _width(self, module: nn.Module, n: int, image_shape: Shape) -> int:
+        """That of the features of ``n`` samples; ``ConfigError`` where there are none."""
+        training, shape = module.training, [n, *image_shape]
         try:
             with torch.no_grad():
-                features = module.eval()(torch.zeros(2, *image_shape))
+                features = module.eval()(torch.zeros(shape))
         except Exception as error:
             raise ConfigError(
-                f"network {self.name} must take samples {[2, *shape]}, it stops with {reason(error)}."
+                f"network {self.name} must take samples {shape}, it stops with {reason(error)}."
             ) from error
         module.train(training)
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != n:
             raise ConfigError(
-                f"network {self.name} must give features [B, F], it gives {found} for samples {[2, *shape]}: "
+                f"network {self.name} must give features [B, F], it gives {found} for samples {shape}: "
                 "flatten them, as nn.Flatten() does."
             )
-        return ModuleTrunk(module, features.shape[1])
+        return features.shape[1]
 
     def _made(self) -> nn.Module:
         try:

@@ -12,9 +12,11 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.core.files import open_own, write_atomically
-from engram.errors import ConfigError, EngramError, PlaceError
+from engram.errors import ConfigError, EngramError, PlaceError, reason
 from engram.studies.folders import JOB_FILE, LOG_FILE, SEED_FILE
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.machine import environment
@@ -74,15 +76,25 @@ class Cluster:
         ray = _ray()
         if ray.is_initialized():
             return self
+        with _signals_kept():
+            self._join(ray)
+        return self
+
+    def _join(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         with _quiet_warnings():
             if self.address is None:
                 gpus = self.room if self.device.startswith("cuda") else 0
-                with _environment_set("PYTHONPATH", environment(self.device).get("PYTHONPATH")):
-                    ray.init(
-                        address="local", num_cpus=self.room, num_gpus=gpus, include_dashboard=False, **quiet
-                    )
-                return self
+                rooms = {"num_cpus": self.room, "num_gpus": gpus}
+                try:
+                    with _environment_set("PYTHONPATH", environment(self.device).get("PYTHONPATH")):
+                        ray.init(address="local", include_dashboard=False, **rooms, **quiet)
+                except Exception as error:
+                    raise EngramError(
+                        f"Ray must start on this machine, it does not ({reason(error)}): try again when there is less "
+                        "to do, or use engine grid."
+                    ) from error
+                return
             _check_answers(self.address)
             variables = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
             env = {"env_vars": variables} if variables else None
@@ -90,7 +102,6 @@ class Cluster:
                 ray.init(address=self.address, runtime_env=env, **quiet)
             except Exception as error:
                 raise _silent(self.address, error) from error
-        return self
 
     def __exit__(self, *_: object) -> None:
         with _quiet_warnings():
@@ -131,6 +142,18 @@ class Cluster:
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes a polite kill for itself, and ends with stacks; ours ends like Ctrl-C."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if in_main else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

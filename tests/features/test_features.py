@@ -254,3 +254,13 @@ def test_features_of_vectors_are_refused(images: Stream):
         vectors.through(view)
     with pytest.raises(ConfigError, match="are of images"):
         Extractor(features.make("scattering"), (7,))
+
+
+def test_a_network_of_timm(tmp_path: Path):
+    timm = pytest.importorskip("timm", reason="timm is an extra, and needs torchvision")
+    net = timm.create_model("resnet18", num_classes=0)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    given = features.make("timm:resnet18", weights=str(tmp_path / "w.safetensors"), trained_on="nothing")
+    view = Extractor(given, (3, 32, 32))
+    assert view.shape == (512,)
+    assert view(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 512)

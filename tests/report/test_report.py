@@ -90,8 +90,8 @@ def test_page_needs_nothing_else(html: str, page: Page) -> None:
 
 def test_images_open_and_are_described(page: Page) -> None:
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    # 4 overview; matrix, confusion, losses of three methods; samples, masks, gates of the generative one
-    assert len(images) == 4 + 3 * 3 + 3
+    # 5 overview; matrix, confusion, losses of three methods; samples, masks, gates of the generative one
+    assert len(images) == 5 + 3 * 3 + 3
     for attrs in images:
         data = base64.b64decode((attrs["src"] or "").split(",", 1)[1])
         assert Image.open(io.BytesIO(data)).width > 400

@@ -7,6 +7,7 @@ Cost of a recipe is its schedule; `engram list` shows them all.
 
 from __future__ import annotations
 
+from engram.recipes import closed_form as closed_form
 from engram.recipes import dgm as dgm
 from engram.recipes import rescl as rescl
 from engram.recipes import si as si

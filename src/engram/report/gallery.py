@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.protocols.entry import done_seeds
 from engram.report import figures
+from engram.report.figures_cost import cost_figure, strict, write_cost
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.picture import Picture, slug
 from engram.report.style import save
@@ -61,6 +62,21 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
                 folder, "storage", figures.storage_bars(shown),
                 f"Bar chart of the storage kept after the last task by kind. Totals: {kib}.",
                 "What has to be kept to go on learning; exemplars are stored real samples.",
+            )
+        )  # fmt: skip
+    if len(strict(shown)) > 1:
+        write_cost(shown, folder / "cost.csv")
+        costs = ", ".join(
+            f"{r['label']} {number(r['summary']['final_average_accuracy']['mean'], scale=100)} % for "
+            f"{number(r['summary']['storage_total_bytes']['mean'], scale=1 / 1024)} KiB and "
+            f"{number(r['summary']['seconds']['mean'])} s"
+            for r in strict(shown)
+        )
+        out.append(
+            _picture(
+                folder, "cost", cost_figure(shown),
+                f"Scatter plots of the final accuracy against bytes kept and seconds taken, {words}: {costs}.",
+                "Strict methods only. Up and to the left is better. The numbers are in figures/cost.csv.",
             )
         )  # fmt: skip
     growing = [r for r in shown if has_growth(r)]

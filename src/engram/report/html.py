@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from engram.core.yaml_files import as_yaml
+from engram.report.figures_cost import cost_table
 from engram.report.figures_sweep import chosen_words, sweep_table
 from engram.report.figures_tradeoff import measures_table, points_table
 from engram.report.picture import Picture, slug
@@ -76,6 +77,7 @@ def render(
         headline=headline_table(results),
         spread=spread_words(results),
         accuracy=accuracy_table(results),
+        cost=cost_table(results),
         overview=overview,
         analyses=analyses,
         methods=methods,

@@ -20,9 +20,7 @@ from engram.learning.learner import Learner
 from engram.memory import folder
 from engram.memory.calibration import temperature_of
 from engram.memory.memory import Memory, verify
-from engram.memory.settings import CLOSED
-from engram.methods import registry
-from engram.parts.one_pass import OnePass
+from engram.memory.settings import Settings
 from engram.streams.sources import arriving
 
 
@@ -181,9 +179,10 @@ def test_the_temperature_minimises_the_likelihood() -> None:
     assert float(torch.softmax(few.double() / sure, 1).amax(1).mean()) == pytest.approx(31 / 32)
 
 
-def test_methods_in_closed_form_are_known() -> None:
-    found = [n for n in registry.METHODS if isinstance(registry.entry(n).make, type)]
-    assert set(CLOSED) == {n for n in found if issubclass(registry.entry(n).make, OnePass)}
+def test_methods_in_closed_form_see_fixed_features() -> None:
+    assert Settings("ncm").features == Settings("slda").features == "scattering"
+    assert Settings("dgmw").features is None
+    assert Settings("slda", features="none").features is None
 
 
 def test_the_memory_is_part_of_the_package() -> None:

@@ -29,6 +29,7 @@ class About:
         reads: of a method: task, memory or all.
         tradeoff: of a method: the option that trades old tasks for new ones.
         image_size: of a network: pixels squared that images must have.
+        refines: of a method: whether samples of known classes may come later, as if they had come at first.
     """
 
     summary: str
@@ -37,6 +38,7 @@ class About:
     reads: str = ""
     tradeoff: str | None = None
     image_size: int | None = None
+    refines: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; types as they are written in Python."""

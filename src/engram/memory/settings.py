@@ -13,8 +13,7 @@ from engram.errors import ConfigError
 from engram.methods import registry
 
 METHOD = "slda"
-FEATURES = "scattering"  # of methods in closed form
-CLOSED = ("ncm", "slda")
+FEATURES = "scattering"  # of methods in closed form, which learn none of their own
 SMALL_IMAGE, NETWORK_SMALL, NETWORK = 12, "dcgan8", "dcgan"  # pixels; for methods that learn from images
 
 
@@ -55,7 +54,7 @@ class Settings(Checked):
         super().__post_init__()
         about = registry.about(self.method)
         if self.features == "auto":
-            object.__setattr__(self, "features", FEATURES if self.method in CLOSED else None)
+            object.__setattr__(self, "features", FEATURES if about.refines else None)
         if self.features == "none":
             object.__setattr__(self, "features", None)
         for kind, name, known in (

@@ -50,6 +50,7 @@ class Entry:
             tuple(sorted(getattr(self.make, "scenarios", ()))),
             str(getattr(self.make, "reads", "task")),
             tradeoff.option if tradeoff is not None else None,
+            refines=bool(getattr(self.make, "refines", False)),
         )
 
 

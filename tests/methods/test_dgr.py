@@ -17,7 +17,7 @@ from engram.errors import ConfigError
 from engram.learning.loop import train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import method
-from engram.networks import Dcgan8
+from engram.networks import Dcgan8, Mlp
 from engram.networks.vae import Vae
 from engram.protocols.protocol import Protocol
 
@@ -131,6 +131,12 @@ def test_images_of_a_label_are_those_that_the_solver_takes_for_it() -> None:
         assert same(x[y == label], drawn[(own + others)[: int((y == label).sum())]])
     with pytest.raises(ConfigError, match="0 to 1, got 2"):
         made.generate(torch.tensor([2]), generator=seeds.generator(0, "x"))
+
+
+def test_feature_vectors_are_refused() -> None:
+    spec = method("dgr", {"generator": "vae"})
+    with pytest.raises(ConfigError, match=r"images \[C, H, W\] for dgr, .* got shape \[7\]"):
+        spec.make(spec.config, Context(Mlp((4,)), (7,), 2, "class", 0))
 
 
 def test_the_bound_of_the_autoencoder_is_that_of_its_distributions() -> None:

@@ -41,7 +41,6 @@ from engram.core.contract import (
     Update,
     named_parameters,
 )
-from engram.core.network import check_is_image
 from engram.core.options import Count, Positive, Share
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
@@ -90,7 +89,6 @@ class Dgr(Method):
 
     def __init__(self, config: DgrConfig, context: Context) -> None:
         super().__init__(config, context)
-        check_is_image("of generative methods", context.image_shape)
         self.net = Classifier(context)
         self.teacher = Teacher(lambda: Classifier(context))
         if config.generator == "gan":
@@ -98,6 +96,11 @@ class Dgr(Method):
             self.gan.generator.grow(1)  # one row for all: it knows no labels
             self.old = FrozenCopy(self.gan.make)
         else:
+            if len(context.image_shape) != 3:
+                raise ConfigError(
+                    "samples must be images [C, H, W] for dgr, whose autoencoder makes pixels, got shape "
+                    f"{list(context.image_shape)}: use a method that makes no images, such as er."
+                )
             self.vae = self._make_vae()
             self.old = FrozenCopy(self._make_vae)
 

@@ -63,13 +63,16 @@ def learn(given: str, stream: Stream, epochs: int, seed: int) -> list[dict[str, 
 @styled
 def drawn(rows: dict[str, list[dict[str, Any]]], title: str) -> Figure:
     """One line a method, a point after each task, the last one larger."""
-    figure = new_figure(7.0, 4.5, title, "a point after each task, the last one larger")
+    figure = new_figure(7.0, 4.5, title, "one seed; a point after each task, the last one larger")
     axes = figure.subplots()
     for i, (name, found) in enumerate(rows.items()):
         x, y = [row["bytes"] / 1024 for row in found], [100 * row["accuracy"] for row in found]
         (line,) = axes.plot(x, y, label=name.split(":")[0], **line_style(i))
         axes.plot(x[-1], y[-1], color=line.get_color(), marker=line.get_marker(), markersize=9)
     axes.set(xscale="log", xlabel="KiB kept", ylabel="mean accuracy of the tasks learned, %")
+    ticks = [2**k for k in range(40) if axes.get_xlim()[0] <= 2**k <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
     place_legend(figure)
     return figure
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram.core.files import write_atomically
+from engram.core.files import with_checksum, write_atomically
 from engram.studies.folders import folder_name
 from engram.studies.results import as_text, read
 
@@ -33,7 +33,7 @@ def slim(result: dict[str, Any]) -> dict[str, Any]:
 def main(source: str, name: str) -> None:
     for found in read(source).results:
         path = HERE / name / f"{folder_name(found.result['label'])}.json"
-        write_atomically(path, (as_text(slim(found.result)) + "\n").encode())
+        write_atomically(path, (as_text(with_checksum(slim(found.result))) + "\n").encode())
         print(path.relative_to(HERE))
 
 

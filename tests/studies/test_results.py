@@ -361,6 +361,19 @@ def test_a_file_without_checksum_must_agree_with_itself(
     assert accepted["summary"] == whole["summary"]
 
 
+def test_a_result_that_was_put_aside_keeps_its_marks(tmp_path: Path) -> None:
+    root = synthetic.write(tmp_path, {".": synthetic.result("icarl", n_seeds=2)})
+    changed(root / "seed-0" / "seed.json", better)
+    result = read_result(root, accept_edited=True)
+    (tmp_path / "icarl.json").write_text(json.dumps(with_checksum(result)))
+    again = read_result(tmp_path / "icarl.json")
+    assert (again["edited"], again["no_checksum"]) == (["seed-0/seed.json"], [])
+    assert again["summary"] == result["summary"]
+    changed(tmp_path / "icarl.json", lambda value: value["seeds"].pop())
+    with pytest.raises(EngramError, match=r"icarl\.json must be as engram wrote it"):
+        read_result(tmp_path / "icarl.json")
+
+
 def test_a_summary_that_contradicts_its_seeds_is_refused(tmp_path: Path) -> None:
     data = synthetic.result("icarl", n_seeds=2)
     good = summarise(data["seeds"])

@@ -261,6 +261,8 @@ class OldResult(Struct, kw_only=True):
     device: Device
     facts: Object = {}
     seeds: list[Entry]
+    edited: list[str] = []
+    no_checksum: list[str] = []
 
 
 # Checkpoints -------------------------------------------------------------------------------------------------

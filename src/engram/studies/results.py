@@ -368,7 +368,7 @@ def _old_result(path: Path, accept_edited: bool) -> Result:
     trusted = mark is None or accept_edited
     n_tasks = len(result["tasks"])
     seeds = [_derived(dict(entry), path, n_tasks, trusted=trusted) for entry in result["seeds"]]
-    marks: dict[str, list[str]] = {key: [path.name] if key == mark else [] for key in MARKS}
+    marks = {key: [*result.get(key, []), *([path.name] if key == mark else [])] for key in MARKS}
     made = _summarised({"facts": {}, "label": result["method"], **result, "seeds": seeds, **marks}, what)
     if not trusted and not _same(result.get("summary", {}), made["summary"]):
         raise _contradiction(path, "its summary", "not", "of its seeds")

@@ -99,6 +99,12 @@ def test_overwrite_runs_again_and_leaves_other_files(finished: Path, call: Call)
     assert (finished / "mine.txt").read_text() == "mine"
 
 
+def test_overwrite_may_change_data_and_tasks(finished: Path, call: Call):
+    done = call("run", "finetune", *SMALL, "--tasks", 2, "--seeds", 0, "--out", finished, "--overwrite")
+    assert done.code == 0, done.err
+    assert len(read_result(finished)["tasks"]) == 2
+
+
 def test_overwrite_removes_only_files_that_engram_wrote(finished: Path, call: Call):
     mine = ["seed-1/notes.txt", "seed-1/checkpoints/best.safetensors", "figures/photo.png", "seed-9/a.csv"]
     mine += ["seed-bank/job.json", "tensorboard/seed-1/other.txt", "tensorboard/old/events.out.tfevents.1"]

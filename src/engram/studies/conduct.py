@@ -140,6 +140,8 @@ class _Ledger:
                 config = {**record["config"], "data": self.stored["data_settings"]}
                 held = {**record, **self.shared, "config": config}
                 self.records[record["label"]], self.done[record["label"]] = held, self._entries(held)
+        if not self.records:  # nothing stays whose data and tasks these are
+            self.shared = dict.fromkeys(self.shared)
 
     def _stored(self) -> dict[str, Any]:
         """The content of ``study.json``; empty where there is none, or none that stays."""

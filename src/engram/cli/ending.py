@@ -57,7 +57,8 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bo
     for p in outcome.problems:
         stay = "its checkpoints stay" if p.begun else "it has no checkpoint yet"
         how = f"; {stay}. Go on with: {again}" if p.again else ""
-        print(f"engram: {p.label}, seed {p.seed}: {in_our_words(p.message)}{how}", file=sys.stderr)
+        message = in_our_words(p.message.rstrip(".") if how else p.message)
+        print(f"engram: {p.label}, seed {p.seed}: {message}{how}", file=sys.stderr)
     for line in outcome.unwritten:
         print(f"engram: {line}", file=sys.stderr)
     return outcome.exit_code

@@ -114,5 +114,5 @@ def test_more_tasks_than_there_is_room_for_are_refused() -> None:
     learn(net, 0, state)
     with pytest.raises(ConfigError, match=r"finds none left in layers.0.weight"):
         learn(net, 2, state)
-    with pytest.raises(ConfigError, match=r"^later_prune must be a number in \[0, 1\)[^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^packnet.later_prune must be a number in \[0, 1\)[^\n]*$"):
         method("packnet", later_prune=1.0)

@@ -13,7 +13,7 @@ import torch
 from letters import QUICK, contents, draw
 
 import engram
-from calling import Call, Refused
+from calling import Call, Refused, no_figures
 from engram.core.files import sealed
 from engram.errors import ConfigError
 from engram.learning.learner import Learner
@@ -116,7 +116,10 @@ def test_verify_finds_what_is_damaged(call: Call, memory: Path) -> None:
     assert "1 of 2 are not" in done.err
 
 
-def test_inspect_prints_a_run_that_learns_the_same(call: Call, tmp_path: Path) -> None:
+def test_inspect_prints_a_run_that_learns_the_same(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_figures(monkeypatch)
     root = tmp_path / "memory"
     for classes in ("bd", "a"):
         draw(tmp_path / "data" / "train", classes)

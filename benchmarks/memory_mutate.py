@@ -83,6 +83,13 @@ def files(root: Path) -> list[Path]:
     return sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
 
 
+def content_of(path: Path) -> bytes:
+    """Of a regular file; ``OSError`` where it is none: a mutation may have made it a pipe, or a link to /dev/zero."""
+    if path.is_symlink() or not path.is_file():
+        raise OSError(f"{path} is no regular file")
+    return path.read_bytes()
+
+
 # Mutations: of bytes -----------------------------------------------------------------------------------------------
 def flip(root: Path, rng: random.Random, outside: Path) -> None:
     path = rng.choice(files(root))
@@ -185,7 +192,7 @@ def outward(root: Path, rng: random.Random, outside: Path) -> None:
         [p for p in json_files(root) if p.name in ("record.json", "memory.json")] or [root / "memory.json"]
     )
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        body = json.loads(path.read_bytes())
+        body = json.loads(content_of(path))
         names = body["files" if path.name == "record.json" else "generations"]
         old = rng.choice(sorted(names))
         new = rng.choice(
@@ -266,17 +273,17 @@ def reseal(root: Path) -> None:
     for place in sorted((root / "generations").glob("*")):
         record = place / "record.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            body = json.loads(record.read_bytes())
+            body = json.loads(content_of(record))
             body.pop("sha256", None)
             for name, facts in body["files"].items():
-                if "/" not in name and (place / name).is_file():
-                    content = (place / name).read_bytes()
+                if "/" not in name:
+                    content = content_of(place / name)
                     facts |= {"sha256": digest(content), "bytes": len(content)}
             record.write_bytes(sealed(json.dumps(body)))
         with contextlib.suppress(OSError, ValueError):
-            shas[str(int(place.name))] = digest(record.read_bytes())
+            shas[str(int(place.name))] = digest(content_of(record))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        body = json.loads((root / "memory.json").read_bytes())
+        body = json.loads(content_of(root / "memory.json"))
         body.pop("sha256", None)
         body["generations"] |= {k: v for k, v in shas.items() if k in body["generations"]}
         (root / "memory.json").write_bytes(sealed(json.dumps(body)))

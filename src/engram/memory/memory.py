@@ -106,6 +106,10 @@ class Memory:
     def _of(
         cls, path: str | os.PathLike[str], record: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> Memory:
+        kinds = {"date": str, "action": str, "data": str, "parent": int, "versions": dict}
+        odd = next((name for name, kind in kinds.items() if not isinstance(record.get(name), kind)), None)
+        if odd is not None:
+            raise ConfigError(f"a state's record must hold {odd}, it does not.")
         memory = cls(path, Model.of_files(record["known"], files), record["number"])
         memory.record = dict(record)
         return memory

@@ -295,9 +295,8 @@ def mutate(root: Path, rng: random.Random, outside: Path) -> tuple[str, bool]:
     done = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         change = rng.choice(CONTENT if anew and rng.random() < 0.8 else BYTES)
-        with contextlib.suppress(
-            IndexError, FileNotFoundError, OSError
-        ):  # nothing is left that it could change
+        # Nothing may be left that it could change, or nothing that can be parsed.
+        with contextlib.suppress(IndexError, OSError, ValueError, RecursionError):
             change(root, rng, outside)
             done.append(change.__name__)
     if anew:

@@ -16,6 +16,7 @@ from stripes import SMALL, Killed
 
 from calling import Call, Refused
 from engram.errors import PlaceError
+from engram.methods.registry import METHODS
 from engram.report.drawing import Drawing
 from engram.studies.results import read_result, write_entry
 
@@ -181,8 +182,9 @@ def test_a_page_that_is_not_drawn_costs_no_table(call: Call, tmp_path: Path, mon
         )
 
 
-def test_code_that_ends_its_process_is_told(call: Call, tmp_path: Path):
+def test_code_that_ends_its_process_is_told(call: Call, tmp_path: Path, monkeypatch):
     """What stays is told as it is: here no checkpoint was written yet."""
+    monkeypatch.setattr("engram.methods.registry.METHODS", dict(METHODS))  # no other test knows this method
     (tmp_path / "own.py").write_text(
         "import sys\nfrom engram.methods.finetune import Finetune\n\n\n"
         "class Leaver(Finetune):\n    def loss(self, batch, step):\n        sys.exit('enough')\n"

@@ -25,7 +25,10 @@ def test_a_run_leaves_its_results_settings_and_page(finished: Path):
     assert result["device"]["threads"] == 1
     assert len(result["data"]["fingerprint"]) == 64
     assert [len(t["classes"]) for t in result["tasks"]] == [4, 3, 3]
-    assert result["config"]["network"] == {"name": "mlp", "options": {"hidden": [16], "init": "pytorch"}}
+    assert result["config"]["network"] == {
+        "name": "mlp",
+        "options": {"hidden": [16], "init": "pytorch", "n_f": None, "n_z": 64},
+    }
     written = json.loads((finished / "seed-1" / "seed.json").read_text())
     assert len(written.pop("identity")) == len(written.pop("sha256")) == 64
     assert written == entry

@@ -229,7 +229,7 @@ def test_names_that_clash_are_refused(memory: Path, names: list[str], words: str
 def test_what_cannot_be_learned_is_refused(memory: Path, tmp_path: Path) -> None:
     before, known = contents(memory), Memory.open(memory)
     one = draw(tmp_path / "one", "d", n=1)
-    with pytest.raises(ConfigError, match="d has 1"):
+    with pytest.raises(ConfigError, match="got 1 sample of d"):
         known.learn(arriving(one))
     (tmp_path / "none" / "d").mkdir(parents=True)
     with pytest.raises(DataError, match="at least one image"):

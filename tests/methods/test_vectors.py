@@ -24,13 +24,12 @@ REFUSED = {
     **{(name, "mlp"): "samples must be images" for name in ("mergan-jtr", "mergan-ra", "ewc-gan", "dgr")},
     **{
         (name, "linear"): "the network must have a generator"
-        for name in ("mergan-jtr", "mergan-ra", "ewc-gan")
+        for name in ("mergan-jtr", "mergan-ra", "ewc-gan", "dgr")
     },
-    ("dgr", "linear"): "samples must be images",
     ("rescl", "linear"): "must have a layer",
     ("hat", "linear"): "masks per unit need a trunk",
     **{(name, "linear"): "masks per weight need linear layers" for name in ("packnet", "piggyback")},
-    **{(name, "linear"): "needs a network of linear layers" for name in ("pnn", "vcl", "pc")},
+    **{(name, "linear"): "needs a network of linear layers" for name in ("pnn", "vcl", "pc", "den")},
 }
 MOVED = {"shift": 0.0, "rotate": 0.0, "solver_shift": 0.0, "solver_rotate": 0.0}
 

@@ -175,7 +175,7 @@ def test_folded_equals_combined(make: Any, per_channel: bool) -> None:
             }
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - {"linear"}))  # which has no layer below its head
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_every_network_of_ours_folds(name: str, norm: Any) -> None:
     network = by_name(name)()

@@ -191,9 +191,9 @@ def test_loss_reads_labels_of_its_window() -> None:
     [
         ({"memory_per_class": 2, "memory_share": 0.0}, "memory_share must leave room"),
         ({"memory_per_class": 2, "memory_share": 0.99, "batch_size": 4}, "memory_share must leave room"),
-        ({"memory_share": 2.0}, "memory_share must be"),
-        ({"memory_per_class": -1}, "memory_per_class must be"),
-        ({"weight_decay": -1.0}, "weight_decay must be"),
+        ({"memory_share": 2.0}, "finetune.memory_share must be"),
+        ({"memory_per_class": -1}, "finetune.memory_per_class must be"),
+        ({"weight_decay": -1.0}, "finetune.weight_decay must be"),
     ],
 )
 def test_bad_options_give_one_line(options: dict[str, Any], words: str) -> None:

@@ -349,7 +349,7 @@ def test_no_network_is_one_line_and_not_retried(monkeypatch, cache):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     monkeypatch.setattr(datasets, "load_dataset", forbidden)
     for name in ("mnist", "some/set"):
-        with pytest.raises(DataError, match=r"ConnectionError: no route to host: .*--data-dir") as caught:
+        with pytest.raises(DataError, match=r"ConnectionError: no route to host: .*give data_dir") as caught:
             load(name, cache_dir=cache)
         one_line(caught)
 

@@ -72,7 +72,7 @@ class HatConfig(FitOptions):
     """
 
     optimiser: Literal["adam", "sgd"] = "sgd"
-    lr: float = 0.05
+    lr: Positive = 0.05
     s_max: Annotated[float, Range(1)] = 400.0
     c: NonNegative = 0.75
     masks: Literal["binary", "soft"] = "binary"

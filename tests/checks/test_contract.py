@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from engram.checks import CHECKS, SKIPPED, SMALL, checks_for
 from engram.methods.registry import METHODS
@@ -29,6 +30,26 @@ def cases() -> list[object]:
         for name, function in checks_for(method) if method not in EXCLUDED else ():
             found.append(pytest.param(function, id=f"{method}-{name}", marks=marks(method, name, settings)))
     return found
+
+
+def on_the_accelerator() -> list[object]:
+    """The first variant and setting of every method."""
+    if not torch.cuda.is_available():
+        return []
+    found: list[object] = []
+    for method in METHODS:
+        setting = ""
+        for name, function in checks_for(method, variant=next(iter(SMALL[method])), device="cuda"):
+            setting = setting or name.rsplit("-", 1)[0]
+            if name.rsplit("-", 1)[0] == setting:
+                found.append(pytest.param(function, id=f"{method}-{name}"))
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("check", on_the_accelerator())
+def test_contract_on_the_accelerator(check: Callable[[], None]) -> None:
+    check()
 
 
 @pytest.mark.parametrize("check", cases())

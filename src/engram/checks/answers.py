@@ -9,7 +9,7 @@ import torch
 
 from engram import seeds
 from engram.checks.bench import Event, Look, look
-from engram.checks.comparing import copied, differing, same, shown, through_json
+from engram.checks.comparing import copied, differing, generators, same, shown, through_json
 from engram.checks.failure import require
 from engram.core.contract import STORAGE, Step
 
@@ -28,7 +28,7 @@ def predict_changes_nothing(seen: Look) -> None:
             for m in modules[::2]:
                 m.training = True
         modes = [m.training for m in modules]
-        before, rng, kept = copied(method.state_dict()), torch.get_rng_state(), x.clone()
+        before, rng, kept = copied(method.state_dict()), generators(), x.clone()
         logits = method.predict(x, task=task)
         must = "predict changes nothing"
         moved = differing(before, method.state_dict())
@@ -42,7 +42,7 @@ def predict_changes_nothing(seen: Look) -> None:
             "put every module's own mode back, as engram.core.contract.evaluating does",
         )
         require(
-            same(rng, torch.get_rng_state()),
+            same(rng, generators()),
             must,
             "the global random generator was used",
             "draw from a generator of your own",
@@ -104,7 +104,7 @@ def observing_changes_nothing(seen: Look) -> None:
 
     def after_event(event: Event) -> None:
         method = seen.method
-        before, rng = copied(method.state_dict()), torch.get_rng_state()
+        before, rng = copied(method.state_dict()), generators()
         for name, value in (("facts", method.facts()), ("storage_bytes", method.storage_bytes())):
             through_json(value, f"{name}()")
         bytes_ = method.storage_bytes()
@@ -120,18 +120,18 @@ def observing_changes_nothing(seen: Look) -> None:
             through_json(method.report(), "report()")
         moved = differing(before, method.state_dict())
         require(
-            not moved and same(rng, torch.get_rng_state()),
+            not moved and same(rng, generators()),
             "observing a method changes nothing",
             f"changed: {shown(moved) or 'the global random generator'}",
             "let facts, measures, report and storage_bytes only read",
         )
 
     def measured(measures: Callable[..., dict[str, Any]], step: Step) -> dict[str, Any]:
-        before, rng = copied(seen.method.state_dict()), torch.get_rng_state()
+        before, rng = copied(seen.method.state_dict()), generators()
         found = measures(step)
         moved = differing(before, seen.method.state_dict())
         require(
-            not moved and same(rng, torch.get_rng_state()),
+            not moved and same(rng, generators()),
             "measures() changes nothing",
             f"changed: {shown(moved) or 'the global random generator'}",
             "let measures only read",
@@ -148,10 +148,10 @@ def generating_is_repeatable(seen: Look) -> None:
 
     def after_task(index: int) -> None:
         method = seen.method
-        y = torch.arange(seen.given(index).n_seen).repeat(3)
-        before, rng = copied(method.state_dict()), torch.get_rng_state()
-        first = method.generate(y, generator=seeds.generator(1, "check"))
-        again = method.generate(y, generator=seeds.generator(1, "check"))
+        y = torch.arange(seen.given(index).n_seen, device=seen.bench.device).repeat(3)
+        before, rng = copied(method.state_dict()), generators()
+        first = method.generate(y, generator=seeds.generator(1, "check", device=seen.bench.device))
+        again = method.generate(y, generator=seeds.generator(1, "check", device=seen.bench.device))
         require(
             same(first, again),
             "generate is a function of labels and generator",
@@ -167,7 +167,7 @@ def generating_is_repeatable(seen: Look) -> None:
         )
         moved = differing(before, method.state_dict())
         require(
-            not moved and same(rng, torch.get_rng_state()),
+            not moved and same(rng, generators()),
             "generate changes nothing",
             f"changed: {shown(moved) or 'the global random generator'}",
             "generate with stored statistics, from the given generator",

@@ -42,6 +42,7 @@ class Bench:
         spec: name, factory and small options.
         stream, network, scenario: the setting.
         allow_negative: options for which a negative number makes sense.
+        device: cpu or cuda.
     """
 
     spec: MethodSpec
@@ -49,6 +50,7 @@ class Bench:
     network: Network
     scenario: Scenario
     allow_negative: Collection[str] = field(default=())
+    device: str = "cpu"
 
     def context(self, seed: int = 0) -> Context:
         """What a method is built for here."""
@@ -113,7 +115,7 @@ class Bench:
             MethodSpec(self.spec.name, make, self.spec.config),
             Protocol(self.scenario, generated_per_class=0),
             seed=seed,
-            device="cpu",
+            device=self.device,
             out=out,
             resume=resume,
             observer=observe,
@@ -157,7 +159,7 @@ class Bench:
 
     def inputs(self, task: int = 0, n: int = 6) -> Tensor:
         """Test images of a task in the network's range."""
-        return self.network.normalise(self.stream.test(task).x[:n])
+        return self.network.normalise(self.stream.test(task).x[:n]).to(self.device)
 
     @cached_property
     def watched(self) -> tuple[dict[str, Look], Exception | None]:

@@ -26,14 +26,30 @@ def differing(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Bitwise equality of two tensors, shape and type included."""
+    """Bitwise equality of two tensors, shape and type included, on any devices."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return bool(torch.equal(_bits(a), _bits(b)))
+    return bool(torch.equal(_bits(a).cpu(), _bits(b).cpu()))
 
 
 def _bits(x: Tensor) -> Tensor:
     return x.detach().contiguous().reshape(-1).view(torch.uint8) if x.numel() else x.reshape(-1)
+
+
+def generators() -> Tensor:
+    """The states of torch's global generators: the processor's, and the accelerator's where it is in use."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return torch.cat(states)
+
+
+def set_generators(states: Tensor) -> None:
+    """Put back what :func:`generators` gave."""
+    n = len(torch.get_rng_state())
+    torch.set_rng_state(states[:n])
+    if len(states) > n:
+        torch.cuda.set_rng_state(states[n:])
 
 
 def shown(names: Collection[str]) -> str:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from engram.checks.bench import Bench, Look, check, look
-from engram.checks.comparing import copied, differing, running_statistics, same, shown
+from engram.checks.comparing import (
+    copied,
+    differing,
+    generators,
+    running_statistics,
+    same,
+    set_generators,
+    shown,
+)
 from engram.checks.failure import CheckFailure, require
 from engram.checks.streams import tiny_stream
 from engram.core.contract import Batch, Step, TaskInfo, Terms, Update
@@ -57,7 +65,7 @@ def losses_are_pure_and_finite(seen: Look) -> None:
 
     def twice(loss: Callable[..., Terms], update: Update, batch: Batch, step: Step) -> Terms:
         where = f"the loss of update {update.name!r} (task {step.task.index}, phase {step.phase!r})"
-        before, rng = copied(method.state_dict()), torch.get_rng_state()
+        before, rng = copied(method.state_dict()), generators()
         inputs = [batch.x, batch.y, *batch.noise.values()]
         held = [t.clone() for t in inputs]
         structure = json.dumps(method.structure(), sort_keys=True)
@@ -80,7 +88,7 @@ def losses_are_pure_and_finite(seen: Look) -> None:
         with torch.no_grad():
             for name, buffer in statistics.items():
                 buffer.copy_(before[name])
-        torch.set_rng_state(rng)
+        set_generators(rng)
         terms = loss(batch, step)
         found = {k: v.detach() for k, v in terms.items()}
         require(

@@ -80,6 +80,7 @@ def state_is_tensors(seen: Look) -> None:
         fresh = seen.bench.build()
         fresh.rebuild(json.loads(json.dumps(method.structure(), sort_keys=True)))
         fresh.load_state_dict(load_tensors(content), strict=True)
+        fresh.to(seen.bench.device)
         wrong = differing(method.state_dict(), fresh.state_dict())
         require(not wrong, "the state survives safetensors", f"{shown(wrong)} differ", "keep plain tensors")
         task, x = seen.asked(index), seen.bench.inputs(index)

@@ -33,7 +33,7 @@ def test_samples_do_not_matter(bench: Bench) -> None:
     ]
     facts = {f.name: getattr(bench.stream, f.name) for f in dataclasses.fields(bench.stream)}
     changed = Stream(**{k: v for k, v in facts.items() if not k.startswith("_")} | {"pools": pools})
-    other = Bench(bench.spec, changed, bench.network, bench.scenario).train()
+    other = dataclasses.replace(bench, stream=changed).train()
     names = differing(bench.reference.state, other.state)
     require(
         not names,
@@ -125,7 +125,7 @@ def real_samples_are_in_memories_only(seen: Look) -> None:
                 continue
             for form, rows in forms.items():
                 require(
-                    not _contains(tensor.detach(), rows),
+                    not _contains(tensor.detach().cpu(), rows),
                     "real samples are kept in a SampleMemory only",
                     f"{name} holds a training image as {form} after task {index}",
                     'keep it in engram.parts.memory.SampleMemory and declare reads = "memory"',

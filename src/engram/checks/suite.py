@@ -47,13 +47,14 @@ def _settings(
     network: Network | None,
     scenario: Scenario | None,
     allow_negative: Collection[str],
+    device: str,
 ) -> dict[str, Bench]:
     """Benches by name: the two streams, two networks and further scenarios that the method can use."""
     made: dict[str, Bench] = {}
 
     def add(name: str, stream: Stream, networks: list[Network], scenario: Scenario) -> bool:
         for one in networks:
-            bench = Bench(spec, stream, one, scenario, allow_negative)
+            bench = Bench(spec, stream, one, scenario, allow_negative, device)
             if bench.usable:
                 made[f"{name}-{one.name}"] = bench
                 return True
@@ -93,6 +94,7 @@ def checks_for(
     variant: str | None = None,
     skip: Mapping[str, str] | None = None,
     allow_negative: Collection[str] = (),
+    device: str = "cpu",
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Every check of a method as (name, function without arguments), for a test runner.
 
@@ -105,6 +107,7 @@ def checks_for(
         variant: of ``SMALL``, for a registered name; None takes all.
         skip: reasons by name of a check that need not hold.
         allow_negative: options for which a negative number makes sense.
+        device: cpu or cuda.
     """
     variants: Mapping[str, Mapping[str, Any]] = {"": options or {}}
     if isinstance(method, str) and options is None:
@@ -124,7 +127,7 @@ def checks_for(
         }
         skipped |= set(skip or {})
         first = True
-        for setting, bench in _settings(spec, stream, network, scenario, allow_negative).items():
+        for setting, bench in _settings(spec, stream, network, scenario, allow_negative, device).items():
             for name, function in CHECKS.items():
                 if name in skipped or (name in STATIC and not first):
                     continue
@@ -141,6 +144,7 @@ def check_method(
     options: Mapping[str, Any] | None = None,
     skip: Mapping[str, str] | None = None,
     allow_negative: Collection[str] = (),
+    device: str = "cpu",
 ) -> None:
     """Run every check on a method; the arguments are those of :func:`checks_for`.
 
@@ -156,6 +160,7 @@ def check_method(
         options=options,
         skip=skip,
         allow_negative=allow_negative,
+        device=device,
     ):
         try:
             function()

@@ -55,7 +55,11 @@ def as_network(network: Any, image_shape: Shape) -> Network:
 
 
 def check_device(name: str) -> torch.device:
-    """The device called ``name``; ``ConfigError`` where there is none."""
+    """The device called ``name``; ``ConfigError`` where there is none.
+
+    An accelerator is put, for this process, into the mode in which the same operations give the same bits: without
+    it, sums of gradients come in any order, and no seed gives the same run twice.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -66,6 +70,9 @@ def check_device(name: str) -> torch.device:
         )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.")
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(True)
     return device
 
 

@@ -7,6 +7,7 @@ without a traceback and leaves with exit code 2.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -17,6 +18,15 @@ def printable(text: str) -> str:
         text,
     )
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def all_printable(value: Any) -> Any:
+    """A JSON value in which every text is :func:`printable`, keys too: of a file that anyone may have written."""
+    if isinstance(value, dict):
+        return {printable(key): all_printable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [all_printable(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def reason(fault: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from stripes import SMALL, contents
 
 import engram
 from calling import Call, Refused
+from engram.cli.main import main
 from engram.core.files import in_use
 from engram.errors import EngramError
 from engram.studies.results import read_result
@@ -169,6 +171,11 @@ def test_a_folder_that_holds_something_else(refused: Refused, finished: Path):
     assert contents(finished) == before
     (finished / "study.json").write_text("{")
     assert "not JSON" in refused("run", "finetune", *small)
+    shutil.rmtree(finished / "seed-1")
+    (finished / "config.yaml").unlink()
+    (finished / "study.json").write_text("[" * 10_000)
+    assert "nested too deeply" in refused("run", "finetune", *small)
+    assert "holds other files" in refused("run", "finetune", *small, "--overwrite")
 
 
 def test_checkpoints_of_another_stream(refused: Refused, killed: Path):
@@ -243,6 +250,22 @@ def test_standard_output_that_is_closed_left_or_full(words: str, where: str, cod
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == (1 if said else 0)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_standard_output_of_any_encoding(encoding: str, finished: Path, monkeypatch):
+    odd = finished.rename(
+        finished.with_name("caf\udce9 \x1b[31m…")
+    )  # bytes that are no text, and control characters
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding=encoding) as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main(["report", str(odd)]) == 0
+        output.flush()
+        text = written.getvalue().decode(encoding)
+    assert "\x1b" not in text
+    dots = "…" if encoding == "utf-8" else "..."
+    assert text.splitlines()[-1] == f"Report: {odd.parent}/caf\\xe9 \\x1b[31m{dots}/report.html"
 
 
 @pytest.mark.parametrize("why", ["Broken pipe", "No space left on device"])

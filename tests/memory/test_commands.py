@@ -52,7 +52,7 @@ def test_predict_stays_loaded_and_answers_line_by_line(
     call: Call, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = draw(tmp_path / "new", "a", n=1) / "a" / "00.png"
-    asked = [str(image), json.dumps({"image": str(image)}), '{"other": 1}', "nowhere.png"]
+    asked = [str(image), json.dumps({"image": str(image)}), '{"other": 1}', "nowhere.png", '{"a":' * 5000]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(asked)))
     done = call("predict", memory, "--serve")
     ready, first, second, *errors = map(json.loads, done.out.splitlines())
@@ -61,6 +61,7 @@ def test_predict_stays_loaded_and_answers_line_by_line(
     assert first == second
     assert "a line must be a path" in errors[0]["error"]
     assert "nowhere.png must be a usable image" in errors[1]["error"]
+    assert "a\": must be a usable image" in errors[2]["error"]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,10 @@ def test_help_needs_no_torch(call: Call) -> None:
 def test_a_full_terminal_name_is_printable(call: Call, tmp_path: Path) -> None:
     images = draw(tmp_path / "odd", "ab")
     os.rename(images / "a", images / "a\nb")
-    done = call("learn", images, "--into", tmp_path / "memory", *WORDS)
+    odd = tmp_path / "[/b]\udce9"
+    done = call("learn", images, "--into", odd, *WORDS)
     assert done.code == 0, done.err
     assert "a\\nb" in done.out
+    done = call("inspect", odd, "--html", tmp_path / "page.html")
+    assert "[/b]\\xe9" in done.out
+    assert "[/b]\\xe9" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -17,10 +17,13 @@ import pytest
 from PIL import Image
 
 import synthetic
+from engram.cli.main import main
+from engram.core.files import with_checksum
 from engram.errors import EngramError
 from engram.report import figures as fig
 from engram.report import is_current, write_report
 from engram.report.drawing import Drawing
+from engram.report.exports import FORMATS
 from engram.report.gallery import load_samples
 from engram.report.picture import slug
 from engram.report.table import (
@@ -257,6 +260,38 @@ def test_text_from_results_is_escaped(tmp_path: Path) -> None:
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "<b>x</b>" not in text
+
+
+def hostile(value: Any) -> Any:
+    """A JSON value in which every text sends a terminal away; what the reader looks up stays."""
+    if isinstance(value, dict):
+        return {key: one if key in KEPT else hostile(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return list(map(hostile, value))
+    return f"{value}\x1b[2J\x9b\u202e\r\x00\udce9" if isinstance(value, str) else value
+
+
+KEPT = ("kind", "status", "class", "folder", "method", "samples")
+
+
+def test_no_control_character_of_a_file_reaches_terminal_page_or_export(tmp_path: Path, capsys) -> None:
+    data = synthetic.result("finetune", n_seeds=0, n_tasks=1, failed=True)
+    synthetic.write(tmp_path, {".": {**data, "seeds": [{**data["seeds"][0], "accuracy_matrix": [[0.5]]}]}})
+    for path in (tmp_path / "study.json", *tmp_path.glob("seed-*/seed.json")):
+        value = json.loads(path.read_text())
+        del value["sha256"]
+        kept = {k: value[k] for k in ("schema", "kind", "identity") if k in value}
+        changed = hostile(value) | kept
+        for new, old in zip(changed.get("variants", ()), value.get("variants", ()), strict=True):
+            new |= {k: old[k] for k in ("identity", "engram")}
+        path.write_text(json.dumps(with_checksum(changed)))
+    assert main(["report", str(tmp_path), "--format", "html", *FORMATS]) == 0
+    texts = [capsys.readouterr().out]
+    texts += [p.read_text(encoding="utf-8") for p in tmp_path.glob("*.*") if p.name != "study.json"]
+    assert len(texts) == 2 + len(FORMATS)
+    for text in texts:
+        assert "x1b" in text
+        assert all(c.isprintable() or c == "\n" for c in text)
 
 
 def test_one_task_and_equal_labels(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.cli.command_line import KINDS
 from engram.core.options import options_of
+from engram.errors import printable
 from engram.studies.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def in_our_words(message: str) -> str:
 def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bool = False) -> int:
     """Say what came of a study; the exit status."""
     words = [a for a in argv if a not in ("--resume", "--overwrite")]
-    again = shlex.join(["engram", *words, "--resume"])
+    again = " ".join(map(_quoted, ["engram", *words, "--resume"]))
     if outcome.interrupted:
         pruned = {t["name"] for t in outcome.found.get("trials", ()) if t["status"] == "pruned"}
         going = [r for r in outcome.results if r["label"] not in pruned]
@@ -53,15 +54,22 @@ def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bo
     labels = [r["label"] for r in outcome.results]
     print_tables(outcome.out, labels, accept_edited=accept_edited)
     if not quiet and outcome.report is not None:
-        print(f"Report: {outcome.report}")
+        print(f"Report: {printable(str(outcome.report))}")
     for p in outcome.problems:
         stay = "its checkpoints stay" if p.begun else "it has no checkpoint yet"
         how = f"; {stay}. Go on with: {again}" if p.again else ""
-        message = in_our_words(p.message.rstrip(".") if how else p.message)
+        message = printable(in_our_words(p.message.rstrip(".") if how else p.message))
         print(f"engram: {p.label}, seed {p.seed}: {message}{how}", file=sys.stderr)
     for line in outcome.unwritten:
         print(f"engram: {line}", file=sys.stderr)
     return outcome.exit_code
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it, printable."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + printable(re.sub(r"(['\\])", r"\\\1", word)) + "'"
 
 
 def print_tables(folder: Path, labels: Sequence[str] | None = None, *, accept_edited: bool = False) -> None:

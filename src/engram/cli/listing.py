@@ -20,7 +20,7 @@ READS = {"task": "the current task", "memory": "task + stored samples", "all": "
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     made = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for index, name in enumerate(columns):
         made.add_column(name, no_wrap=index == 0, overflow="fold")

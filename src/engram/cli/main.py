@@ -5,8 +5,10 @@ Exit status: 0 all fine; 1 a worker died; 2 something the user can act on, said 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
+import io
 import os
 import sys
 import warnings
@@ -19,7 +21,7 @@ from engram.cli import commands, ending, memory
 from engram.cli.command_line import Parser
 from engram.core.files import os_errors
 from engram.core.options import closest
-from engram.errors import ConfigError, EngramError
+from engram.errors import ConfigError, EngramError, printable
 from engram.methods import registry
 from engram.report import write_report
 
@@ -57,12 +59,32 @@ LEARNING = ("run", "compare", "sweep", "tradeoff")
 COMMANDS = (*LEARNING, *memory.USAGES, "report", "list")
 
 
+SPELLED = "engram.spelled"
+ASCII = {"±": "+-", "–": "-", "…": "..."}
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    """Characters that the encoding of standard output lacks, in ASCII."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(
+        ASCII.get(c) or printable(c).encode("ascii", "backslashreplace").decode() for c in lacking
+    ), error.end
+
+
+codecs.register_error(SPELLED, _spelled)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status. Prints one line for every error a user can act on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed: whoever started us wants to hear nothing
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=SPELLED)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files need not be text
     try:
         with _notes(), os_errors():
             code = _dispatch(arguments)
@@ -94,7 +116,7 @@ def _notes() -> Iterator[None]:
     """Warnings as one line each."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"engram: note: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"engram: note: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -164,7 +186,7 @@ def _report(rest: list[str]) -> int:
     if pair is not None:
         print(f"{pair} {tidy.ASSUMPTIONS}")
     for path in written:
-        print(f"{'Report' if path.suffix == '.html' else 'Written'}: {path}")
+        print(f"{'Report' if path.suffix == '.html' else 'Written'}: {printable(str(path))}")
     return 0
 
 

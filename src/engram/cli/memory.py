@@ -291,7 +291,7 @@ def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet:
     for note in dict.fromkeys(notes):
         print(f"note: {printable(note)}")
     settings, rule = memory.model.settings, memory.model.rule
-    print(f"{memory.path}: {settings.method}, {rule}")
+    print(f"{printable(str(memory.path))}: {settings.method}, {rule}")
     print(
         f"size {size(learned.bytes_before)} before, {size(learned.bytes_after)} after; "
         f"{duration(learned.call['seconds'])}; state {learned.generation}"
@@ -403,7 +403,7 @@ def _asked(line: str) -> str:
         return line
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line
     path = found.get("image") if isinstance(found, dict) else found
     if not isinstance(path, str):
@@ -442,7 +442,7 @@ def inspect(words: Sequence[str]) -> int:
 
     facts = facts_of(Memory.open(path))
     screen = ending.console()
-    screen.print(table(f"Memory {path}", ("what", "is"), list(facts.about.items())))
+    screen.print(table(f"Memory {printable(path)}", ("what", "is"), list(facts.about.items())))
     for one in facts.tables:
         screen.print(table(one.title, one.columns, one.rows))
     if facts.command:
@@ -451,8 +451,8 @@ def inspect(words: Sequence[str]) -> int:
     if own.html is not None:
         from engram.report.memory_page import render  # jinja2
 
-        write_atomically(Path(own.html), render(path, facts).encode())
-        print(f"Page: {own.html}")
+        write_atomically(Path(own.html), render(printable(path), facts).encode())
+        print(f"Page: {printable(own.html)}")
     return 0
 
 
@@ -484,7 +484,7 @@ def undo(words: Sequence[str]) -> int:
     (path,), own = asked
     from engram.memory.memory import Memory  # with torch
 
-    print(f"{path}: {Memory.at(path).undo(own.to)}")
+    print(f"{printable(path)}: {Memory.at(path).undo(own.to)}")
     return 0
 
 
@@ -499,7 +499,7 @@ def forget(words: Sequence[str]) -> int:
     memory = Memory.open(path)
     memory.forget(name)
     left = f"{len(memory.classes_)} classes are known; state {memory.generation} is the only one"
-    print(f"{path}: {name} is forgotten, {left}")
+    print(f"{printable(path)}: {name} is forgotten, {left}")
     return 0
 
 
@@ -515,7 +515,7 @@ def export(words: Sequence[str]) -> int:
     facts = done.facts
     shape = ", ".join(map(str, facts["input"]["shape"]))
     print(
-        f"{done.path}: {facts['input']['name']} {facts['input']['type']} [{shape}] to probabilities of "
+        f"{printable(str(done.path))}: {facts['input']['name']} {facts['input']['type']} [{shape}] to probabilities of "
         f"{len(facts['classes'])} classes, {done.path.stat().st_size / 1024:,.0f} KiB"
     )
     print(f"Images: {facts['rule']}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from engram.errors import printable
 from engram.studies.jobs import Event
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Progress:
         """A line above the display, or on standard output; nothing when quiet."""
         if self.quiet:
             return
+        line = "\n".join(map(printable, line.split("\n")))
         if self._live is not None:
             from rich.text import Text  # as above
 
@@ -224,7 +226,7 @@ class Progress:
             rows = list(self.rows.values())
             for row in rows:
                 if row.status in ("starting", "running"):
-                    table.add_row(*(Text(cell) for cell in _cells(row, now)))
+                    table.add_row(*(Text(printable(cell)) for cell in _cells(row, now)))
         ended = sum(row.status in ("done", "failed") for row in rows)
         share = sum(row.share(now) for row in rows) / max(len(rows), 1)
         words = f" {ended} of {len(rows)} done, {duration(now - self.began)} so far"

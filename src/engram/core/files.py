@@ -205,5 +205,5 @@ def _holder(handle: int) -> str:
         return (
             f" (process {int(owner['pid'])} on {printable(owner['host'])} since {printable(owner['since'])})"
         )
-    except (OSError, ValueError, KeyError, TypeError):  # it is being written
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is being written
         return ""

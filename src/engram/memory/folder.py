@@ -42,7 +42,7 @@ from engram.core.files import (
     unsealed,
     write_atomically,
 )
-from engram.errors import CheckpointError, ConfigError, EngramError, reason
+from engram.errors import CheckpointError, ConfigError, EngramError, all_printable, reason
 
 FORMAT = 1
 MANIFEST, GENERATIONS, WORK, RECORD, BEGUN = "memory.json", "generations", "work", "record.json", "begun.json"
@@ -154,7 +154,7 @@ def _check_format(root: Path, found: Mapping[str, Any]) -> None:
 
 
 def read_generation(root: Path, number: int, sha256: str | None) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Record and files of a generation; ``sha256`` is that of its record, None takes the record's own word.
+    """Record, its texts printable, and files of a generation; ``sha256`` is the record's, None takes its own word.
 
     Raises:
         Damaged: it is not as it was written.
@@ -178,7 +178,7 @@ def read_generation(root: Path, number: int, sha256: str | None) -> tuple[dict[s
         raise Damaged(f"generation {number} of {root} cannot be read ({reason(error)})") from error
     except Damaged as error:
         raise Damaged(f"generation {number} of {root} is damaged ({error})") from None
-    return record, files
+    return all_printable(record), files
 
 
 def read(root: Path, make: Callable[[dict[str, Any], dict[str, bytes]], Made]) -> Made:

@@ -109,6 +109,6 @@ def _is_ours(path: Path) -> bool:
         if path.name == STUDY_FILE or path.name in OLD_FILES:
             stored = json.loads(path.read_text(encoding="utf-8"))
             return isinstance(stored, dict) and "schema" in stored
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return False

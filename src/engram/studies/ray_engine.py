@@ -271,7 +271,7 @@ def learn_there(text: str) -> dict[str, Any]:
             except EngramError as error:
                 print(f"{type(error).__name__}: {error}", file=log, flush=True)
                 return {"error": str(error), "expected": True, "again": isinstance(error, PlaceError)}
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # code of a user's own may end the process
                 traceback.print_exc(file=log)
                 first = (str(error).splitlines() or [""])[0]
                 message = (

@@ -22,13 +22,13 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engram.core import stored
 from engram.core.files import checksum, os_errors, parsed, with_checksum, write_atomically
-from engram.errors import EngramError
+from engram.errors import EngramError, all_printable
 from engram.protocols.entry import derived, plain, seed_result
 from engram.protocols.metrics import Summary
 from engram.studies import choosing, curves
@@ -150,7 +150,7 @@ def _summarise_series(series: Sequence[Sequence[float | None] | None]) -> dict[s
 
 
 def read(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> Findings:
-    """The study in a folder, of either schema.
+    """The study in a folder, of either schema; what is not printable in its texts becomes escapes.
 
     Args:
         directory: its folder.
@@ -160,6 +160,12 @@ def read(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> F
         EngramError: one line, when the folder does not exist, holds no study, or a file in it is malformed or edited.
     """
     root = Path(directory)
+    found = _read(root, accept_edited)
+    results = [FoundResult(f.directory, all_printable(f.result)) for f in found.results]
+    return replace(found, results=results, found=all_printable(found.found))
+
+
+def _read(root: Path, accept_edited: bool) -> Findings:
     with os_errors():
         if not root.is_dir():
             raise EngramError(f"{root} is not a folder: name the folder of a run or of a comparison.")
@@ -175,7 +181,7 @@ def read_result(path: str | os.PathLike[str], *, accept_edited: bool = False) ->
     """The result of a run's or a variant's folder, or of a file that holds a result alone; as `read`."""
     source = Path(path)
     if not source.is_dir():
-        return _old_result(source, accept_edited)
+        return dict(all_printable(_old_result(source, accept_edited)))
     folder = source.resolve()
     root = next((p for p in (folder, *folder.parents[:2]) if (p / STUDY_FILE).is_file()), folder)
     own = [f.result for f in read(root, accept_edited=accept_edited).results if f.directory == folder]

@@ -9,7 +9,7 @@ from typing import Any
 
 from engram import features
 from engram.core.values import split_variant, typed_all
-from engram.errors import ConfigError
+from engram.errors import ConfigError, printable
 from engram.methods.registry import about
 from engram.studies.folders import folder_name
 from engram.studies.settings import FeatureSettings
@@ -38,6 +38,9 @@ class Variant:
     varied: Mapping[str, Any] = field(default_factory=dict)
     curve: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureSettings | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", printable(self.label))
 
 
 def variant(

@@ -61,7 +61,7 @@ def test_predict_stays_loaded_and_answers_line_by_line(
     assert first == second
     assert "a line must be a path" in errors[0]["error"]
     assert "nowhere.png must be a usable image" in errors[1]["error"]
-    assert "a\": must be a usable image" in errors[2]["error"]
+    assert 'a": must be a usable image' in errors[2]["error"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from engram.errors import ConfigError
 from engram.learning.loop import train_task
 from engram.learning.state import LoopState
 from engram.methods.registry import method
-from engram.methods.vcl import Gaussian, Vcl, k_centre
+from engram.methods.vcl import Vcl
 from engram.networks import Mlp, PlainCnn, PreactResnet
+from engram.parts.gaussian import Gaussian
+from engram.parts.memory import k_centre
 from engram.protocols.protocol import Protocol
 
 SMALL: dict[str, Any] = {"n_samples": 2, "n_predict": 20}
@@ -60,6 +62,24 @@ def test_divergence_is_that_of_torch_and_zero_where_a_task_starts() -> None:
     new = [n for n in net.q.m if n not in kept]
     assert len(new) == 2
     assert all(not bool(net.prior_m[n].any()) and not bool(net.prior_v[n].any()) for n in new)
+
+
+def test_first_means_are_drawn_wide_and_those_of_known_weights_stay() -> None:
+    net, own = vcl(Mlp((64,)), mean_sd=0.1), vcl(Mlp((64,)), mean_sd=None)
+    network = {n: m.clone() for n, m in own.q.m.items()}
+    for each in (net, own):
+        each.begin_task(task_of(0), STREAM.train(0))
+    assert all(torch.equal(own.q.m[n], m) for n, m in network.items())
+    for name, m in net.q.m.items():
+        if name.endswith("bias"):
+            assert not bool(m.any())
+        else:  # a normal law cut at two standard deviations has 0.88 of its own
+            assert float(m.detach().abs().max()) <= 0.2
+            assert float(m.detach().std()) == pytest.approx(0.088, rel=0.15)
+    before = {n: m.clone() for n, m in net.q.m.items()}
+    net.begin_task(task_of(1), STREAM.train(1))
+    assert all(torch.equal(net.q.m[n], m) for n, m in before.items())
+    assert len(net.q.m) == len(before) + 2
 
 
 @pytest.mark.parametrize("how", ["drawn", "drawn_locally"])

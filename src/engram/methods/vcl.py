@@ -31,13 +31,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from engram import seeds
@@ -59,9 +58,10 @@ from engram.core.options import Count, Positive
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
-from engram.parts.classifier import Classifier, spread
+from engram.parts.classifier import spread
 from engram.parts.fitting import FitOptions
-from engram.parts.memory import SampleMemory
+from engram.parts.gaussian import Gaussian
+from engram.parts.memory import SampleMemory, k_centre
 from engram.parts.ordered import Ordered
 from engram.parts.tables import Table
 from engram.parts.window import Window, cross_entropy
@@ -81,7 +81,8 @@ class VclConfig(FitOptions):
             layer's outputs for each sample).
         sd: standard deviation at which weights start.
         prior_sd: standard deviation of the first prior.
-        head_sd: standard deviation, cut at two, of the first means of new output rows.
+        mean_sd: standard deviation, cut at two, of the first means: of all weights when the first task begins, later of
+            new output rows; biases start at 0. None leaves them as the network has them, for one trained before.
         start_plain: train the means as a plain network before the first task.
         coreset: none, random or k_centre (first the first sample, then always the one farthest from those chosen).
         coreset_size: samples of each task that are stored.
@@ -94,7 +95,7 @@ class VclConfig(FitOptions):
     reparameterisation: Literal["weights", "local"] = "weights"
     sd: Positive = 0.05
     prior_sd: Positive = 1.0
-    head_sd: Positive = 0.1
+    mean_sd: Positive | None = 0.1
     start_plain: bool = True
     coreset: Literal["none", "random", "k_centre"] = "none"
     coreset_size: Count = 40
@@ -105,111 +106,6 @@ class VclConfig(FitOptions):
             raise ConfigError(
                 "keep_optimiser must be false, every posterior has a new optimiser: leave it out."
             )
-
-
-class Gaussian(nn.Module):
-    """q: means, which are the parameters of a network, and a log-variance for each."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__()
-        self.net = Classifier(context, norm="none")
-        self.v = nn.ParameterDict()
-
-    @property
-    def m(self) -> dict[str, nn.Parameter]:
-        """Means [*] by name."""
-        return dict(self.net.named_parameters())
-
-    def variance(self, name: str) -> Tensor:
-        """Log-variance [*] of the mean ``name``."""
-        return self.v[name.replace(".", "/")]
-
-    def fit_variances(self, start: float) -> None:
-        """A log-variance for each mean: old entries stay, new ones are ``start``."""
-        for name, m in self.m.items():
-            key, new = name.replace(".", "/"), torch.full_like(m, start, requires_grad=False)
-            if key in self.v:
-                old = self.v[key].detach()
-                new[tuple(slice(0, n) for n in old.shape)] = old
-            self.v[key] = nn.Parameter(new)
-
-    def names(self, task: TaskInfo) -> list[str]:
-        """Names of the means that the task's logits depend on."""
-        return [n for n in self.m if n.startswith(self.net.taking_part(task))]
-
-    def drawn(
-        self, x: Tensor, names: Sequence[str], active: tuple[int, int], k: int, g: torch.Generator
-    ) -> Tensor:
-        """Logits [K, B, C] with ``k`` draws of all weights, each for the whole batch."""
-        m, weights = self.m, {}
-        for name in names:
-            noise = torch.randn((k, *m[name].shape), generator=g, device=g.device)
-            weights[name] = m[name] + (0.5 * self.variance(name)).exp() * noise.to(m[name])
-        run = vmap(lambda w: functional_call(self.net, w, (x, active)), randomness="different")
-        return cast(Tensor, run(weights))
-
-    def drawn_locally(
-        self, x: Tensor, order: Ordered, active: tuple[int, int], k: int, g: torch.Generator
-    ) -> Tensor:
-        """Logits [K, B, C], every layer's outputs drawn for every sample: N(m x + b, s^2 x^2 + s_b^2)."""
-        trunk, heads = self.net.trunk, self.net.head
-        h = order.lead(trunk, 0, x.repeat(k, *(1,) * (x.dim() - 1)))
-        for i, path in enumerate(order.layers):
-            h = order.lead(trunk, i + 1, self._outputs(f"trunk.{path}", order.layer(trunk, i), h, g))
-        parts, first = [], 0
-        for i, layer in enumerate(heads.layers):
-            a, b = max(active[0] - first, 0), min(active[1] - first, layer.out_features)
-            if a < b:
-                parts.append(self._outputs(f"head.parts.{i}", layer, h, g)[:, a:b])
-            first += layer.out_features
-        return torch.cat(parts, 1).unflatten(0, (k, -1))
-
-    def _outputs(self, path: str, layer: nn.Linear | nn.Conv2d, h: Tensor, g: torch.Generator) -> Tensor:
-        mean = layer(h)
-        s = {f"{n}": self.variance(f"{path}.{n}").exp() for n, _ in layer.named_parameters()}
-        variance = functional_call(layer, s, (h.square(),))
-        noise = torch.randn(mean.shape, generator=g, device=g.device).to(mean)
-        return mean + variance.clamp(min=1e-16).sqrt() * noise
-
-    def divergence(
-        self, m0: Mapping[str, Tensor] | Table, v0: Mapping[str, Tensor] | Table, names: Sequence[str]
-    ) -> Tensor:
-        """KL(q || p) [] over the weights ``names``, p with means ``m0`` and log-variances ``v0``.
-
-        (1/2) sum v0 - v + exp(v - v0) + (m - m0)^2 exp(-v0) - 1; value and gradient are exactly 0 where q is p.
-        """
-        m, total = self.m, []
-        for n in names:
-            d = self.variance(n) - v0[n]
-            total.append((d.exp() - d - 1.0 + (m[n] - m0[n]).square() * (-v0[n]).exp()).sum())
-        return 0.5 * torch.stack(total).sum()
-
-    def structure(self) -> dict[str, Any]:
-        """That of the network."""
-        return self.net.structure()
-
-    def rebuild(self, structure: dict[str, Any]) -> None:
-        """The shapes of ``structure``, for a state dict to fill."""
-        self.net.rebuild(structure)
-        self.v = nn.ParameterDict()
-        if structure["head"]:
-            self.fit_variances(0.0)
-
-    def storage_bytes(self) -> dict[str, int]:
-        """Bytes of means and log-variances."""
-        return {kind: 2 * size for kind, size in self.net.storage_bytes().items()}
-
-
-def k_centre(x: Tensor, n: int) -> Tensor:
-    """Rows [n] of ``x`` [N, D]: 0, then always the one with the largest Euclidean distance to those chosen."""
-    rows = [0]
-    squares = x.square().sum(1)
-    nearest = torch.full_like(squares, torch.inf)
-    while len(rows) < n:
-        nearest = torch.minimum(nearest, squares - 2.0 * (x @ x[rows[-1]]) + squares[rows[-1]])
-        nearest[rows[-1]] = -torch.inf
-        rows.append(int(nearest.argmax()))
-    return torch.tensor(rows, device=x.device)
 
 
 class Vcl(Method):
@@ -255,19 +151,24 @@ class Vcl(Method):
         self.copies = nn.ModuleList()
         before = q.net.head.n_outputs
         q.net.grow(task)
-        if q.net.head.n_outputs > before:
-            g = seeds.generator(self.context.seed, "new rows", task.index)
-            for name, p in q.net.head.parts[-1].named_parameters():
-                rows = p[before:] if q.net.head.kind == "single" else p
-                drawn = torch.empty(rows.shape)
-                nn.init.trunc_normal_(drawn, 0.0, c.head_sd, -2.0 * c.head_sd, 2.0 * c.head_sd, generator=g)
-                rows.copy_(drawn if name == "weight" else torch.zeros_like(drawn))
+        if c.mean_sd is not None and q.net.head.n_outputs > before:
+            self._draw_means(task.index, before, c.mean_sd)
         q.fit_variances(2.0 * math.log(c.sd))
         self.prior_m.pad(q.m, 0.0)
         self.prior_v.pad(q.m, 2.0 * math.log(c.prior_sd))
         if self.memory is not None:
             self._choose(self.memory, task, data)
         self.n_fit.fill_(len(data) - len(self.rows))
+
+    def _draw_means(self, index: int, n_old: int, sd: float) -> None:
+        """Means of the output rows from ``n_old`` on, and in the first task those of the trunk."""
+        net, g = self.q.net, seeds.generator(self.context.seed, "means", index)
+        fresh = [p[n_old if net.head.kind == "single" else 0 :] for p in net.head.parts[-1].parameters()]
+        for p in [*net.trunk.parameters(), *fresh] if index == 0 else fresh:
+            drawn = torch.zeros(p.shape)
+            if p.dim() > 1:
+                nn.init.trunc_normal_(drawn, 0.0, sd, -2.0 * sd, 2.0 * sd, generator=g)
+            p.copy_(drawn)
 
     def _choose(self, memory: SampleMemory, task: TaskInfo, data: Samples) -> None:
         """Put this task's coreset into the memory."""
@@ -444,7 +345,7 @@ def _reading(phase: Phase, pool: str, update: Update) -> Phase:
 
 _SMALL = (
     f"{small.FIT}, momentum=0, weight_decay=0, keep_optimiser=false, n_samples=2, n_predict=12, prior_sd=1, "
-    "head_sd=0.1, coreset_size=3"
+    "mean_sd=0.1, coreset_size=3"
 )
 
 ENTRIES = {

@@ -33,6 +33,18 @@ def herded(features: Tensor, n: int) -> Tensor:
     return torch.stack(chosen)
 
 
+def k_centre(x: Tensor, n: int) -> Tensor:
+    """Rows [n] of ``x`` [N, D]: 0, then always the one with the largest Euclidean distance to those chosen."""
+    rows = [0]
+    squares = x.square().sum(1)
+    nearest = torch.full_like(squares, torch.inf)
+    while len(rows) < n:
+        nearest = torch.minimum(nearest, squares - 2.0 * (x @ x[rows[-1]]) + squares[rows[-1]])
+        nearest[rows[-1]] = -torch.inf
+        rows.append(int(nearest.argmax()))
+    return torch.tensor(rows, device=x.device)
+
+
 class SampleMemory(nn.Module):
     """Images uint8 [M, C, H, W], or feature vectors float32 [M, D], and labels int64 [M], as buffers.
 

@@ -12,7 +12,7 @@ this process (:mod:`engram.studies.processes`): no main guard is needed, and cla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,14 @@ from engram.core.values import split_variant
 from engram.errors import ConfigError, EngramError
 from engram.methods.registry import METHODS, MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe
+from engram.recipes.targets import Part
+from engram.recipes.targets import plan as plan_of
+from engram.recipes.targets import target as find_target
 from engram.report.drawing import Drawing
+from engram.report.reproduction import Conclusion, check_folder
+from engram.report.reproduction import conclude as conclude_reproduction
+from engram.report.reproduction import write as write_reproduction
+from engram.studies import reproduction
 from engram.studies.axes import Axis, axes_of, not_both
 from engram.studies.conduct import execute
 from engram.studies.folders import folder_name
@@ -58,7 +65,7 @@ if TYPE_CHECKING:
     Features = Any
     Data = Any
 
-__all__ = ["compare", "conclude", "run", "sweep", "sweep_study", "tradeoff"]
+__all__ = ["Reproduced", "compare", "conclude", "reproduce", "run", "sweep", "sweep_study", "tradeoff"]
 
 
 def run(
@@ -374,6 +381,96 @@ def tradeoff(
         beside=beside,
     )
     return conclude(study, listener)
+
+
+@dataclass
+class Reproduced:
+    """What came of a reproduction.
+
+    Args:
+        out: its folder, with ``table.md``, ``reproduction.json``, ``figures/``, ``results/``, and a study a part.
+        conclusion: tables and values.
+        figures: what was drawn.
+        outcomes: of the studies that were run for it.
+    """
+
+    out: Path
+    conclusion: Conclusion
+    figures: list[Path]
+    outcomes: list[Outcome]
+
+    @property
+    def exit_code(self) -> int:
+        """The first of its studies' that is not 0; see `Outcome`."""
+        return next((o.exit_code for o in self.outcomes if o.exit_code), 0)
+
+
+@os_errors()
+def reproduce(
+    target: str,
+    *,
+    budget: str = "quick",
+    out: str | PathLike[str] | None = None,
+    results: Sequence[str | PathLike[str]] = (),
+    seeds: Sequence[int] | None = None,
+    run: bool = True,
+    data_dir: str | None = None,
+    device: str = "cpu",
+    jobs: int | None = None,
+    accept_edited: bool = False,
+    listener: Listener | None = None,
+) -> Reproduced:
+    """A table or figure of a paper: run what is missing, and set ours beside what is published, with verdicts.
+
+    Args:
+        target: see :data:`engram.recipes.targets.TARGETS`.
+        budget: ``quick``, a stated smaller setting, or ``full``, the paper's.
+        out: its folder, which is continued where it is there; None is ``runs/reproduce-TARGET-BUDGET``.
+        results: further folders of results, wherever they were made; those of the same settings count as run here.
+        seeds: of every row; None are the target's.
+        run: False trains nothing: verdicts on what is there.
+        data_dir: folder with data sets.
+        device, jobs, accept_edited, listener: as for `compare`.
+
+    Raises:
+        EngramError: an unknown target or budget, results that cannot be used, data that cannot be had.
+    """
+    wanted = find_target(target)
+    plan = plan_of(wanted, budget)
+    root = _folder(out if out is not None else Path("runs") / f"reproduce-{target}-{budget}")
+    check_folder(root, target, budget)
+    gathered = reproduction.gather(map(Path, results), accept_edited=accept_edited)
+    outcomes, found = [], []
+    for part in plan.parts:
+        asked = tuple(part.seeds if seeds is None else seeds)
+        settings = Settings(
+            root,
+            DataSettings(data_dir=data_dir),
+            NetworkSettings(),
+            asked,
+            device,
+            jobs,
+            accept_edited=accept_edited,
+        )
+
+        def look(part: Part = part, asked: Sequence[int] = asked) -> reproduction.PartFound:
+            here = [root / part.name] if (root / part.name).is_dir() else []
+            own = reproduction.gather(here, accept_edited=accept_edited)
+            both = reproduction.Gathered(
+                own.results + gathered.results, [*own.tradeoffs, *gathered.tradeoffs]
+            )
+            return reproduction.found(part, asked, both)
+
+        for study in reproduction.missing(look(), settings) if run else ():
+            outcomes.append(conclude(study, listener))
+            if outcomes[-1].interrupted:
+                break
+        found.append(look())
+        if outcomes and outcomes[-1].interrupted:
+            found += [reproduction.found(p, (), reproduction.Gathered()) for p in plan.parts[len(found) :]]
+            break
+    concluded = conclude_reproduction(wanted, budget, plan, found)
+    return Reproduced(root, concluded, write_reproduction(root, wanted, found, concluded), outcomes)
 
 
 def _folder(out: str | PathLike[str]) -> Path:

@@ -12,8 +12,8 @@ import pytest
 
 from engram.checks import tiny_domains
 from engram.errors import EngramError
+from engram.recipes.published import CIFAR, PERMUTED_MNIST
 from engram.report.analyses import accuracies, omegas, paths, surrogate
-from engram.report.analyses.published import CIFAR, PERMUTED_MNIST
 from engram.report.analyses.sections import analysis_pictures
 from engram.studies.results import seed_result, summarise
 

@@ -33,9 +33,9 @@ def main(command: str, words: Sequence[str]) -> int:
     study, said = {"sweep": _sweep, "tradeoff": _tradeoff}.get(command, _comparison)(asked, command)
     from engram.api import conclude  # with numpy, which help does without
 
-    with _watched(asked, said) as progress:
-        outcome = conclude(study, progress)
     o = asked.options
+    with watched(said, quiet=o.quiet, tensorboard=o.tensorboard) as progress:
+        outcome = conclude(study, progress)
     return ending.finish(outcome, [command, *words], o.quiet, o.accept_edited)
 
 
@@ -142,7 +142,7 @@ def _held_out(data: DataSettings) -> str:
 
 
 @contextlib.contextmanager
-def _watched(asked: Asked, said: str) -> Iterator[Any]:
+def watched(said: str, *, quiet: bool = False, tensorboard: bool = False) -> Iterator[Any]:
     """What is going on is shown; a polite kill stops the workers too, as Ctrl-C does."""
     from engram.cli.progress import Progress  # with rich, which help does without
 
@@ -152,9 +152,7 @@ def _watched(asked: Asked, said: str) -> Iterator[Any]:
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if in_main else None
     try:
-        with Progress(
-            quiet=asked.options.quiet, headline=said, tensorboard=asked.options.tensorboard
-        ) as progress:
+        with Progress(quiet=quiet, headline=said, tensorboard=tensorboard) as progress:
             yield progress
     finally:
         if in_main:

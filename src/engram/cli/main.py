@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import engram
-from engram.cli import commands, ending, memory
+from engram.cli import commands, ending, memory, reproduce
 from engram.cli.command_line import Parser
 from engram.core.files import os_errors
 from engram.core.options import closest
@@ -35,6 +35,7 @@ commands:
   compare METHOD METHOD [options]  with several methods, side by side; NAME:option=value is a variant
   sweep METHOD --over NAME=v1,v2   with several values of an option, and choose one on validation data
   tradeoff METHOD METHOD [options] source against target accuracy over each method's own option
+  reproduce TARGET | --list        a table or figure of a paper: published beside measured, with verdicts
   learn DATA --into MEMORY         learn new classes into a memory on disk, without the images of before
   predict MEMORY IMAGE ...         name what images show
   inspect | verify | undo MEMORY   what it knows and keeps; whether that is whole; one state back
@@ -56,7 +57,7 @@ examples:
   engram tradeoff lwf ewc frozen --source mnist:0-4 --target mnist:5-9 --out runs/curves
 """
 LEARNING = ("run", "compare", "sweep", "tradeoff")
-COMMANDS = (*LEARNING, *memory.USAGES, "report", "list")
+COMMANDS = (*LEARNING, *memory.USAGES, "reproduce", "report", "list")
 
 
 SPELLED = "engram.spelled"
@@ -102,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Else the end of the process fails to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         learns = (
-            arguments[:1] and arguments[0] in (*LEARNING, "learn") and not {"-h", "--help"} & {*arguments}
+            arguments[:1]
+            and arguments[0] in (*LEARNING, "learn", "reproduce")
+            and not {"-h", "--help"} & {*arguments}
         )
         if error.errno == errno.EPIPE and not learns:  # the reader has seen enough
             return 0
@@ -142,6 +145,8 @@ def _dispatch(argv: list[str]) -> int:
         return _report(rest)
     if command == "list":
         return _list(rest)
+    if command == "reproduce":
+        return reproduce.main(rest)
     return (memory if command in memory.USAGES else commands).main(command, rest)
 
 

@@ -66,6 +66,7 @@ class Entry(Struct, kw_only=True):
     stored_real_samples: Count = 0
     storage_bytes: dict[str, Count] = {}
     acc_gen: list[Share | None] | None = None
+    top5: list[Share] | UnsetType = UNSET
     confusion: list[list[Count]] | None = None
     tasks: list[TaskLog] = []
     samples: Place | None = None
@@ -247,6 +248,37 @@ class TradeoffFound(Struct, kw_only=True):
 
 
 # Schema 1 ----------------------------------------------------------------------------------------------------
+class MeasuredPoint(Struct, kw_only=True):
+    name: str
+    folder: Place
+    value: int | float | None = None
+    status: str
+    seeds: list[Seed]
+    source: list[Share]
+    target: list[Share]
+    source_network: list[Share]
+    valid_source: list[Share] = []
+    valid_target: list[Share] = []
+
+
+class MeasuredCurve(Struct, kw_only=True):
+    label: str
+    method: str
+    folder: Place
+    option: str | None = None
+    options: Object = {}
+    points: Annotated[list[MeasuredPoint], Meta(min_length=1)]
+
+
+class TradeoffFile(Struct, kw_only=True):
+    """A ``tradeoff.json`` without the results that it came from."""
+
+    schema: Literal[1]
+    source: str
+    target: str
+    methods: list[MeasuredCurve]
+
+
 class OldResult(Struct, kw_only=True):
     """``results.json``."""
 
@@ -304,6 +336,7 @@ class RunRecord(Struct, kw_only=True):
     confusion: list[list[Count]] | None
     elapsed: Amount = 0.0
     valid: Matrix = []
+    top5: list[Share] = []
     best: Best | UnsetType = UNSET
 
 

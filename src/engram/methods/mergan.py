@@ -20,7 +20,7 @@ Shapes: B batch, K old classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -165,6 +165,9 @@ class Mergan(Method):
 
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.solver.predict(x, None)
+
+    def report(self) -> dict[str, Any]:
+        return {"generator_parameters": sum(p.numel() for p in self.gan.generator.parameters())}
 
     def facts(self) -> dict[str, str]:
         return {"solver": f"separate ({self.config.solver_data})"}

@@ -63,6 +63,7 @@ def seed_result(
     checkpoints: Any = None,
     valid_matrix: Any = None,
     generated: Mapping[str, Any] | None = None,
+    top5: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """The entry of one seed, with the metrics derived from its accuracy matrix.
 
@@ -84,6 +85,8 @@ def seed_result(
         valid_matrix: as accuracy_matrix, on validation samples; no key where it was not recorded.
         generated: of a generator after the last task, ``acc_rev`` in [0, 1] and ``diversity`` of each class, see
             :func:`engram.protocols.evaluation.judge_generator`; no key for methods without.
+        top5: after each task, share of test samples whose class is among the five best answers; no key where it was
+            not measured.
     Returns:
         A plain dictionary in the order of the schema; NaN is already None. ``final_average_accuracy`` and
         ``final_forgetting`` are None unless status is "done".
@@ -120,6 +123,8 @@ def seed_result(
         entry["valid_matrix"] = as_matrix(valid_matrix)
     if generated is not None:
         entry["generated"] = generated
+    if top5 is not None:
+        entry["top5"] = list(top5)
     return dict(plain(entry))
 
 

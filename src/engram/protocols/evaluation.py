@@ -21,6 +21,8 @@ from engram.streams.stream import Stream
 
 #: Generated images of each class that a generator is judged by after the last task.
 PER_CLASS = 500
+#: Classes of a stream from which on it is measured whether the class is among the five best answers.
+MANY = 20
 #: Steps for which a classifier that judges is trained.
 STEPS = 1000
 
@@ -48,6 +50,16 @@ def evaluate(
         pairs = (samples.y * n + predicted).cpu()
         confusion += torch.bincount(pairs, minlength=n * n).view(n, n)
     return row, confusion
+
+
+def top5(learner: Learner, stream: Stream, learned: int) -> float:
+    """Share of test samples whose class is among the five best answers, mean over tasks 0 .. ``learned``; one head."""
+    rows = []
+    for j in range(learned + 1):
+        samples = stream.test(j)
+        best = learner.predict(samples.x).topk(5).indices
+        rows.append(float((best == samples.y[:, None]).any(1).double().mean()))
+    return sum(rows) / len(rows)
 
 
 def real_samples(stream: Stream) -> Samples:

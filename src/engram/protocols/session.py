@@ -30,7 +30,15 @@ from engram.learning.loop import EpochEnd
 from engram.methods.registry import MethodSpec, spec_of
 from engram.parts.memory import SampleMemory
 from engram.protocols.entry import seed_result
-from engram.protocols.evaluation import Oracle, evaluate, judge_generator, real_samples, sample_grid
+from engram.protocols.evaluation import (
+    MANY,
+    Oracle,
+    evaluate,
+    judge_generator,
+    real_samples,
+    sample_grid,
+    top5,
+)
 from engram.protocols.protocol import Protocol
 from engram.streams.guard import Guard
 from engram.streams.stream import Stream
@@ -230,6 +238,8 @@ class Session:
             row, self.confusion, valid = best["row"], best["confusion"], best.get("valid_row", valid)
         if valid is not None:
             self.record["valid"].append(valid)
+        if self.stream.n_classes >= MANY and self.protocol.scenario == "class":
+            self.record.setdefault("top5", []).append(top5(self.learner, self.stream, index))
         if self.method.generative and self.protocol.generated_per_class:
             if self.oracle is None:
                 self.oracle = self._make_oracle()
@@ -327,6 +337,7 @@ class Session:
             samples=samples,
             valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
             generated=generated,
+            top5=self.record.get("top5"),
         )
 
     def _make_oracle(self) -> Oracle:

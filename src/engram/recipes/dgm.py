@@ -145,6 +145,7 @@ _TABLE1_STORED: dict[str, Any] = {
 }
 _TABLE1: dict[str, dict[str, Any]] = {
     **_MNIST_QUICK_METHODS,
+    "joint": {**_MNIST_QUICK_METHODS["joint"], "at": (5,)},
     "ewc": {**_TABLE1_STORED, "strength": 1e4},
     "rwalk": {**_TABLE1_STORED, "strength": 100.0},
     "si": {**_TABLE1_STORED, "c": 10.0, "xi": 1e-3},
@@ -167,6 +168,39 @@ def dgm_table1_quick() -> Recipe:
         network="dcgan",
         network_options={"n_d": 16},
         methods=_TABLE1,
+    )
+
+
+# Rows of the paper's Table 2 with small networks: 50 classes in tasks of ten.
+_TABLE2_DGM = {
+    **_STEADY_GENERATOR,
+    "epochs": 20,
+    "steps_per_epoch": 25,
+    "batch_size": 50,
+    "average_g": 0.98,
+    "solver_epochs": 6,
+    "solver_steps": 100,
+    "solver_batch": 100,
+    "solver_data": "mixed",
+    "solver_shift": 2.0,
+    "solver_rotate": 0.0,
+}
+
+
+@register
+def dgm_table2_quick() -> Recipe:
+    """The rows of DGM's Table 2 on a stand-in for ImageNet-50."""
+    return Recipe(
+        "dgm-table2-quick",
+        "50 classes of Tiny ImageNet (a stand-in for ImageNet-50) at 32x32, 5 tasks, 500 generator steps a task",
+        "Ostapenko et al., CVPR 2019 (arXiv 1904.03137), Table 2, for the rows; networks and schedules: ours",
+        data={"data": "tiny_imagenet_50", "tasks": 5, "image_size": 32},
+        network="dcgan",
+        methods={
+            "dgmw": _TABLE2_DGM,
+            "icarl": {"epochs": 10, "batch_size": 128, "optimiser": "adam", "lr": 1e-3},
+            "joint": {"epochs": 10, "patience": None, "shift": 2.0, "at": (1, 2, 3, 4)},
+        },
     )
 
 
@@ -253,6 +287,32 @@ def dgmw_mnist_official() -> Recipe:
 def dgma_mnist_official() -> Recipe:
     """Masks per unit, as released."""
     return _dgm_mnist("dgma", released=True)
+
+
+@register
+def dgm_table1() -> Recipe:
+    """The rows of DGM's Table 1, those that keep a generator with their own papers' schedules."""
+    gan = {"gan_epochs": 40, "gan_steps": 100, "gan_batch": 64, "gan_critic": 5, "gan_lr": 1e-4}
+    solver = {"solver_epochs": 20, "solver_steps": 100, "solver_batch": 100}
+    return Recipe(
+        "dgm-table1",
+        "MNIST, 10 one-class tasks: rows of DGM's Table 1, generators with their own papers' schedules",
+        f"{PAPER}; GANs: Wu et al., NeurIPS 2018 (arXiv 1809.02058) and its released code; the strength of EWC in a "
+        "generator, and solvers of generative methods other than DGM: ours",
+        data={"data": "mnist", **_PAPER_DATA},
+        network="dcgan",
+        methods={
+            "dgmw": {**_SCHEDULE, **_SPARSITY["dgmw"]},
+            "dgma": {**_SCHEDULE, **_SPARSITY["dgma"]},
+            "mergan-jtr": {**gan, **solver},
+            "mergan-ra": {**gan, **solver, "alignment": 1e-3},
+            "ewc-gan": {**gan, **solver},
+            "dgr": {**gan, "epochs": 5},
+            "finetune": {"epochs": 5},
+            "joint": {"epochs": 20, "patience": None, "at": (5,)},
+            **{name: _TABLE1[name] for name in ("ewc", "rwalk", "si", "icarl")},
+        },
+    )
 
 
 @register

@@ -63,6 +63,52 @@ def tradeoff_small() -> Recipe:
     )
 
 
+@register
+def rescl_pair() -> Recipe:
+    """A pair of alike images whose source is worth keeping; minutes a run on one thread."""
+    fit = {
+        "epochs": 10,
+        "batch_size": 64,
+        "optimiser": "sgd",
+        "lr": 0.05,
+        "momentum": 0.9,
+        "schedule": "cosine",
+        "later_lr": 0.02,
+    }
+    return Recipe(
+        "rescl-pair",
+        "CIFAR-10 classes 0 to 4, then 5 to 9, with task labels: a small pre-activation residual network, 10 epochs",
+        f"ours; the procedure of comparison: {RESCL}",
+        data={
+            "data": "cifar10:0-4+cifar10:5-9",
+            "scenario": "task",
+            "max_per_class": 2000,
+            "valid_fraction": 0.1,
+        },
+        network="preact-resnet",
+        network_options={"units": (1, 1, 1), "widths": (8, 16, 32)},
+        methods={
+            **_methods(fit),
+            "rescl": {**fit, "combine_lr": 0.005},
+            "lwf": {**fit, "balance": "convex"},
+        },
+    )
+
+
+@register
+def rescl_digits_three() -> Recipe:
+    """Three tasks in sequence."""
+    return Recipe(
+        "rescl-digits-three",
+        "8x8 digits in tasks of 4, 3 and 3 classes, with task labels: a small pre-activation residual network",
+        "ours",
+        data={"data": "digits", "scenario": "task", "groups": (4, 3, 3), "image_size": 8},
+        network="preact-resnet",
+        network_options={"units": (1, 1, 1), "widths": (8, 16, 32)},
+        methods={name: {"epochs": 10, "batch_size": 64, "lr": 1e-3} for name in ("rescl", "lwf", "finetune")},
+    )
+
+
 def _cifar(name: str, summary: str, data: str, note: str) -> Recipe:
     fit = {
         "epochs": 200,

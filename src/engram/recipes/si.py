@@ -141,5 +141,6 @@ def rwalk_s() -> Recipe:
             },
             "si": {**fit, "c": 10.0, "xi": 1e-3},
             "finetune": fit,
+            "icarl": {"epochs": 1, "memory_per_class": 10},
         },
     )

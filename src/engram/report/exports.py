@@ -23,7 +23,7 @@ from engram.report.table import Table, headline_table
 from engram.studies.results import Findings, read
 from engram.studies.tidy import COLUMNS, tidy
 
-__all__ = ["FORMATS", "export", "main_table"]
+__all__ = ["FORMATS", "export", "main_table", "markdown"]
 
 
 def main_table(study: Findings) -> Table:
@@ -45,8 +45,12 @@ def as_csv(study: Findings) -> str:
 
 
 def as_markdown(study: Findings) -> str:
-    """The main table, notes below."""
-    table = main_table(study)
+    """The main table."""
+    return markdown(main_table(study))
+
+
+def markdown(table: Table) -> str:
+    """A table as text, notes below."""
 
     def row(cells: list[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

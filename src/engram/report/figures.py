@@ -47,6 +47,7 @@ __all__ = [
     "network_growth",
     "sample_grid",
     "storage_bars",
+    "top5_curves",
 ]
 
 Result = Mapping[str, Any]
@@ -62,6 +63,18 @@ def accuracy_curves(results: Sequence[Result]) -> Figure:
     figure = _curves(results, "average_accuracy", "Average accuracy on the tasks learned so far")
     axes = figure.axes[0]
     axes.set_ylabel("average accuracy [%]")
+    axes.set_ylim(0, 102)
+    return figure
+
+
+@styled
+def top5_curves(results: Sequence[Result]) -> Figure:
+    """Average top-5 accuracy [%] after each task, as `accuracy_curves`, of results that have it."""
+    figure = _curves(
+        results, "top5", "The class is among the five best answers: average over the tasks so far"
+    )
+    axes = figure.axes[0]
+    axes.set_ylabel("top-5 accuracy [%]")
     axes.set_ylim(0, 102)
     return figure
 
@@ -88,7 +101,7 @@ def _curves(results: Sequence[Result], key: str, title: str) -> Figure:
     axes = figure.add_subplot()
     n_tasks = max(len(r["tasks"]) for r in results)
     for index, result in enumerate(results):
-        series = result["summary"][key]
+        series = result["summary"].get(key)
         if series is None:
             continue
         x = np.arange(1, len(series["mean"]) + 1)

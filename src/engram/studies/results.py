@@ -43,6 +43,7 @@ __all__ = [
     "read_entry",
     "read_result",
     "read_study",
+    "read_tradeoff",
     "seed_result",
     "summarise",
     "write_entry",
@@ -95,7 +96,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         seeds: entries of `seed_result`.
     Returns:
         ``n`` (finished seeds), ``seeds`` (their numbers), ``excluded`` ({seed, status, error} each), per task
-        ``average_accuracy``, ``forgetting`` and ``acc_gen`` (lists ``mean``, ``sd``, ``ci95`` of length T,
+        ``average_accuracy``, ``forgetting``, ``acc_gen`` and ``top5`` (lists ``mean``, ``sd``, ``ci95`` of length T,
         and ``n``), and single values (``mean``, ``sd``, ``ci95``, ``n``) of the remaining quantities;
         ``final_average_accuracy`` also has ``worst``. A quantity that a finished seed lacks is None.
     """
@@ -107,7 +108,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {k: s.get(k) for k in ("seed", "status", "error")} for s in seeds if s["status"] != "done"
         ],
     }
-    for key in ("average_accuracy", "forgetting", "acc_gen"):
+    for key in ("average_accuracy", "forgetting", "acc_gen", "top5"):
         out[key] = _summarise_series([s.get(key) for s in done])
     final = _summarise_values([s.get("final_average_accuracy") for s in done])
     if final is not None:
@@ -190,6 +191,18 @@ def read_result(path: str | os.PathLike[str], *, accept_edited: bool = False) ->
             f"{source} must be the folder of one variant, it is none: name the study's for all."
         )
     return own[0]
+
+
+def read_tradeoff(path: Path, *, accept_edited: bool = False) -> dict[str, Any]:
+    """A ``tradeoff.json`` of schema 1 without its runs: its points, with accuracies [n seeds]; errors as `read`."""
+    found, _ = _load(path, "trade-off", accept_edited)
+    what = f"{path} is not a trade-off of engram, or of another version"
+    stored.check(found, stored.TradeoffFile, what)
+    for p in (p for m in found["methods"] for p in m["points"]):
+        n = len(p["seeds"])
+        if any(len(p[k]) != n for k in ("source", "target", "source_network")):
+            raise EngramError(f"{what}: {p['name']} must have an accuracy of each seed.")
+    return found
 
 
 def read_study(root: Path, *, accept_edited: bool = False) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
-from engram.report.analyses.published import CIFAR, PERMUTED_MNIST, STORED, STORED_FIVE
+from engram.recipes.published import CIFAR, PERMUTED_MNIST, STORED, STORED_FIVE
 from engram.report.style import COLOURS, HATCHES, MUTED, WIDTH, line_style, new_figure, styled, task_axis
 from engram.report.words import counts_words, setting_words, task_names
 

@@ -1,0 +1,241 @@
+"""The table, figures and files of a reproduction: published beside measured, each with its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import engram
+from engram.core.files import parsed, with_checksum, write_atomically
+from engram.errors import ConfigError
+from engram.protocols.entry import plain
+from engram.protocols.metrics import Summary
+from engram.recipes.published import TABLES
+from engram.recipes.targets import Plan, Target
+from engram.report import figures
+from engram.report.analyses import accuracies, omegas, paths
+from engram.report.exports import markdown
+from engram.report.figures_generative import has_gates, has_growth, has_mask_use
+from engram.report.figures_tradeoff import measures_table, tradeoff_figure
+from engram.report.gallery import load_samples
+from engram.report.picture import slug
+from engram.report.style import save
+from engram.report.table import Column, Table
+from engram.report.verdicts import SMALLER_IS_BETTER, judge, judge_statement, measured
+from engram.report.words import MISSING, mean_pm
+from engram.studies.folders import folder_name
+from engram.studies.reproduction import PartFound
+from engram.studies.results import as_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FILE", "Conclusion", "check_folder", "conclude", "write"]
+
+FILE, SCHEMA = "reproduction.json", 1
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a reproduction shows.
+
+    Args:
+        tables: of figures, a part each, and of statements.
+        json: the same with all values, one a seed, and where they were read.
+    """
+
+    tables: tuple[Table, ...]
+    json: Mapping[str, Any]
+
+
+def check_folder(out: Path, target: str, budget: str) -> None:
+    """``ConfigError`` where a folder holds another reproduction, or one of another version."""
+    path = out / FILE
+    if not path.exists():
+        return
+    try:
+        held = parsed(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete it, or give another --out.") from error
+    if not isinstance(held, dict) or held.get("schema") != SCHEMA:
+        raise ConfigError(
+            f"{path} is of another version, this one reads schema {SCHEMA}: give another --out."
+        )
+    if (held.get("target"), held.get("budget")) != (target, budget):
+        raise ConfigError(
+            f"{out} must hold {target} with budget {budget} or nothing, it holds {held.get('target')} with budget "
+            f"{held.get('budget')}: give another --out."
+        )
+
+
+# Tables -----------------------------------------------------------------------------------------------------
+def conclude(target: Target, budget: str, plan: Plan, found: Sequence[PartFound]) -> Conclusion:
+    """Tables and values; a pure function of its arguments."""
+    tables: list[Table] = []
+    parts: list[dict[str, Any]] = []
+    for one in found:
+        if one.part.tradeoff:
+            if one.curves:
+                tables.append(measures_table(one.curves))
+            curves = {k: one.curves.get(k) for k in ("seeds", "methods")}
+            parts.append({"name": one.part.name, "smaller": one.part.smaller, "curves": curves})
+            continue
+        table, rows = _part(one)
+        tables.append(table)
+        parts.append({"name": one.part.name, "smaller": one.part.smaller, "rows": rows})
+    judged = [(s, *judge_statement(s, found)) for s in target.statements]
+    if judged:
+        title = f"{target.name}: what the paper says in words ({target.paper})"
+        columns = (Column("Statement", text=True), Column("Part", text=True), Column("Verdict", text=True))
+        cells = tuple((s.said, plan.parts[s.part].name, v.words) for s, v, _ in judged)
+        notes = ("Margins are paired over the seeds that both methods have, with 95 % Student-t intervals.",)
+        tables.append(Table(title, columns, cells, notes))
+    statements = [
+        {"said": s.said, "verdict": v.kind, "words": v.words, "margins": values} for s, v, values in judged
+    ]
+    whole = {"schema": SCHEMA, "engram": engram.__version__, "target": target.name, "budget": budget}
+    return Conclusion(tuple(tables), plain({**whole, "parts": parts, "statements": statements}))
+
+
+def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
+    part, published = found.part, TABLES[found.part.published] if found.part.published else None
+    cells, rows = [], []
+    for row in part.rows:
+        for column in part.columns:
+            value = (published.values.get(row.name, {}) if published else {}).get(column.name)
+            values = measured(found, row, column)
+            verdict = judge(part, row, column, values, value)
+            s = Summary.of(values.values())
+            size = column.measure in SMALLER_IS_BETTER
+            digits = 0 if column.measure == "generator" else 2 if size else 1
+            shown = mean_pm({"mean": s.mean, "ci95": s.ci95}, digits=digits) if values else MISSING
+            said = MISSING if value is None else f"{value:.{2 if value < 1000 else 0}f}"
+            if values or value is not None:
+                cells.append(
+                    (row.name, row.variant, column.name, said, shown, str(len(values)), verdict.words)
+                )
+            rows.append(
+                {
+                    "row": row.name,
+                    "variant": row.variant,
+                    "column": column.name,
+                    "published": value,
+                    "values": {str(k): v for k, v in values.items()},
+                    "mean": None if math.isnan(s.mean) else s.mean,
+                    "ci95": s.ci95,
+                    "verdict": verdict.kind,
+                    "words": verdict.words,
+                    "read_from": sorted({str(f.directory) for f in found.files.get(row.name, ())}),
+                }
+            )
+    notes = [
+        "Measured: mean ± half width of the 95 % Student-t interval over n seeds; accuracies in %, sizes in MB."
+    ]
+    if published:
+        notes.append(f"Published: {published.paper}, {published.place}; {published.known}.")
+    if part.smaller:
+        notes.append(f"Smaller setting: {part.smaller}.")
+    devices = sorted({str(f.result["device"].get("class")) for r in found.files.values() for f in r})
+    if len(devices) > 1:
+        notes.append(f"Devices: {', '.join(devices)}.")
+    columns = (
+        Column("Row", text=True),
+        Column("Method", text=True),
+        Column("What", text=True),
+        Column("Published"),
+        Column("Measured"),
+        Column("n"),
+        Column("Verdict", text=True),
+    )
+    return Table(f"{part.name}, recipe {part.recipe}", columns, tuple(cells), tuple(notes)), rows
+
+
+# Files --------------------------------------------------------------------------------------------------------
+def write(out: Path, target: Target, found: Sequence[PartFound], conclusion: Conclusion) -> list[Path]:
+    """Write ``table.md``, ``reproduction.json``, ``results/`` and ``figures/``; the paths of the figures."""
+    notes = [f"# {target.name}", "", f"{target.paper}: {target.what}.", target.note, ""]
+    text = "\n".join([*notes, *(markdown(table) for table in conclusion.tables)])
+    write_atomically(out / "table.md", text.encode())
+    write_atomically(out / FILE, (as_text(with_checksum(dict(conclusion.json))) + "\n").encode())
+    for one in found:
+        for name, result in one.results.items():
+            path = out / "results" / one.part.name / f"{folder_name(name)}.json"
+            write_atomically(path, (as_text(with_checksum(result)) + "\n").encode())
+    drawn = []
+    if "surrogate" in target.figures:
+        drawn.append(save(_surrogate(out), out / "figures" / "surrogate"))
+    for one in found:
+        for kind in target.figures:
+            for name, figure in FIGURES[kind](one):
+                drawn.append(save(figure, out / "figures" / slug(f"{one.part.name}-{name}")))
+    return drawn
+
+
+def _surrogate(out: Path) -> Figure:
+    """The figure of the surrogate analysis, which is measured where its file is not there."""
+    if not (out / paths.FILE).is_file():
+        # Torch comes with this; a table of results does without.
+        from engram.report.analyses import surrogate
+
+        surrogate.main([str(out)])
+    return paths.surrogate_figure(paths.read(out / paths.FILE))
+
+
+Drawn = list[tuple[str, "Figure"]]
+
+
+def _together(name: str, draw: Callable[[Sequence[Mapping[str, Any]]], Figure], fits: Any = None) -> Any:
+    """One figure of all results for which there are data."""
+
+    def drawn(found: PartFound) -> Drawn:
+        shown = [r for r in found.results.values() if fits is None or fits(r)]
+        return [(name, draw(shown))] if shown else []
+
+    return drawn
+
+
+def _each(name: str, draw: Callable[[Mapping[str, Any]], Figure], fits: Any) -> Any:
+    """A figure of each result for which there are data."""
+
+    def drawn(found: PartFound) -> Drawn:
+        return [(f"{label}-{name}", draw(r)) for label, r in found.results.items() if fits(r)]
+
+    return drawn
+
+
+def _samples(found: PartFound) -> Drawn:
+    out = []
+    for name, files in found.files.items():
+        for one in files:
+            sampled = load_samples(one)
+            if sampled is not None:
+                seed, images, labels = sampled
+                result = {**one.result, "label": name}
+                out.append((f"{name}-samples", figures.sample_grid(result, images, labels, seed=seed)))
+                break
+    return out
+
+
+def _tradeoffs(found: PartFound) -> Drawn:
+    return [("curves", tradeoff_figure(found.curves))] if found.curves else []
+
+
+#: By name, the figures of a part.
+FIGURES: dict[str, Callable[[PartFound], Drawn]] = {
+    "accuracies": _together("accuracies", figures.accuracy_curves),
+    "samples": _samples,
+    "growth": _together("growth", figures.network_growth, has_growth),
+    "reuse": _each("mask-use", figures.mask_use, has_mask_use),
+    "gates": _each("gates", figures.gate_values, has_gates),
+    "top5": _together("top5", figures.top5_curves, lambda r: r["summary"].get("top5")),
+    "memory": _together("memory", figures.storage_bars),
+    "task_panels": _together("task-panels", accuracies.task_panels),
+    "against_tasks": _together("against-tasks", accuracies.tasks_figure),
+    "correlations": _together("omega-correlations", omegas.matrices_figure, omegas.correlations),
+    "task_bars": _together("task-bars", accuracies.task_bars),
+    "tradeoffs": _tradeoffs,
+    "surrogate": lambda found: [],
+}

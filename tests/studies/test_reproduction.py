@@ -1,0 +1,212 @@
+"""A reproduction asks for what is missing, reads results wherever they lie, and computes its verdicts from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pretending import Pretend
+
+from engram import api
+from engram.cli.main import main
+from engram.core.files import with_checksum
+from engram.recipes import RECIPES, Recipe
+from engram.recipes.published import TABLES, Published
+from engram.recipes.targets import BUDGETS, TARGETS, Column, Part, Plan, Row, Statement, Target
+from engram.report.reproduction import FIGURES
+from engram.report.verdicts import MARGINS, judge, judge_statement
+from engram.studies.reproduction import PartFound, found, gather, variant_of
+
+ROWS = (Row("plain", "finetune"), Row("held", "si:c=0.5"), Row("other", "l2sp", "it is another thing"))
+RECORD = Path(__file__).resolve().parents[2] / "reproductions"
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A target that takes seconds: two tasks of digits."""
+    fit = {"epochs": 1, "steps_per_epoch": 2}
+    recipe = Recipe(
+        "tiny",
+        "",
+        "",
+        data={"data": "digits:0-3", "tasks": 2},
+        network="mlp",
+        network_options={"hidden": (8,)},
+        methods=dict.fromkeys(("finetune", "si", "l2sp"), fit),
+    )
+    monkeypatch.setitem(RECIPES, "tiny", lambda: recipe)
+    values = {"plain": {"average": 50.0}, "held": {"average": 99.9}, "other": {"average": 1.0}}
+    monkeypatch.setitem(TABLES, "tiny", Published("A paper", "Table 9", "n = 1", values))
+    part = Part("digits", "tiny", ROWS, (Column("average"), Column("first", task=1)), (0, 1), "tiny")
+    said = (Statement("plain is above held", "above", ("plain", "held", "average")),)
+    target = Target(
+        "tiny", "A paper", "a test", {"quick": Plan((part,), "seconds", "digits")}, said, ("accuracies",)
+    )
+    monkeypatch.setitem(TARGETS, "tiny", target)
+    return "tiny"
+
+
+def verdicts(made: api.Reproduced) -> dict[str, str]:
+    (part,) = made.conclusion.json["parts"]
+    return {r["row"]: r["verdict"] for r in part["rows"] if r["column"] == "average"}
+
+
+def test_from_nothing_to_verdicts_and_nothing_is_run_twice(tiny: str, pretend: Pretend, tmp_path: Path):
+    out = tmp_path / "out"
+    before = api.reproduce(tiny, out=out, run=False)
+    assert set(verdicts(before).values()) == {"not run"}
+    made = api.reproduce(tiny, out=out, jobs=1)
+    assert verdicts(made) == {"plain": "reached", "held": "short", "other": "not comparable"}
+    assert (len(made.outcomes), made.exit_code, len(pretend.ran)) == (1, 0, 6)
+    assert [p.name for p in made.figures if p.is_file()] == ["digits-accuracies.png"]
+    text = (out / "table.md").read_text()
+    for words in ("short by", "not comparable, because it is another thing", "A paper, Table 9"):
+        assert words in text
+
+    # The same again, and one more seed.
+    assert api.reproduce(tiny, out=out).outcomes == []
+    more = api.reproduce(tiny, out=out, seeds=(0, 1, 2), jobs=1)
+    assert [o.results[0]["summary"]["seeds"] for o in more.outcomes] == [[0, 1, 2]]
+    assert {seed for _, _, seed in pretend.ran[6:]} == {2}
+
+    # Results that were made elsewhere count as run here: a folder of a study, and files alone.
+    for results in (out / "digits", out / "results"):
+        elsewhere = api.reproduce(tiny, out=tmp_path / f"from-{results.name}", results=[results])
+        assert elsewhere.outcomes == []
+        assert verdicts(elsewhere) == verdicts(made)
+
+    # Another setting does not.
+    other = Recipe(**{**vars(RECIPES["tiny"]()), "network_options": {"hidden": (9,)}})
+    RECIPES["tiny"] = lambda: other
+    assert set(
+        verdicts(api.reproduce(tiny, out=tmp_path / "o", results=[out / "digits"], run=False)).values()
+    ) == {"not run"}
+
+    # A result is edited and its verdict changes, as the paper's figure does not.
+    RECIPES["tiny"] = lambda: Recipe(**{**vars(other), "network_options": {"hidden": (8,)}})
+    for seed in (0, 1):
+        path = out / "digits" / "si-c-0.5" / f"seed-{seed}" / "seed.json"
+        entry = json.loads(path.read_text())
+        entry["accuracy_matrix"][-1] = [1.0, 0.999]
+        path.write_text(json.dumps(entry))
+    edited = api.reproduce(tiny, out=out, accept_edited=True, run=False)
+    assert verdicts(edited)["held"] == "reached"
+    with pytest.raises(api.EngramError, match="does not match its checksum"):
+        api.reproduce(tiny, out=out, run=False)
+
+
+PART = Part("p", "si-splitmnist", (Row("a", "si"),), (Column("average"),))
+
+
+@pytest.mark.parametrize(
+    ("values", "published", "words"),
+    [
+        ({}, 50.0, "not run"),
+        ({0: 50.1}, 50.0, "reached; one seed, no interval"),
+        ({0: 48.0}, 50.0, "short by 2.0; one seed, no interval"),
+        ({0: 40.0, 1: 48.0, 2: 55.0}, 50.0, "reached"),  # the interval holds it
+        ({0: 47.9, 1: 48.0, 2: 48.1}, 50.0, "short by 2.0"),
+        ({0: 48.0}, None, ""),
+    ],
+)
+def test_a_verdict_follows_from_the_values(values: dict[int, float], published: float | None, words: str):
+    row, column = PART.rows[0], PART.columns[0]
+    assert judge(PART, row, column, values, published).words == words
+    if values and published is not None:
+        assert judge(PART, replace(row, why_not="no"), column, values, published).kind == "not comparable"
+        small = judge(replace(PART, smaller="less"), row, column, values, published)
+        assert "in a smaller setting" in small.words
+        sizes = judge(PART, row, replace(column, measure="weights"), values, published)
+        assert sizes.kind != ("short" if min(values.values()) < published else "reached")
+
+
+@pytest.mark.parametrize(
+    ("margins", "kind", "not_below"),
+    [
+        ([], "not run", "not run"),
+        ([1.0], "holds", "holds"),
+        ([-1.0], "does not hold", "does not hold"),
+        ([1.0, 1.1], "holds", "holds"),
+        ([-1.0, -1.1], "does not hold", "does not hold"),
+        ([-1.0, 2.0], "not decided", "not contradicted"),
+    ],
+)
+def test_a_statement_is_judged_by_its_margins(
+    margins: list[float], kind: str, not_below: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(MARGINS, "given", lambda found: margins)
+    nothing = [PartFound(PART, {}, {}, {})]
+    assert judge_statement(Statement("so", "given"), nothing)[0].kind == kind
+    assert judge_statement(Statement("so", "given", not_below=True), nothing)[0].kind == not_below
+
+
+def test_every_target_is_whole():
+    for name, target in TARGETS.items():
+        assert name == target.name
+        assert set(target.plans) <= set(BUDGETS)
+        assert set(target.figures) <= set(FIGURES)
+        for plan in target.plans.values():
+            for part in plan.parts:
+                assert part.recipe in RECIPES
+                for row in part.rows:
+                    variant_of(part, row)
+                columns = {c.name for c in part.columns}
+                if part.published:
+                    values = TABLES[part.published].values
+                    assert {r.name for r in part.rows} & values.keys(), f"{name} {part.name}"
+                    assert any({*v} & columns for v in values.values())
+            for said in target.statements:
+                assert said.margin in MARGINS
+                rows = {r.name for r in plan.parts[said.part].rows}
+                texts = [a for a in said.of if isinstance(a, str)]
+                assert set(texts) <= rows | {c.name for c in plan.parts[said.part].columns}, (
+                    f"{name}: {said.said}"
+                )
+
+
+@pytest.mark.skipif(not RECORD.is_dir(), reason="the record is not part of an installed package")
+def test_what_is_on_record_is_read():
+    there = gather([RECORD])
+    (part,) = TARGETS["si-fig3"].plans["quick"].parts
+    assert found(part, part.seeds, there).results["SI, c = 1"]["summary"]["n"] == 5
+    pair = TARGETS["rescl-m1"].plans["quick"].parts[1]
+    curves = found(pair, pair.seeds, there).curves
+    stored = json.loads((RECORD / "tradeoff-small" / "tradeoff.json").read_text())
+    for mine, theirs in zip(curves["methods"], stored["methods"], strict=True):
+        assert mine["label"] == theirs["label"]
+        assert mine["m1"]["mean"] == pytest.approx(theirs["m1"]["mean"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dgm-tabel1"], "did you mean dgm-table1"),
+        ([], "a target must be named"),
+        (["dgm-table1", "--budget", "fast"], "budget of dgm-table1 must be quick or full, got 'fast'"),
+        (["rescl-m1", "--budget", "full"], "budget of rescl-m1 must be quick"),
+        (["si-fig3", "--results", "nowhere"], "results must lie in folders, nowhere is none"),
+        (
+            ["si-fig3", "--out", "held"],
+            "held must hold si-fig3 with budget quick or nothing, it holds si-fig4",
+        ),
+        (["si-fig3", "--out", "old"], "is of another version, this one reads schema 1"),
+        (["si-fig3", "--results", "bad"], "does not match its checksum"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name, schema in (("held", 1), ("old", 7)):
+        Path(name).mkdir()
+        held = with_checksum({"schema": schema, "target": "si-fig4", "budget": "quick"})
+        (Path(name) / "reproduction.json").write_text(json.dumps(held))
+    Path("bad").mkdir()
+    damaged = {"sha256": "0", "schema": 1, "method": "si", "seeds": [], "config": {}, "tasks": []}
+    (Path("bad") / "si.json").write_text(json.dumps(damaged))
+    assert main(["reproduce", *words, *([] if "--no-run" in words or not words else ["--no-run"])]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]

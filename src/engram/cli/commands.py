@@ -5,12 +5,9 @@ What is imported inside functions loads torch or starts with a run, and is not n
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engram.cli import ending
 from engram.cli.command_line import Asked, Sweep, Tradeoff, read
@@ -34,7 +31,7 @@ def main(command: str, words: Sequence[str]) -> int:
     from engram.api import conclude  # with numpy, which help does without
 
     o = asked.options
-    with watched(said, quiet=o.quiet, tensorboard=o.tensorboard) as progress:
+    with ending.watched(said, quiet=o.quiet, tensorboard=o.tensorboard) as progress:
         outcome = conclude(study, progress)
     return ending.finish(outcome, [command, *words], o.quiet, o.accept_edited)
 
@@ -139,21 +136,3 @@ def _left_open(asked: Asked, by_hand: set[str]) -> None:
 
 def _held_out(data: DataSettings) -> str:
     return f"{100 * data.valid_fraction:.3g} % of the training samples are held out as validation samples"
-
-
-@contextlib.contextmanager
-def watched(said: str, *, quiet: bool = False, tensorboard: bool = False) -> Iterator[Any]:
-    """What is going on is shown; a polite kill stops the workers too, as Ctrl-C does."""
-    from engram.cli.progress import Progress  # with rich, which help does without
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if in_main else None
-    try:
-        with Progress(quiet=quiet, headline=said, tensorboard=tensorboard) as progress:
-            yield progress
-    finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)

@@ -1,13 +1,16 @@
-"""How a command ends: the table, the page, and a line for everything that went wrong."""
+"""How a command is watched and how it ends: the table, the page, and a line for everything that went wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,3 +106,21 @@ def console() -> Any:
     )
     screen.on_broken_pipe = left  # type: ignore[method-assign] # rich would end the process
     return screen
+
+
+@contextlib.contextmanager
+def watched(said: str, *, quiet: bool = False, tensorboard: bool = False) -> Iterator[Any]:
+    """What is going on is shown; a polite kill stops the workers too, as Ctrl-C does."""
+    from engram.cli.progress import Progress  # with rich, which help does without
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    try:
+        with Progress(quiet=quiet, headline=said, tensorboard=tensorboard) as progress:
+            yield progress
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)

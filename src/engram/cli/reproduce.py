@@ -9,7 +9,6 @@ from pathlib import Path
 
 from engram.cli import ending
 from engram.cli.command_line import Parser
-from engram.cli.commands import watched
 from engram.errors import ConfigError
 from engram.recipes.published import TABLES
 from engram.recipes.targets import BUDGETS, TARGETS, plan, target
@@ -74,7 +73,7 @@ def main(words: Sequence[str]) -> int:
     from engram.api import reproduce
     from engram.report.table import terminal
 
-    with watched(f"{asked.target}: {target(asked.target).what}", quiet=asked.quiet) as progress:
+    with ending.watched(f"{asked.target}: {target(asked.target).what}", quiet=asked.quiet) as progress:
         made = reproduce(
             asked.target,
             budget=asked.budget,

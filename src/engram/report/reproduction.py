@@ -27,11 +27,12 @@ from engram.report.table import Column, Table
 from engram.report.verdicts import SMALLER_IS_BETTER, judge, judge_statement, measured
 from engram.report.words import MISSING, mean_pm
 from engram.studies.folders import folder_name
-from engram.studies.reproduction import PartFound
 from engram.studies.results import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from engram.studies.reproduction import PartFound
 
 __all__ = ["FILE", "Conclusion", "check_folder", "conclude", "write"]
 

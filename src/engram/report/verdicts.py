@@ -12,13 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.recipes.targets import Column, Part, Row, Statement
 from engram.report.analyses.omegas import correlations, mean_between_tasks
-from engram.studies.reproduction import PartFound
+
+if TYPE_CHECKING:
+    from engram.studies.reproduction import PartFound
 
 __all__ = ["MARGINS", "SMALLER_IS_BETTER", "Verdict", "judge", "judge_statement", "measure"]
 

@@ -54,6 +54,10 @@ class StrictnessError(EngramError):
     """A method tried to read samples that it did not declare."""
 
 
+class PrivacyError(EngramError):
+    """What would be kept holds samples of a method that must keep none."""
+
+
 class CheckpointError(EngramError):
     """A checkpoint that is damaged, missing, or belongs to another run."""
 

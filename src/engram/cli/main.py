@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import engram
-from engram.cli import commands, ending, memory, reproduce
+from engram.cli import cache, commands, ending, memory, reproduce
 from engram.cli.command_line import Parser
 from engram.core.files import os_errors
 from engram.core.options import closest
@@ -42,6 +42,7 @@ commands:
   forget MEMORY CLASS              remove a class exactly, where the method can
   export MEMORY FILE.onnx          one file that answers without engram (or FILE.pt2)
   report DIR [--format csv]        the page, a table for a paper or a spreadsheet, of a folder of results
+  cache [--clear]                  what is kept of data sets, so that they are decoded once; remove it
   list [METHOD]                    methods, data, networks and recipes; or the options of a method
 
   --version                        the version
@@ -57,7 +58,7 @@ examples:
   engram tradeoff lwf ewc frozen --source mnist:0-4 --target mnist:5-9 --out runs/curves
 """
 LEARNING = ("run", "compare", "sweep", "tradeoff")
-COMMANDS = (*LEARNING, *memory.USAGES, "reproduce", "report", "list")
+COMMANDS = (*LEARNING, *memory.USAGES, "reproduce", "report", "list", "cache")
 
 
 SPELLED = "engram.spelled"
@@ -147,6 +148,8 @@ def _dispatch(argv: list[str]) -> int:
         return _list(rest)
     if command == "reproduce":
         return reproduce.main(rest)
+    if command == "cache":
+        return cache.main(rest)
     return (memory if command in memory.USAGES else commands).main(command, rest)
 
 

@@ -205,7 +205,8 @@ class Player:
     Args:
         parameters: by name, as in ``method.named_parameters()``.
         optimiser: made when the phase begins.
-        keep_state: continue with this player's optimiser state of the phase before; otherwise start empty.
+        keep_state: continue with this player's optimiser state of the phase before; otherwise start empty, and keep
+            nothing of it when the phase ends.
         clip_norm: bound on the norm of all gradients together, applied after ``after_backward``.
         zero_unused: give parameters that the loss does not reach a zero gradient, so that the optimiser's moments
             still act on them (as PyTorch 1.0 did); False skips them.

@@ -297,6 +297,69 @@ class OldResult(Struct, kw_only=True):
     no_checksum: list[str] = []
 
 
+# Memories ----------------------------------------------------------------------------------------------------
+class Memorisation(Struct, kw_only=True):
+    generated: Amount
+    held_out: Amount
+    nearer: Share
+
+
+class OfClass(Struct, kw_only=True):
+    images: Count
+    held_out: Count
+    right: Count
+    memorisation: Memorisation | None = None
+
+
+class Membership(Struct, kw_only=True):
+    auc: Share
+    low: Share
+    high: Share
+    training: Count
+    held_out: Count
+
+
+class Call(Struct, kw_only=True):
+    """What a `learn` did."""
+
+    date: str
+    seconds: Amount
+    classes: dict[str, OfClass]
+    refined: list[str]
+    storage: dict[str, Count]
+    membership: Membership | None = None
+
+
+class Audited(Struct, kw_only=True):
+    images: Count
+    tensors: Count
+    rows: Count
+    found: Count
+    where: list[str]
+    files: dict[str, str]
+
+
+class Known(Struct, kw_only=True):
+    settings: Object
+    shape: list[Count]
+    classes: list[str]
+    calls: list[Call]
+    temperature: Annotated[float, Meta(gt=0, le=1e15)]
+
+
+class MemoryState(Struct, kw_only=True):
+    """The record of a memory's state."""
+
+    number: Count
+    parent: Count
+    date: str
+    action: str
+    data: str
+    versions: dict[str, str]
+    known: Known
+    audit: Audited | None = None
+
+
 # Checkpoints -------------------------------------------------------------------------------------------------
 class Position(Struct, kw_only=True, forbid_unknown_fields=True):
     task: Count

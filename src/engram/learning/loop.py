@@ -250,6 +250,9 @@ def run_phase(
                     task.index, phase.name, cursor.phase, epoch, phase.epochs, losses, method.measures(done)
                 )
             )
+    for name, player in players.items():
+        if not player.keep_state:  # moments of gradients are not needed again, and can show single images
+            state.optimisers.pop(name, None)
 
 
 def _epoch(

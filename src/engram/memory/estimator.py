@@ -109,17 +109,26 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities [N, classes], in the order of `classes_`."""
-        check_is_fitted(self)
-        if _are_vectors(X):
-            X = torch.from_numpy(np.ascontiguousarray(validate_data(self, X, reset=False, dtype=np.float32)))
-        samples = X if isinstance(X, Tensor) else given(X)
-        return self.model_.probabilities(self.model_.prepare(samples)[0]).numpy()
+        logits = self._logits(X)
+        return self.model_.calibrated(logits).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of each sample."""
         probabilities = self.predict_proba(X)
         found: NDArray[Any] = self.classes_[probabilities.argmax(1)]
         return found
+
+    def rejects(self, X: Any, share: float = 0.05) -> NDArray[np.bool_]:
+        """Whether each sample is of none of the known classes, bool [N]; see `engram.memory.model.Model.rejected`."""
+        logits = self._logits(X)
+        return self.model_.rejected(logits, share).numpy()
+
+    def _logits(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        if _are_vectors(X):
+            X = torch.from_numpy(np.ascontiguousarray(validate_data(self, X, reset=False, dtype=np.float32)))
+        samples = X if isinstance(X, Tensor) else given(X)
+        return self.model_.logits(self.model_.prepare(samples)[0])
 
     # Keeping -----------------------------------------------------------------------------------------------------
     def save(self, path: str | os.PathLike[str]) -> Memory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engram import features, networks
 from engram.core.options import Option, shown
-from engram.memory.memory import Memory, State, verify
+from engram.memory.memory import Memory, State, audit_words, verify
 from engram.methods import registry
 from engram.protocols.evaluation import sample_grid
 
@@ -53,6 +53,7 @@ def facts_of(memory: Memory) -> Facts:
         "features": settings.features or "none, it learns from the images",
         "images": str(model.rule),
         "held out": f"{100 * settings.valid_fraction:g} % of each class, at least one image",
+        "audit": audit_words(memory),
         "probabilities": f"softmax of scores divided by {model.temperature:.3g}, from what was held out last",
         "seed": str(settings.seed),
         "states kept": str(settings.keep),
@@ -66,7 +67,10 @@ def facts_of(memory: Memory) -> Facts:
     if model.learner.method.generative:
         samples = sample_grid(model.learner.method, len(model.classes), PER_CLASS, settings.seed)["images"]
     return Facts(
-        about, (_classes(memory), _states(memory), _sizes(memory), _growth(memory)), command(memory), samples
+        about,
+        (_classes(memory), _states(memory), _sizes(memory), _growth(memory), *_privacy(memory)),
+        command(memory),
+        samples,
     )
 
 
@@ -110,10 +114,46 @@ def state_table(states: Iterable[State]) -> Table:
             str(one.n_classes),
             size(one.n_bytes),
             ("current, " if one.current else "") + (one.fault or "whole"),
+            one.audit,
         )
         for one in states
     ]
-    return Table("States", ("state", "date", "made by", "classes", "size", "is"), tuple(rows))
+    return Table("States", ("state", "date", "made by", "classes", "size", "is", "audit"), tuple(rows))
+
+
+def copying(calls: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Classes whose generated samples lie too near to training images, in words: half of them are nearer than 95 % of
+    the images held out.
+    """
+    return [
+        f"{name}: {100 * one['memorisation']['nearer']:.0f} % of its generated samples lie nearer to a training image "
+        "than 95 % of the images held out: they may be copies"
+        for call in calls
+        for name, one in call["classes"].items()
+        if one.get("memorisation") and one["memorisation"]["nearer"] >= 0.5
+    ]
+
+
+def membership_words(call: Mapping[str, Any]) -> str:
+    """How well images learned in a call can be told from those held out."""
+    m = call.get("membership")
+    return f"{m['auc']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" if m else "not measured"
+
+
+def _privacy(memory: Memory) -> list[Table]:
+    rows = [(call["date"][:10], ", ".join(call["classes"]), membership_words(call)) for call in memory.calls]
+    columns = ("date", "learned", "training images told from held-out ones, AUC [95 %]")
+    tables = [Table("Membership", columns, tuple(rows))]
+    copies = [
+        (name, f"{m['generated']:.1f}", f"{m['held_out']:.1f}", f"{100 * m['nearer']:.0f} %")
+        for call in memory.calls
+        for name, one in call["classes"].items()
+        if (m := one.get("memorisation"))
+    ]
+    if copies:
+        heads = ("class", "generated samples", "images held out", "generated nearer than 95 % of held out")
+        tables.append(Table("Distance to the nearest training image, median", heads, tuple(copies)))
+    return tables
 
 
 def _sizes(memory: Memory) -> Table:

@@ -23,10 +23,12 @@ from torch import Tensor
 import engram
 from engram.core.files import os_errors, sealed, unsealed, write_atomically
 from engram.core.samples import Samples
-from engram.errors import CheckpointError, ConfigError, DataError, DivergedError, printable
+from engram.core.stored import MemoryState, check
+from engram.errors import CheckpointError, ConfigError, DataError, DivergedError, PrivacyError, printable
 from engram.learning.learner import checkpoint_folder, fingerprint
 from engram.memory import folder
 from engram.memory.model import Model, Tell, now, silent
+from engram.memory.privacy import Audit
 from engram.memory.rule import given
 from engram.memory.settings import Settings
 from engram.streams.labels import number as numbered
@@ -106,10 +108,7 @@ class Memory:
     def _of(
         cls, path: str | os.PathLike[str], record: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> Memory:
-        kinds = {"date": str, "action": str, "data": str, "parent": int, "versions": dict}
-        odd = next((name for name, kind in kinds.items() if not isinstance(record.get(name), kind)), None)
-        if odd is not None:
-            raise ConfigError(f"a state's record must hold {odd}, it does not.")
+        check(record, MemoryState, "a state's record")
         memory = cls(path, Model.of_files(record["known"], files), record["number"])
         memory.record = dict(record)
         return memory
@@ -148,6 +147,7 @@ class Memory:
             ConfigError: the classes cannot be learned now, or another process writes.
             DataError: images that cannot be used.
             DivergedError: training failed; the memory is as before.
+            PrivacyError: what would be kept holds an image, and the method must not; the memory is as before.
             EngramError: the disk is full, or what else the system refuses; the memory is as before.
         """
         with folder.held(self.path):
@@ -166,15 +166,16 @@ class Memory:
                 return Learned(base, self.calls[-1], tuple(notes), self.n_bytes, self.n_bytes, again=True)
             model.check(y, names, refine=refine)
             self._begin_or_go_on(base, data, names)
+            before, audit = self.n_bytes, Audit()
             try:
-                call = model.learn(x, y, names, work=self.path / folder.WORK, tell=tell)
-            except (ConfigError, DataError, DivergedError):
+                call = model.learn(x, y, names, work=self.path / folder.WORK, tell=tell, audit=audit)
+                tell("auditing", 0, 0)
+                self._keep(base, {"data": data, "action": "learn"}, audit=audit)
+            except (ConfigError, DataError, DivergedError, PrivacyError):
                 self._drop_work()
-                self.model = Model(self.model.settings)  # spoiled: whoever asks next reads the one on disk
-                self.generation = -1
+                self.model = Model(self.model.settings)  # what was begun is spoiled
+                self._renew()
                 raise
-            before = self.n_bytes
-            self._keep(base, {"data": data, "action": "learn"})
             return Learned(self.generation, call, tuple(notes), before, self.n_bytes)
 
     def undo(self, to: int | None = None) -> str:
@@ -275,9 +276,12 @@ class Memory:
             if (self.path / folder.WORK).exists():
                 shutil.rmtree(self.path / folder.WORK)
 
-    def _keep(self, parent: int, more: Mapping[str, Any], *, alone: bool = False) -> None:
+    def _keep(
+        self, parent: int, more: Mapping[str, Any], *, alone: bool = False, audit: Audit | None = None
+    ) -> None:
         """Write the model as the next generation; ``alone`` keeps none beside it."""
         known, files = self.model.files()
+        outcome = audit and self._audited(audit, files)
         kept: dict[int, str] = {}
         if parent and not alone:
             kept = dict(folder.repaired(self.path).generations)
@@ -291,11 +295,24 @@ class Memory:
             "date": now(),
             "versions": {"engram": engram.__version__, "torch": str(torch.__version__)},
             "known": known,
+            "audit": outcome,
             **more,
         }
         folder.write(self.path, record, files, kept)
         self._drop_work()
         self._renew()
+
+    def _audited(self, audit: Audit, files: Mapping[str, bytes]) -> dict[str, Any]:
+        """The outcome of an audit; ``PrivacyError`` where a method that must keep no sample has kept one."""
+        found = audit.outcome(files)
+        assert self.model.learner is not None
+        if found["found"] and self.model.learner.method.reads == "task":
+            raise PrivacyError(
+                f"a memory of {self.model.settings.method} must hold no image that it learned, {found['found']} "
+                f"{'row is' if found['found'] == 1 else 'rows are'} one ({found['where'][0]}): give more, and "
+                "different, images of each class."
+            )
+        return found
 
     def keep(self) -> None:
         """Write what is known as the first state of a new memory."""
@@ -303,14 +320,35 @@ class Memory:
             self._keep(0, {"data": "", "action": "save"})
 
     # Answering ---------------------------------------------------------------------------------------------------
-    def predict(self, images: Any) -> NDArray[np.str_]:
-        """The name of the most probable class of each image, in any form of `engram.memory.rule.given`."""
-        names: NDArray[np.str_] = self.classes_[self.predict_proba(images).argmax(1)]
+    def predict(self, images: Any, *, reject: float | None = None) -> NDArray[np.str_]:
+        """The name of the most probable class of each image, in any form of `engram.memory.rule.given`.
+
+        With ``reject``, "" where an image shows none of the known classes, see `answers`.
+        """
+        probabilities, rejected = self.answers(images, reject)
+        names: NDArray[np.str_] = np.where(rejected, "", self.classes_[probabilities.argmax(1)])
         return names
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
         """Probabilities [N, classes], in the order of `classes_`."""
-        return self.model.probabilities(self.model.prepare(given(images))[0]).numpy()
+        return self.answers(images)[0]
+
+    def answers(
+        self, images: Any, reject: float | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Probabilities [N, classes], and whether each image shows none of the known classes [N]; all False without
+        ``reject``, the share of images of known classes that may be rejected.
+
+        Warns where fewer images of a class were held out than that share needs: see `Model.rejected`.
+
+        Raises:
+            ConfigError: ``reject`` is not in (0, 1).
+        """
+        logits = self.model.logits(self.model.prepare(given(images))[0])
+        rejected = torch.zeros(len(logits), dtype=torch.bool)
+        if reject is not None:
+            rejected = self.model.rejected(logits, reject)
+        return self.model.calibrated(logits).numpy(), rejected.numpy()
 
 
 @dataclass(frozen=True)
@@ -321,6 +359,7 @@ class State:
         number, current: which, and whether it is what readers see.
         date, action: when it was made, and by what.
         n_classes, n_bytes: what it holds.
+        audit: its outcome in words.
         fault: why it cannot be used; empty where it is whole.
     """
 
@@ -330,11 +369,12 @@ class State:
     action: str = ""
     n_classes: int = 0
     n_bytes: int = 0
+    audit: str = ""
     fault: str = ""
 
 
 def verify(path: str | os.PathLike[str]) -> list[State]:
-    """Look at all that is kept: checksums, and whether it makes a memory that answers.
+    """Look at all that is kept: checksums, whether it makes a memory that answers, and what its audit found.
 
     Raises:
         ConfigError, CheckpointError: not a memory, of a newer version, or its manifest is damaged.
@@ -351,9 +391,42 @@ def verify(path: str | os.PathLike[str]) -> list[State]:
             continue
         record = found.record
         states.append(
-            State(number, current, record["date"], record["action"], len(found.classes_), found.n_bytes)
+            State(
+                number,
+                current,
+                record["date"],
+                record["action"],
+                len(found.classes_),
+                found.n_bytes,
+                audit_words(found),
+                _audit_fault(found),
+            )
         )
     return states
+
+
+def audit_words(memory: Memory) -> str:
+    """What the audit of the state that was read found."""
+    audit = memory.record.get("audit")
+    if audit is None:
+        return f"none, {memory.record['action']} has no images"
+    found = f"{audit['found']:,} rows are" if audit["found"] else "no row is"
+    return f"{found} one of {audit['images']:,} images ({audit['rows']:,} rows compared)"
+
+
+def _audit_fault(memory: Memory) -> str:
+    """Why the outcome of an audit cannot stand; empty where it can."""
+    audit, files = memory.record.get("audit"), memory.record["files"]
+    assert memory.model.learner is not None
+    if audit is None:
+        return ""
+    if audit["files"] != {name: f["sha256"] for name, f in files.items() if name.endswith(".safetensors")}:
+        return f"generation {memory.generation}: its audit is of other files"
+    if audit["found"] and memory.model.learner.method.reads == "task":
+        return (
+            f"generation {memory.generation}: it holds images, which {memory.model.settings.method} must not"
+        )
+    return ""
 
 
 def _arrived(images: Any, labels: Any) -> tuple[Any, Tensor, tuple[str, ...]]:

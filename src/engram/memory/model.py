@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -27,6 +28,8 @@ from engram.learning.learner import GONE, Learner, checkpoint_folder
 from engram.learning.loop import EpochEnd
 from engram.memory.calibration import temperature_of
 from engram.memory.names import check_names
+from engram.memory.privacy import MOST, Audit, membership, memorisation
+from engram.memory.rejection import fewest, ranks, references
 from engram.memory.rule import Rule, median_side, rule_for
 from engram.memory.settings import NETWORK, NETWORK_SMALL, SMALL_IMAGE, Settings
 from engram.methods import registry
@@ -163,7 +166,14 @@ class Model:
                 )
 
     def learn(
-        self, x: Tensor, y: Tensor, names: Sequence[str], *, work: Path | None = None, tell: Tell = silent
+        self,
+        x: Tensor,
+        y: Tensor,
+        names: Sequence[str],
+        *,
+        work: Path | None = None,
+        tell: Tell = silent,
+        audit: Audit | None = None,
     ) -> dict[str, Any]:
         """Learn new classes, measure them on the part that is held out, and return the record of it.
 
@@ -173,6 +183,7 @@ class Model:
             names: of the classes, in order of arrival.
             work: folder for checkpoints. A learn that was interrupted there goes on.
             tell: told how far it is.
+            audit: is given all that the learner might keep of them.
         """
         assert self.learner is not None
         began = time.perf_counter()
@@ -192,15 +203,21 @@ class Model:
             self.module.eval().requires_grad_(False)
             self.fitted = True
         tell("features", 0, len(x))
+        if audit is not None:
+            audit.add(x)
         x = self._seen(x)
+        if audit is not None:
+            audit.add(x)
         if work is not None and checkpoint_folder(work).is_dir():
             self.learner = Learner.load(work)
         if self.learner.state.cursor.task == n_tasks:
             self._train(Samples(x[kept], labels[kept]), names, work, tell)
         tell("measuring", 0, len(held))
+        columns = torch.tensor([self.classes.index(name) for name in names])
         logits = self._answers(x[held]) if len(held) else torch.zeros(0, len(self.classes))
-        truth = torch.tensor([self.classes.index(name) for name in names])[y[held]]
+        truth = columns[y[held]]
         right = logits.argmax(1) == truth
+        self.temperature = temperature_of(logits, truth)
         call: dict[str, Any] = {
             "date": now(),
             "seconds": round(time.perf_counter() - began, 3),
@@ -214,12 +231,33 @@ class Model:
             },
             "refined": [name for name in names if name not in new],
             "storage": self.storage(),
+            "membership": self._membership(x[kept], columns[y[kept]], logits, truth),
         }
+        if self.learner.method.generative and len(held):
+            tell("looking for copies", 0, 0)
+            for label, name in enumerate(names):
+                call["classes"][name]["memorisation"] = memorisation(
+                    self.learner.method,
+                    places[name],
+                    x[kept[y[kept] == label]],
+                    x[held[y[held] == label]],
+                    self.settings.seed,
+                )
         self.scores[f"logits/{len(self.calls):04d}"] = logits.contiguous()
         self.scores[f"labels/{len(self.calls):04d}"] = truth
         self.calls.append(call)
-        self.temperature = temperature_of(logits, truth)
         return call
+
+    def _membership(self, x: Tensor, y: Tensor, logits: Tensor, truth: Tensor) -> dict[str, Any] | None:
+        """`membership` of at most `MOST` training samples and what was held out; None where nothing was."""
+        if not len(truth):
+            return None
+        some = torch.linspace(0, len(y) - 1, min(len(y), MOST)).long()
+
+        def of_truth(z: Tensor, labels: Tensor) -> Tensor:
+            return torch.log_softmax(z.double(), 1).gather(1, labels[:, None])[:, 0]
+
+        return membership(of_truth(self._answers(x[some]), y[some]), of_truth(logits, truth))
 
     def _train(self, samples: Samples, names: Sequence[str], work: Path | None, tell: Tell) -> None:
         assert self.learner is not None
@@ -277,9 +315,40 @@ class Model:
         assert self.learner is not None
         return self.learner.predict(seen)[:, self.columns]
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Probabilities float64 [N, classes], calibrated by the temperature."""
-        return torch.softmax(self.logits(x).double() / self.temperature, 1)
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Probabilities float64 [N, classes] of scores that `logits` gave."""
+        return torch.softmax(logits.double() / self.temperature, 1)
+
+    def rejected(self, logits: Tensor, share: float) -> Tensor:
+        """Whether samples with these scores show none of the known classes, bool [N]; see `engram.memory.rejection`.
+
+        Warns where fewer images of a class were held out than ``share`` needs: such classes are judged together with
+        those that came with them; where these are too few as well, they are never rejected.
+
+        Args:
+            share: of images of known classes that may be rejected.
+
+        Raises:
+            ConfigError: ``share`` is not in (0, 1).
+        """
+        if not 0 < share < 1:
+            raise ConfigError(
+                f"the share to reject must be above 0 and below 1, got {share}: give 0.05, say."
+            )
+        known = references(self.classes, self.calls, self.scores, share)
+        for few, what in (
+            ([not one.own for one in known], "are judged together with those that came with them"),
+            ([len(one.scores) < fewest(share) for one in known], "are never rejected"),
+        ):
+            names = [name for name, yes in zip(self.classes, few, strict=True) if yes]
+            if names:
+                shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+                warnings.warn(
+                    f"to reject {100 * share:g} %, {fewest(share)} images that are answered with a class must have "
+                    f"been held out; answers with {shown} {what}",
+                    stacklevel=4,
+                )
+        return ranks(logits, self.temperature, known) <= share
 
     def storage(self) -> dict[str, int]:
         """Bytes that are kept to go on, by kind."""

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engram.core.files import drop_leftovers
+from engram.core.files import drop_leftovers, os_errors
 from engram.streams.images import fingerprint
 
 _FORMAT = 2  # part of every key: raise it when decoding changes, and old files are left alone
@@ -42,6 +42,34 @@ def default_cache_dir() -> Path:
     """``$ENGRAM_CACHE``, or ``~/.cache/engram``."""
     given = os.environ.get("ENGRAM_CACHE")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "engram"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of the cache: where, what it holds, its size, and when it was used last, in seconds since 1970."""
+
+    path: Path
+    what: str
+    n_bytes: int
+    used: float
+
+
+def kept(folder: Path) -> list[Kept]:
+    """What lies in a cache folder, the longest unused first; other files are none of the cache's and left out."""
+    forms = {
+        "pixels": r"[A-Za-z0-9._-]+-[0-9a-f]{20}\.safetensors",
+        "features": r"features/[^/]+-[0-9a-f]{32}\.safetensors",
+        "leftover": r"(features/)?\..+\.\d+\.tmp|features/[^/]+-[0-9a-f]{32}\.lock",
+    }
+    found = []
+    with os_errors(folder):
+        for path in [*folder.glob("*"), *folder.glob("features/*")]:
+            name = path.relative_to(folder).as_posix()
+            what = next((what for what, form in forms.items() if re.fullmatch(form, name)), None)
+            if what is not None and path.is_file() and not path.is_symlink():
+                facts = path.stat()
+                found.append(Kept(path, what, facts.st_size, max(facts.st_atime, facts.st_mtime)))
+    return sorted(found, key=lambda one: one.used)
 
 
 def cached(folder: Path, name: str, identity: str, *, build: Callable[[], Arrays]) -> Arrays:

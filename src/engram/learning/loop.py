@@ -84,7 +84,7 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, player: Player, state
             )
         for key, value in stored.items():
             if value.dim() == 0 or value.shape == p.shape:
-                entries[key] = value.clone().to(p.device if value.dim() else value.device)
+                entries[key] = value.clone().to(p.device)
             else:
                 grown = torch.zeros_like(p)
                 grown[tuple(slice(0, n) for n in value.shape)] = value.to(p.device)

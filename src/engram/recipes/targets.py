@@ -147,8 +147,8 @@ def target(name: str) -> Target:
     """The target called ``name``; ``ConfigError`` with the near ones where there is none."""
     if name not in TARGETS:
         raise ConfigError(
-            f"what is reproduced must be one of {', '.join(TARGETS)}, got {name!r}{closest(name, TARGETS)}: see engram reproduce "
-            "--list."
+            f"what is reproduced must be one of {', '.join(TARGETS)}, got {name!r}{closest(name, TARGETS)}: see "
+            "engram reproduce --list."
         )
     return TARGETS[name]
 
@@ -158,7 +158,8 @@ def plan(of: Target, budget: str) -> Plan:
     if budget not in of.plans:
         known = " or ".join(b for b in BUDGETS if b in of.plans)
         raise ConfigError(
-            f"the budget of {of.name} must be {known}, got {budget!r}{closest(budget, of.plans)}: give --budget {known}."
+            f"the budget of {of.name} must be {known}, got {budget!r}{closest(budget, of.plans)}: give --budget "
+            f"{known}."
         )
     return of.plans[budget]
 
@@ -199,8 +200,8 @@ _TABLE1_ROWS = (
     Row("DGMa", "dgma"),
 )
 _600 = (
-    "600 generator steps a task for DGM, 300 with three critic steps each for other GANs (paper: about 8000), one pass over "
-    "a task for methods without a generator"
+    "600 generator steps a task for DGM, 300 with three critic steps each for other GANs (paper: about 8000), one pass "
+    "over a task for methods without a generator"
 )
 _TABLE1 = Part(
     "mnist",

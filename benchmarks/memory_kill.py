@@ -27,9 +27,9 @@ import numpy as np
 
 from engram.memory.memory import Memory, verify
 
-# Children are forked from a process that has loaded torch, and its compiler, which every optimiser loads.
+# Children are forked from a process that has loaded torch.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["engram.memory.memory", "engram.features.pixels", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["engram.memory.memory", "engram.features.pixels"])
 ASKED = np.random.default_rng(9).integers(0, 255, (20, 8, 8)).astype(np.uint8)
 TRAINED = {"method": "finetune", "network": "mlp", "method_options": {"epochs": 6}}
 CLOSED = {"method": "slda", "features": "pixels", "method_options": {"scatter": "classes"}}

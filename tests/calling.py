@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engram.learning import checkpoint
 from engram.report.drawing import Drawing
 from engram.studies.results import read
 
@@ -32,6 +33,12 @@ def no_figures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Drawing, "page", lambda self, root, **how: plain_page(root, **how))
     for place in ("engram.report.write_report", "engram.cli.main.write_report"):
         patch.setattr(place, plain_page)
+
+
+def kept_each_epoch(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is due after every epoch, in this process and its forks."""
+    patch.setattr(checkpoint, "LEAST_SECONDS", 0.0)
+    patch.setattr(checkpoint, "SHARE", float("inf"))
 
 
 def plain_page(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> Path:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from calling import Call, Called, Refused
+from calling import Call, Called, Refused, kept_each_epoch
 from engram.cli.main import main
 from engram.studies import processes
 from forking import Forked
@@ -27,6 +27,12 @@ def _forked_workers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": Forked}))
         yield
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every epoch, however short: for tests that stop a run at an epoch."""
+    kept_each_epoch(monkeypatch)
 
 
 @pytest.fixture

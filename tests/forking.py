@@ -14,8 +14,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# Every optimiser loads the compiler.
-CONTEXT.set_forkserver_preload(["engram.protocols.session", "engram.checks", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["engram.protocols.session", "engram.checks"])
 
 
 class Handed:

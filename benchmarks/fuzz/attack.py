@@ -18,7 +18,7 @@ from engram.errors import EngramError
 from fuzz.kinds import KINDS, Kind, Silent
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fuzz.kinds", "optuna", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["fuzz.kinds", "optuna"])
 SECONDS = 30.0
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from stripes import DATA, NETWORK, OPTIONS, SMALL, Killed
 
-from calling import no_figures
+from calling import kept_each_epoch, no_figures
 from engram.api import conclude
 from engram.cli.main import main
 from engram.studies.settings import Settings
@@ -71,6 +71,7 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
     with pytest.MonkeyPatch.context() as patch:
         no_figures(patch)
+        kept_each_epoch(patch)
         settings = Settings(out, DATA, NETWORK, (0, 1), jobs=2)
         outcome = conclude(Comparison(settings, [variant("finetune", OPTIONS, folder=".")]), kill)
     return Killed(out, outcome)

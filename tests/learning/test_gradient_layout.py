@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from engram.core.contract import Batch, Optimiser, Player, Step, TaskInfo, Update
-from engram.learning.loop import gradients, make_optimiser
+from engram.learning.loop import gradients
+from engram.learning.optimisers import Stepper
 
 
 def penalty_step(kind: str, fused: bool) -> torch.Tensor:
@@ -24,11 +25,12 @@ def penalty_step(kind: str, fused: bool) -> torch.Tensor:
     step = Step(TaskInfo(0, 0, 2, 2, (0, 2)), "p", 0, 1, 0, 1)
     _, grads = gradients(Update("u", "p", loss), player, batch, step)
     assert grads["weight"].stride() == conv.weight.stride()
-    optimiser = make_optimiser(player)
-    for group in optimiser.param_groups:
-        group["fused"] = fused
-    conv.weight.grad = grads["weight"]
-    optimiser.step()
+    if fused:
+        Stepper.of(player).step(grads)
+    else:
+        conv.weight.grad = grads["weight"]
+        kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        kinds[kind]([conv.weight], lr=0.01, foreach=False).step()
     return conv.weight.detach().clone()
 
 

@@ -31,9 +31,9 @@ from engram.protocols.protocol import Protocol
 from engram.protocols.session import Session, run
 from engram.streams import Stream, class_incremental
 
-# Forked from a process that has loaded torch, and its compiler, which every optimiser loads; it has trained nothing.
+# Forked from a process that has loaded torch; it has trained nothing.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["engram.checks", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["engram.checks"])
 
 # Five tasks of one or two classes, each in two calls: one is killed within the task, the next one ends it.
 STREAM = tiny_stream((2, 1, 1, 1, 1), n_train=8)
@@ -333,6 +333,7 @@ def stopped(event: Any) -> None:
     raise Stop
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_an_interrupted_task_goes_on_with_its_own_samples_only(tmp_path: Path) -> None:
     whole, part = small(), small()
     whole.learn(images("a", "b"))

@@ -28,14 +28,8 @@ from engram.core.contract import (
 )
 from engram.errors import ConfigError, DivergedError
 from engram.learning.feeder import Feeder
-from engram.learning.loop import (
-    clip,
-    gradients,
-    load_optimiser_state,
-    make_optimiser,
-    optimiser_state,
-    train_task,
-)
+from engram.learning.loop import clip, gradients, train_task
+from engram.learning.optimisers import Stepper
 from engram.learning.state import Cursor, LoopState
 from engram.networks import Mlp
 
@@ -220,14 +214,12 @@ def test_step_schedule_drops_at_half_and_three_quarters(n_epochs: int, drops: li
 @pytest.mark.parametrize("spec", [Optimiser("adam", 0.1), Optimiser("sgd", 0.1, momentum=0.9)])
 def test_optimiser_state_of_a_grown_parameter_is_padded_with_zeros(spec: Optimiser) -> None:
     small = Player({"w": nn.Parameter(torch.ones(2, 3))}, spec)
-    optimiser = make_optimiser(small)
-    small.parameters["w"].grad = torch.full((2, 3), 2.0)
-    optimiser.step()
-    stored = optimiser_state(optimiser, small)
-    large = Player({"w": nn.Parameter(torch.ones(4, 5))}, spec)
-    other = make_optimiser(large)
-    load_optimiser_state(other, large, stored)
-    found = optimiser_state(other, large)["w"]
+    optimiser = Stepper.of(small)
+    optimiser.step({"w": torch.full((2, 3), 2.0)})
+    stored = optimiser.state
+    other = Stepper.of(Player({"w": nn.Parameter(torch.ones(4, 5))}, spec))
+    other.load(stored)
+    found = other.state["w"]
     for key, value in stored["w"].items():
         if value.dim() == 0:
             assert torch.equal(found[key], value)
@@ -240,33 +232,33 @@ def test_optimiser_state_of_a_grown_parameter_is_padded_with_zeros(spec: Optimis
 def test_optimiser_state_round_trip_continues_bit_for_bit() -> None:
     spec = Optimiser("adam", 0.1)
 
-    def steps(n: int, player: Player, optimiser: torch.optim.Optimizer, first: int) -> None:
+    def steps(n: int, optimiser: Stepper, first: int) -> None:
         for i in range(n):
-            for p in player.parameters.values():
-                p.grad = torch.sin(torch.arange(p.numel()).float() + first + i).view_as(p)
-            optimiser.step()
+            optimiser.step(
+                {
+                    k: torch.sin(torch.arange(p.numel()).float() + first + i).view_as(p)
+                    for k, p in optimiser.parameters.items()
+                }
+            )
 
     whole = Player(two(), spec)
-    o = make_optimiser(whole)
-    steps(6, whole, o, 0)
+    steps(6, Stepper.of(whole), 0)
     part = Player(two(), spec)
-    o = make_optimiser(part)
-    steps(3, part, o, 0)
-    stored = {k: {j: t.clone() for j, t in v.items()} for k, v in optimiser_state(o, part).items()}
-    fresh = make_optimiser(part)
-    load_optimiser_state(fresh, part, stored)
-    steps(3, part, fresh, 3)
+    o = Stepper.of(part)
+    steps(3, o, 0)
+    stored = {k: {j: t.clone() for j, t in v.items()} for k, v in o.state.items()}
+    fresh = Stepper.of(part)
+    fresh.load(stored)
+    steps(3, fresh, 3)
     assert all(torch.equal(whole.parameters[k], part.parameters[k]) for k in "ab")
 
 
 def test_momentum_where_a_parameter_gets_its_first_gradient_late() -> None:
     p = two()
     player = Player(p, Optimiser("sgd", 0.1, momentum=0.5))
-    optimiser = make_optimiser(player)
-    p["a"].grad = torch.tensor([1.0, 1.0])
-    optimiser.step()
-    p["b"].grad = torch.tensor([1.0])
-    optimiser.step()
+    optimiser = Stepper.of(player)
+    optimiser.step({"a": torch.tensor([1.0, 1.0])})
+    optimiser.step({"a": torch.tensor([1.0, 1.0]), "b": torch.tensor([1.0])})
     assert p["a"].tolist() == pytest.approx([1 - 0.1 - 0.15, 2 - 0.1 - 0.15])
     assert p["b"].tolist() == pytest.approx([2.9])
 

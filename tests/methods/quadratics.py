@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engram.core.contract import Context, Method, Samples, Step, TaskInfo
 from engram.core.network import Network, Norm
 from engram.core.samples import Shape
-from engram.learning.loop import make_optimiser
+from engram.learning.optimisers import Stepper
 from engram.methods.registry import method
 
 THETA = "net.trunk.theta"
@@ -66,7 +66,7 @@ class Bare:
     def begin(self) -> None:
         self.method.begin_task(self.task_info, NOTHING)
         self.method.double()
-        self.optimiser = make_optimiser(self.method.players(self.task_info, "fit")["net"])
+        self.optimiser = Stepper.of(self.method.players(self.task_info, "fit")["net"])
 
     def run(self, gradient: Callable[[Tensor], Tensor], n_steps: int) -> list[Tensor]:
         """Steps with gradient(theta); the path of theta, its start included."""
@@ -75,8 +75,7 @@ class Bare:
             step = Step(self.task_info, "fit", 0, 1, i, n_steps)
             grads = {THETA: gradient(self.theta).clone()}
             self.method.after_backward("net", grads, step)
-            self.method.get_parameter(THETA).grad = grads[THETA]
-            self.optimiser.step()
+            self.optimiser.step(grads)
             self.method.after_step("net", step)
             path.append(self.theta.clone())
         return path

@@ -17,7 +17,8 @@ from engram.core.contract import Batch, Context, Step
 from engram.core.network import Network, Norm
 from engram.core.samples import Shape
 from engram.errors import ConfigError
-from engram.learning.loop import make_optimiser, take_step, train_task
+from engram.learning.loop import take_step, train_task
+from engram.learning.optimisers import Stepper
 from engram.learning.state import LoopState
 from engram.methods.registry import method
 from engram.methods.si import Si, consolidated
@@ -171,7 +172,7 @@ def descend(made: Si, batch: Batch, n_steps: int) -> float:
     """Plain steps on one batch; by how much its loss fell."""
     task = Protocol("class").task(tiny_stream((3,)), 0)
     player = made.players(task, "fit")["net"]
-    optimiser = make_optimiser(player)
+    optimiser = Stepper.of(player)
     update = made.phases(task, 1)[0].updates[0]
     first = float(made.loss(batch, Step(task, "fit", 0, 1, 0, n_steps))["ce"].detach())
     for i in range(n_steps):

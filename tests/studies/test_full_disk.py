@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch._dynamo  # noqa: F401 - every optimiser loads it; forks have it then
 
 import engram
 from calling import no_figures

@@ -11,7 +11,7 @@ import pytest
 from sweeping import DATA, GIVEN, NETWORK, SMALL, alone, measured
 
 import engram
-from calling import Refused, no_figures
+from calling import Refused, kept_each_epoch, no_figures
 from engram.cli.main import main
 from engram.protocols.protocol import Protocol
 from engram.studies.building import prepare
@@ -19,6 +19,8 @@ from engram.studies.jobs import Event, Job
 from engram.studies.processes import Processes
 from engram.studies.results import read, read_result, read_study, write_study
 from engram.studies.study import Outcome
+
+pytestmark = pytest.mark.usefixtures("every_epoch")
 
 LEARN = {"epochs": 30}
 
@@ -57,6 +59,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
     with pytest.MonkeyPatch.context() as patch:
         no_figures(patch)
+        kept_each_epoch(patch)
         outcome = engram.sweep(
             "finetune", {"lr": [0.01, 0.001]}, **GIVEN, options=LEARN, out=out, jobs=2, listener=kill
         )

@@ -28,12 +28,16 @@ from engram.methods.lwf import Lwf
 from engram.methods.registry import METHODS, Entry, entry
 from engram.methods.si import Si
 from engram.parts.fitting import TrainOptions
-from engram.studies.folders import JOB_FILE, SEED_FILE
+from engram.studies.folders import JOB_FILE, SEED_FILE, SHARED
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.processes import Processes
 from engram.studies.settings import plain
-from engram.studies.sharing import SHARED, run_shared
+from engram.studies.sharing import run_shared
 from engram.studies.worker import learn
+
+pytestmark = pytest.mark.usefixtures("every_epoch")
+
+TIMES = ("seconds", "peak", "elapsed", "other", "checkpoints")  # in the record of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def left_by(job: Job) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes]]
     last = max((folder / "checkpoints").glob("*.json"))
     meta = json.loads(last.read_text())
     meta["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in meta["tasks"]]
-    meta["record"] = {k: v for k, v in meta["record"].items() if k not in ("seconds", "peak", "elapsed")}
+    meta["record"] = {k: v for k, v in meta["record"].items() if k not in TIMES}
     tensors = load_file(last.with_suffix(".safetensors"))
     return entry, {k: v for k, v in meta.items() if k != "sha256"}, {k: bits(v) for k, v in tensors.items()}
 

@@ -62,6 +62,8 @@ class Entry(Struct, kw_only=True):
     backward_transfer: Number | None = None
     seconds: Amount | None = None
     seconds_per_task: list[Amount] = []
+    seconds_other: Amount | None = None
+    seconds_checkpoints: Amount | None = None
     peak_memory_bytes: Count | None = None
     stored_real_samples: Count = 0
     storage_bytes: dict[str, Count] = {}
@@ -398,6 +400,8 @@ class RunRecord(Struct, kw_only=True):
     phases: list[PhaseLog]
     confusion: list[list[Count]] | None
     elapsed: Amount = 0.0
+    other: Amount = 0.0
+    checkpoints: Amount = 0.0
     valid: Matrix = []
     top5: list[Share] = []
     best: Best | UnsetType = UNSET

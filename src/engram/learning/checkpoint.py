@@ -6,8 +6,12 @@ A checkpoint is a pair ``N.safetensors`` and ``N.json``. The JSON is moved into 
 the tensors and of itself, so a pair is either whole or not there. The newest two are kept; when the newest is damaged
 the one before it is used, and that is said.
 
-A killed process loses nothing that was written. Waiting for the disk costs more than a small network's epoch, so it is
-done at most every ten seconds, and the newest pair that was waited for is kept as well: a power cut loses no more.
+A checkpoint is due after an epoch when training since the last one took fifty times as long as writing that did, and a
+second at least. So writing takes at most 2 % of training, and a killed process loses no more than that much training
+and the epoch in progress: a second where a checkpoint takes less than 20 ms, 22 s where it takes 0.43 s.
+
+Waiting for the disk costs more than a small network's epoch, so it is done at most every ten seconds, and the newest
+pair that was waited for is kept as well: a power cut loses no more.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ from engram.learning.state import Cursor, LoopState
 FORMAT = 2
 KEEP = 2
 SYNC_SECONDS = 10.0
+LEAST_SECONDS = 1.0  # of training between two checkpoints
+SHARE = 0.02  # of training that writing them may take
 
 
 class Checkpoints:
@@ -53,6 +59,8 @@ class Checkpoints:
         with os_errors():
             numbers = self._numbers()
         self.number = max(numbers, default=-1)
+        self.seconds = 0.0  # that writing took
+        self.next = time.perf_counter() + LEAST_SECONDS  # when the next one is due, on this process's clock
         self.synced: tuple[int, float] | None = None  # the newest pair that was waited for, and when
         self._done: list[
             tuple[object, str]
@@ -65,6 +73,10 @@ class Checkpoints:
     def _paths(self, number: int) -> tuple[Path, Path]:
         return self.folder / f"{number:08d}.safetensors", self.folder / f"{number:08d}.json"
 
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.perf_counter() >= self.next
+
     @os_errors()
     def save(self, method: Method, state: LoopState, record: Mapping[str, Any]) -> None:
         """Write the next checkpoint, then drop all but the newest two.
@@ -74,6 +86,7 @@ class Checkpoints:
             state: cursor and optimisers.
             record: results so far, as JSON.
         """
+        began = time.perf_counter()
         content, meta = packed(
             self.identity, method, state, {k: v for k, v in record.items() if k != "tasks"}
         )
@@ -94,6 +107,9 @@ class Checkpoints:
             if self.synced is None or old != self.synced[0]:
                 for path in reversed(self._paths(old)):
                     path.unlink(missing_ok=True)
+        took = time.perf_counter() - began
+        self.seconds += took
+        self.next = began + took + max(LEAST_SECONDS, took / SHARE)
 
     def _encoded(self, tasks: Sequence[Mapping[str, Any]]) -> list[str]:
         """The JSON of each finished task; encoded once, as their number times their epochs grows large."""

@@ -200,7 +200,8 @@ class Learner:
                 scenario domain, those of the first task; for a method that reads all, those known and new ones, with
                 all samples so far.
             classes: names of the classes of Samples, in order of arrival.
-            folder: a checkpoint is written there after every epoch and at the end; None writes nothing.
+            folder: checkpoints are written there, after epochs (see `Checkpoints.due`) and at the end; None writes
+                nothing.
             on_epoch: told after each epoch. What it raises leaves the learner at the end of that epoch.
 
         Raises:
@@ -235,7 +236,7 @@ class Learner:
 
         def told(event: EpochEnd) -> None:
             self._between_epochs = True
-            if kept is not None:
+            if kept is not None and kept.due():
                 self.store(kept)
             if on_epoch is not None:
                 on_epoch(event)

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from engram import seeds
 from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
-from engram.errors import CheckpointError, ConfigError, DivergedError
+from engram.errors import ConfigError, DivergedError
 from engram.learning.feeder import Feeder
-from engram.learning.state import LoopState, OptimiserState
+from engram.learning.optimisers import Stepper
+from engram.learning.state import LoopState
 
 
 @dataclass(frozen=True)
@@ -35,70 +36,6 @@ class EpochEnd:
     n_epochs: int
     losses: dict[str, float]
     measures: dict[str, Any]
-
-
-def make_optimiser(player: Player) -> torch.optim.Optimizer:
-    """The ``torch.optim`` optimiser that a player declares."""
-    spec, parameters = player.optimiser, list(player.parameters.values())
-    if spec.kind == "adam":
-        return torch.optim.Adam(
-            parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True
-        )
-    sgd = torch.optim.SGD(
-        parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
-    )
-    if spec.momentum:
-        # The fused step wants a buffer for all parameters or none, and a head may have grown since; zeros mean none.
-        for p in parameters:
-            sgd.state[p] = {"momentum_buffer": torch.zeros_like(p, requires_grad=False)}
-    return sgd
-
-
-def optimiser_state(optimiser: torch.optim.Optimizer, player: Player) -> OptimiserState:
-    """An optimiser's tensors by parameter name."""
-    return {
-        name: {k: v for k, v in optimiser.state[p].items() if isinstance(v, Tensor)}
-        for name, p in player.parameters.items()
-        if p in optimiser.state
-    }
-
-
-STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}
-
-
-def load_optimiser_state(optimiser: torch.optim.Optimizer, player: Player, state: OptimiserState) -> None:
-    """Put tensors back by name. Where a parameter has grown since, its new entries start at zero.
-
-    Raises:
-        CheckpointError: the tensors are not those of such an optimiser.
-    """
-    for name, p in player.parameters.items():
-        entries = {}
-        stored = state.get(name, {})
-        if stored and (
-            set(stored) != STATES[player.optimiser.kind] or not all(_fits(v, p) for v in stored.values())
-        ):
-            raise CheckpointError(
-                f"a checkpoint must hold the state of {player.optimiser.kind} for {name}, it holds "
-                f"{', '.join(f'{k} {list(v.shape)}' for k, v in stored.items())}: use the engram version that wrote it."
-            )
-        for key, value in stored.items():
-            if value.dim() == 0 or value.shape == p.shape:
-                entries[key] = value.clone().to(p.device)
-            else:
-                grown = torch.zeros_like(p)
-                grown[tuple(slice(0, n) for n in value.shape)] = value.to(p.device)
-                entries[key] = grown
-        if entries:
-            optimiser.state[p] = entries
-
-
-def _fits(value: Tensor, p: Tensor) -> bool:
-    """Whether a tensor may be part of an optimiser's state of a parameter, or of what that was before it grew."""
-    if value.dim() == 0:
-        return value.dtype == torch.float32
-    smaller = value.dim() == p.dim() and all(n <= m for n, m in zip(value.shape, p.shape, strict=True))
-    return smaller and value.dtype == p.dtype
 
 
 def _laid_out_as(p: Tensor, g: Tensor) -> Tensor:
@@ -126,7 +63,7 @@ def gradients(
 
 
 def take_step(
-    method: Method, update: Update, player: Player, optimiser: torch.optim.Optimizer, batch: Batch, step: Step
+    method: Method, update: Update, player: Player, optimiser: Stepper, batch: Batch, step: Step
 ) -> Terms:
     """One update: loss, gradient, ``after_backward``, optimiser step, ``after_step``. Returns the terms."""
     moved, (terms, grads) = cast(str, update.player), gradients(update, player, batch, step)
@@ -134,9 +71,7 @@ def take_step(
     if update.step:
         if player.clip_norm is not None:
             clip(grads, player.clip_norm)
-        for name, p in player.parameters.items():
-            p.grad = grads.get(name)
-        optimiser.step()
+        optimiser.step(grads)
         method.after_step(moved, step)
     return terms
 
@@ -216,10 +151,10 @@ def run_phase(
     """The epochs of one phase that are not done yet."""
     cursor = state.cursor
     players = method.players(task, phase.name)
-    optimisers = {name: make_optimiser(p) for name, p in players.items()}
+    optimisers = {name: Stepper.of(p) for name, p in players.items()}
     for name, player in players.items():
         if cursor.epochs > 0 or player.keep_state:
-            load_optimiser_state(optimisers[name], player, state.optimisers.get(name, {}))
+            optimisers[name].load(state.optimisers.get(name, {}))
     pools: dict[str, Samples] = {}
     while cursor.epochs < phase.epochs:
         if cursor.epochs and phase.until is not None and phase.until():
@@ -232,15 +167,14 @@ def run_phase(
             pools = {"task": data, **method.pools(task, phase.name, drawn, data)}
         feeder = Feeder(phase, pools, method.context.network.normalise, seed, names)
         for name, player in players.items():
-            for group in optimisers[name].param_groups:
-                group["lr"] = player.optimiser.rate(epoch, phase.epochs)
+            optimisers[name].lr = player.optimiser.rate(epoch, phase.epochs)
         at = Step(task, phase.name, epoch, phase.epochs, 0, feeder.n_steps)
         with seeds.seeded(seed, "epoch", *names):
             sums = _epoch(method, phase, players, optimisers, feeder, at)
         losses = {key: value / feeder.n_steps for key, value in sums.items()}
         _check_finite(method, losses, task, phase, epoch)
         cursor.epochs = epoch + 1
-        state.optimisers.update({name: optimiser_state(optimisers[name], p) for name, p in players.items()})
+        state.optimisers.update({name: optimiser.state for name, optimiser in optimisers.items()})
         done = replace(at, step=feeder.n_steps - 1)
         method.end_epoch(done, data)
         method.forget_cached()
@@ -259,7 +193,7 @@ def _epoch(
     method: Method,
     phase: Phase,
     players: Mapping[str, Player],
-    optimisers: Mapping[str, torch.optim.Optimizer],
+    optimisers: Mapping[str, Stepper],
     feeder: Feeder,
     at: Step,
 ) -> dict[str, float]:

@@ -53,6 +53,8 @@ def seed_result(
     error: str | None = None,
     seconds: float | None = None,
     seconds_per_task: Sequence[float] = (),
+    seconds_other: float | None = None,
+    seconds_checkpoints: float | None = None,
     peak_memory_bytes: int | None = None,
     stored_real_samples: int = 0,
     storage_bytes: Mapping[str, int] | None = None,
@@ -73,7 +75,10 @@ def seed_result(
             "done".
         status: "done", "failed" (then error says why in one line) or "unfinished".
         error: one line, only for a failed seed.
-        seconds, seconds_per_task: wall clock of training; evaluation and the oracle are left out.
+        seconds, seconds_per_task: wall clock of training, the checkpoints written meanwhile included; evaluation and
+            the oracle are left out.
+        seconds_other: wall clock of everything else, from when the run was taken up to its last measurement.
+        seconds_checkpoints: that all checkpoints took.
         peak_memory_bytes: peak of the process or device, None where unknown.
         stored_real_samples: real training samples of earlier tasks held at the end of training.
         storage_bytes: bytes by kind, see ``engram.core.contract.STORAGE``.
@@ -110,6 +115,8 @@ def seed_result(
         **derived(matrix, done=done),
         "seconds": seconds,
         "seconds_per_task": list(seconds_per_task),
+        "seconds_other": seconds_other,
+        "seconds_checkpoints": seconds_checkpoints,
         "peak_memory_bytes": peak_memory_bytes,
         "stored_real_samples": stored_real_samples,
         "storage_bytes": dict(storage_bytes or {}),

@@ -5,17 +5,27 @@ Only this module reads test samples, and only its oracle is trained on real data
 
 from __future__ import annotations
 
+import fcntl
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import seeds
-from engram.core.contract import Method, TaskInfo, evaluating
+from engram.core.contract import Method, Optimiser, TaskInfo, evaluating
+from engram.core.files import checksum, digest, write_atomically
 from engram.core.network import Network, n_features
+from engram.core.origin import is_unknown
 from engram.core.samples import Samples
 from engram.learning.learner import BATCH, Learner
+from engram.learning.optimisers import Stepper
 from engram.protocols.protocol import Protocol
 from engram.streams.stream import Stream
 
@@ -79,29 +89,42 @@ class Oracle(nn.Module):
         data: what it is trained on, images as in a stream or in the network's range.
         n_classes: of the stream.
         seed: its own, so that every method and seed of a comparison meets the same oracle.
+        trained: its state dict, if it was trained before.
     """
 
-    def __init__(self, network: Network, data: Samples, n_classes: int, *, seed: int = 2019) -> None:
+    def __init__(
+        self,
+        network: Network,
+        data: Samples,
+        n_classes: int,
+        *,
+        seed: int = 2019,
+        trained: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         with seeds.seeded(seed, "oracle"):
             self.trunk = network.trunk(tuple(data.x.shape[1:]))
             self.head = nn.Linear(n_features(self.trunk), n_classes)
         self.to(data.x.device)
-        self._fit(data, seed)
+        if trained is None:
+            self._fit(data, seed)
+        else:
+            self.load_state_dict(trained)
         self.eval()
 
     def _fit(self, data: Samples, seed: int) -> None:
-        optimiser = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+        parameters = dict(self.named_parameters())
+        optimiser = Stepper(parameters, Optimiser("adam", 1e-3))
         g = seeds.generator(seed, "oracle-order")
-        for _ in range(STEPS):
+        for i in range(STEPS):
             rows = torch.randint(0, len(data), (64,), generator=g).to(data.x.device)
             loss = F.cross_entropy(self(self.network.normalise(data.x[rows])), data.y[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            grads = torch.autograd.grad(loss, list(parameters.values()))
+            optimiser.step(dict(zip(parameters, grads, strict=True)))
+            # The cosine from one step to the next, as torch's scheduler computes it.
+            now, later = (1 + math.cos(math.pi * k / STEPS) for k in (i, i + 1))
+            optimiser.lr *= later / now
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))
@@ -122,6 +145,41 @@ class Oracle(nn.Module):
         """Mean squared distance of the features of images [N, ...], at least one, from their mean."""
         parts = [self.trunk(self.network.normalise(part)) for part in x.split(BATCH)]
         return float(torch.cat(parts).double().var(0, unbiased=False).sum())
+
+
+def oracle_of(stream: Stream, network: Network, folder: Path | None = None) -> Oracle:
+    """The oracle of a stream.
+
+    Args:
+        stream: with its real samples.
+        network: of the methods that it judges.
+        folder: keeps it, so that it is trained by the first run that asks and read by others, which wait meanwhile;
+            None, or a network whose code is not known, keeps nothing.
+    """
+    source = network.source()
+    of = {
+        "stream": stream.describe(),
+        "network": network.describe(),
+        "source": source,
+        "torch": torch.__version__,
+    }
+    real = real_samples(stream)
+    if folder is None or is_unknown(source):
+        return Oracle(network, real, stream.n_classes)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"judge-{checksum(of)[:16]}.safetensors"
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        content = path.read_bytes() if path.is_file() else b""
+        if content[:64] == digest(content[64:]).encode():
+            return Oracle(network, real, stream.n_classes, trained=load_tensors(content[64:]))
+        oracle = Oracle(network, real, stream.n_classes)
+        content = save_tensors({k: v.cpu() for k, v in oracle.state_dict().items()})
+        write_atomically(path, digest(content).encode() + content)
+        return oracle
+    finally:
+        os.close(handle)
 
 
 def judge_generator(method: Method, stream: Stream, oracle: Oracle, seed: int) -> dict[str, Any]:

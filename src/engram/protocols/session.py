@@ -35,7 +35,7 @@ from engram.protocols.evaluation import (
     Oracle,
     evaluate,
     judge_generator,
-    real_samples,
+    oracle_of,
     sample_grid,
     top5,
 )
@@ -99,10 +99,10 @@ def run(
         protocol: a scenario's name (class, task, domain) or a :class:`Protocol`.
         seed: of everything random in the run.
         device: cpu or cuda.
-        out: a folder for checkpoints (one an epoch) and generated samples; None keeps nothing on disk.
+        out: a folder for checkpoints (see `Checkpoints.due`) and generated samples; None keeps nothing on disk.
         resume: continue from the newest checkpoint in ``out``, bit for bit; start if there is none.
         observer: told after each epoch and each task; what it does cannot change the run.
-        stop_after: leave after the first event for which it is true, as a kill would, with status "unfinished".
+        stop_after: leave after the first event for which it is true, with a checkpoint and status "unfinished".
 
     Returns:
         The seed's entry of a result file (see :mod:`engram.studies.results`).
@@ -126,6 +126,14 @@ class Session:
     """One run in progress: a stream handed to a learner, task by task, and judged from outside.
 
     It owns the learner, the guard before the stream, the record so far and the checkpoints.
+
+    Args:
+        shared: folder for what the runs of a study have in common.
+        began: of this process's clock (`time.perf_counter`), when the run was taken up; now where None.
+
+    Attributes:
+        other, since: seconds that were spent on anything but training up to ``since``, on this process's clock.
+        elapsed: seconds that the task in progress was trained, up to its last epoch; None between tasks.
     """
 
     def __init__(
@@ -140,6 +148,8 @@ class Session:
         out: str | os.PathLike[str] | None,
         resume: bool,
         observer: Observer | None,
+        shared: Path | None = None,
+        began: float | None = None,
     ) -> None:
         self.learner = Learner(
             spec,
@@ -154,7 +164,9 @@ class Session:
         self.method, self.state = self.learner.method, self.learner.state
         self.view = stream.view if isinstance(stream.view, Extractor) else None
         self.stream, self.protocol = stream.to(self.learner.device), protocol
-        self.seed, self.observer = seed, observer
+        self.seed, self.observer, self.shared = seed, observer, shared
+        self.other, self.since = 0.0, time.perf_counter() if began is None else began
+        self.elapsed: float | None = None
         self.guard = Guard(self.stream, self.method.reads)
         self.record: dict[str, Any] = {"rows": [], "tasks": [], "seconds": [], "acc_gen": [], "peak": 0}
         if protocol.record_valid:
@@ -168,7 +180,6 @@ class Session:
             if resume:
                 self.restore(self.checkpoints)
         self.oracle: Oracle | None = None
-        self.started = time.perf_counter()
 
     def identity(self) -> dict[str, Any]:
         """What makes a checkpoint belong to this run: its learner, code of one's own, and what it is judged by."""
@@ -193,6 +204,9 @@ class Session:
         self.phases = record.pop("phases")
         self.confusion = record.pop("confusion")
         self.record = record
+        self.elapsed = record.pop("elapsed", None)
+        self.other += float(record.pop("other", 0.0))
+        checkpoints.seconds += float(record.pop("checkpoints", 0.0))
         return True
 
     def go(self, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None) -> dict[str, Any]:
@@ -211,7 +225,7 @@ class Session:
         data = self.guard.training_data(index)
         features = self._features_cost(index)
         classes = self.stream.class_names[0 if self.method.reads == "all" else task.start : task.stop]
-        began = time.perf_counter() - float(self.record.pop("elapsed", 0.0))
+        began = time.perf_counter() - (self.elapsed or 0.0)
 
         def on_epoch(event: EpochEnd) -> None:
             if not self.phases or self.phases[-1]["phase"] != event.phase:
@@ -222,12 +236,16 @@ class Session:
             # What predicts is whole only in the last phase: a separate solver is untrained before it.
             if event.phase_index == len(self.method.phases(task, len(data))) - 1:
                 self._look(index, event)
-            self.save(elapsed=time.perf_counter() - began)
+            self.elapsed = time.perf_counter() - began
+            if self.checkpoints is not None and self.checkpoints.due():
+                self.save()
             self._tell(event, stop_after)
 
+        self._count_other()
         self.learner.learn(data, classes, on_epoch=on_epoch)
+        self.since, self.elapsed = time.perf_counter(), None
         self.guard.end(index)
-        seconds = time.perf_counter() - began + features["seconds"]
+        seconds = self.since - began + features["seconds"]
         row, counts = evaluate(self.learner, self.stream, self.protocol, index)
         self.confusion = counts.tolist()
         valid = self._valid_row(index) if self.protocol.record_valid else None
@@ -254,7 +272,10 @@ class Session:
         self.record["rows"].append(row)
         self.record["tasks"].append(done)
         self.record["seconds"].append(seconds)
-        self.save()
+        if self.checkpoints is not None and (
+            index + 1 == self.stream.n_tasks or stop_after or self.checkpoints.due()
+        ):
+            self.save()
         self._tell(TaskEnd(index, row, seconds, done, valid), stop_after)
 
     def _look(self, index: int, event: EpochEnd) -> None:
@@ -295,12 +316,30 @@ class Session:
         more = {} if self.view is None else {"features": self.view.storage_bytes()}
         return {**kept, "exemplars": kept["exemplars"] + self._data_kept() * each, **more}
 
-    def save(self, **more: Any) -> None:
-        """Write a checkpoint of where the run stands; ``more`` stands in its record."""
+    def _count_other(self) -> None:
+        """Count the seconds up to now, which were not spent in training."""
+        now = time.perf_counter()
+        self.other, self.since = self.other + now - self.since, now
+
+    def _count_peak(self) -> None:
         self.record["peak"] = max(int(self.record["peak"]), peak_memory_bytes(self.stream.device))
-        if self.checkpoints is not None:
-            record = {**self.record, **more, "phases": self.phases, "confusion": self.confusion}
-            self.learner.store(self.checkpoints, record)
+
+    def save(self) -> None:
+        """Write a checkpoint of where the run stands."""
+        if self.checkpoints is None:
+            return
+        self._count_peak()
+        if self.elapsed is None:
+            self._count_other()
+        record = {
+            **self.record,
+            **({} if self.elapsed is None else {"elapsed": self.elapsed}),
+            "other": self.other,
+            "checkpoints": self.checkpoints.seconds,
+            "phases": self.phases,
+            "confusion": self.confusion,
+        }
+        self.learner.store(self.checkpoints, record)
 
     def _tell(
         self, event: EpochEnd | TaskEnd, stop_after: Callable[[EpochEnd | TaskEnd], bool] | None
@@ -308,11 +347,13 @@ class Session:
         if self.observer is not None:
             self.observer(event)
         if stop_after is not None and stop_after(event):
+            self.save()
             raise _Stop
 
     def _entry(self, status: str) -> dict[str, Any]:
         n = self.stream.n_tasks
         rows = _square(self.record["rows"], n)
+        self._count_peak()
         samples = generated = None
         if status == "done" and self.method.generative and self.protocol.generated_per_class:
             oracle = self._make_oracle() if self.oracle is None else self.oracle
@@ -322,11 +363,14 @@ class Session:
             grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
             write_atomically(self.folder / "samples.safetensors", save_tensors(grid))
             samples = f"{self.folder.name}/samples.safetensors"
+        self._count_other()
         return seed_result(
             self.seed,
             rows or [[None] * n],
             status=status,
             seconds=sum(self.record["seconds"]),
+            seconds_other=self.other,
+            seconds_checkpoints=None if self.checkpoints is None else self.checkpoints.seconds,
             seconds_per_task=self.record["seconds"],
             peak_memory_bytes=self.record["peak"],
             stored_real_samples=stored_real_samples(self.method) + self._data_kept(),
@@ -341,7 +385,7 @@ class Session:
         )
 
     def _make_oracle(self) -> Oracle:
-        return Oracle(self.method.context.network, real_samples(self.stream), self.stream.n_classes)
+        return oracle_of(self.stream, self.method.context.network, self.shared)
 
 
 def _protocol_identity(protocol: Protocol) -> dict[str, Any]:

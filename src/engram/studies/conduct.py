@@ -280,7 +280,7 @@ class _Ledger:
         """With --overwrite, remove what is to be replaced."""
         if self.settings.overwrite:
             (self.settings.out / "report.html").unlink(missing_ok=True)
-            for folder in [*self.study.territory(), sharing.SHARED]:
+            for folder in [*self.study.territory(), folders.SHARED]:
                 folders.clear(self.settings.out / folder)
 
     def open(self, works: Sequence[Work]) -> list[Job]:

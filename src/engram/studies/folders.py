@@ -19,11 +19,13 @@ OLD_RESULT, OLD_SWEEP, OLD_TRADEOFF = OLD_FILES = (
     "tradeoff.json",
 )  # of schema 1
 CONFIG_HEAD = "# Resolved settings."
+SHARED = "shared"  # what several runs of a study have in common: common starts, a classifier that judges
 
 # What engram writes: names of files in seed-N, seed-N/checkpoints, tensorboard/seed-N, and in the folders above seed-N.
 TEMPORARY = r"\..+\.\d+\.tmp"
 SEED_FILES = r"(job|seed|result)\.json|worker\.log|(samples|artifacts)\.safetensors|\.task\.lock|" + TEMPORARY
 CHECKPOINT = r"\d{8}\.(json|safetensors)|" + TEMPORARY
+JUDGE = r"judge-[0-9a-f]{16}\.safetensors|" + TEMPORARY  # in the folder SHARED
 EVENTS = r"events\.out\.tfevents\..+"
 
 
@@ -70,6 +72,8 @@ def clear(folder: Path) -> None:
                 empty.rmdir()
     for path in filter(_is_ours, folder.glob("*")):
         path.unlink()
+    if folder.name == SHARED:
+        _clear_files(folder, JUDGE)
 
 
 def clear_checkpoints(seed: Path) -> None:

@@ -15,7 +15,9 @@ from engram.methods.registry import MethodSpec, add_file, entry, method
 from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings, Size
 
 if TYPE_CHECKING:
+    from engram.core.network import Network
     from engram.protocols.protocol import Protocol as Judged
+    from engram.streams.stream import Stream
 
 __all__ = ["Event", "Executor", "Job", "Listener"]
 
@@ -45,6 +47,9 @@ class Job:
         features: what methods see the images through.
         size: of images, see :func:`engram.studies.building.prepare`.
         inherits: the job needs objects of the process that made it: it cannot be read from a file elsewhere.
+        shared: folder for what the runs of the study have in common, or "" for none.
+        ready: the stream and the network that the settings make, for a process that has them by descent; no file
+            holds them.
     """
 
     data: DataSettings
@@ -65,10 +70,12 @@ class Job:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     size: Size = "network"
     inherits: bool = False
+    shared: str = ""
+    ready: tuple[Stream, Network] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> str:
         """The job as JSON text, but for what no file can hold."""
-        return json.dumps(asdict(replace(self, options=dict(self.options), held={})), indent=2)
+        return json.dumps(asdict(replace(self, options=dict(self.options), held={}, ready=None)), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Job:

@@ -22,7 +22,7 @@ from engram.methods.registry import MethodSpec, entry, in_hand, method
 from engram.protocols.session import Session, check_device, resolve
 from engram.streams.stream import Stream
 from engram.studies.building import prepare
-from engram.studies.folders import CONFIG_FILE, CONFIG_HEAD
+from engram.studies.folders import CONFIG_FILE, CONFIG_HEAD, SHARED
 from engram.studies.jobs import Job
 from engram.studies.settings import FeatureSettings, NetworkSettings, Settings, plain, section
 from engram.studies.variants import Variant, identity_of
@@ -216,6 +216,8 @@ class Planner:
                 features=seen.features,
                 size="network" if variant.features is None else self.size,
                 inherits=inherits,
+                shared=str(s.out / SHARED),
+                ready=(seen.stream, seen.network),
             )
             for seed in s.seeds
         )

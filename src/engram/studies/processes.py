@@ -1,8 +1,9 @@
 """Worker processes of this machine side by side, and what they say.
 
-Each job is a process of its own, and nothing is pickled. A job that a file can tell goes to a fresh process. One that
-needs objects of this process runs in a fork of it, with one thread; where that cannot be, it runs in this process. A
-worker that dies takes nobody with it: its end is reported like any other event.
+Each job is a process of its own, and nothing is pickled. It is a fork of this one, with one thread, which has what was
+imported and read for the plan: a short run begins at once, and all share one copy of the data. Where a fork cannot
+learn (CUDA, another system than Linux), a job that a file can tell goes to a fresh process, and one that needs objects
+of this process runs in it. A worker that dies takes nobody with it: its end is reported like any other event.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from engram.studies.machine import environment
 from engram.studies.worker import Channel, attempt, log_of, work
 
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL when stopping
+FORKS = sys.platform == "linux"  # elsewhere the system's libraries do not survive a fork
 Said = queue.Queue[tuple["_Worker", "dict[str, Any] | None"]]
 
 
@@ -39,14 +41,15 @@ class Processes:
     Args:
         limit: processes side by side.
         device: that all jobs use.
-        early: processes to start now: they import what a run needs while the jobs are made.
+        early: processes to start now, if they are fresh ones: they import what a run needs while the jobs are made.
     """
 
     def __init__(self, limit: int, device: str = "cpu", early: int = 0) -> None:
         self.limit, self.device = limit, device
         self.locks: Sequence[int] = ()  # open lock files, which workers hold as well
         self.said: Said = queue.Queue()
-        self.idle = [_Worker(device, self.said) for _ in range(min(early, limit))]
+        early = 0 if FORKS and device.startswith("cpu") else min(early, limit)
+        self.idle = [_Worker(device, self.said) for _ in range(early)]
         self.running: set[_Worker] = set()
 
     def __enter__(self) -> Processes:
@@ -105,10 +108,10 @@ class Processes:
     def _begin(self, job: Job, listener: Listener, dropped: Callable[[Job], bool]) -> _Worker | None:
         """A process for the job, or None after it has run in this one."""
         write_atomically(Path(job.folder) / JOB_FILE, job.to_json().encode(), sync=False)
-        if job.inherits and self._why_here:
+        if job.inherits and self._objects_stay:
             _run_here(job, listener, dropped)
             return None
-        if job.inherits:
+        if job.inherits or (FORKS and not self._why_not):
             worker = _Worker(self.device, self.said, _Fork(partial(_forked, job), self.running))
         else:
             worker = self.idle.pop() if self.idle else _Worker(self.device, self.said)
@@ -117,9 +120,20 @@ class Processes:
         return worker
 
     @cached_property
-    def _why_here(self) -> str:
-        """Why a fork of this process cannot learn, said once; empty where it can."""
-        import torch  # the objects of a job need it anyway
+    def _objects_stay(self) -> bool:
+        """Whether jobs with objects run in this process; said once."""
+        if self._why_not:
+            warnings.warn(
+                f"objects of this process cannot be sent to another one, and {self._why_not}: runs with them follow "
+                "one another in this process.",
+                stacklevel=2,
+            )
+        return bool(self._why_not)
+
+    @cached_property
+    def _why_not(self) -> str:
+        """Why a fork of this process cannot learn; empty where it can."""
+        import torch  # who made the job has it
 
         why = ""
         if not hasattr(os, "fork"):
@@ -134,12 +148,6 @@ class Processes:
                 probe.kill()
                 why = "threads of this process keep a fork from computing gradients"
             probe.stdout.close()
-        if why:
-            warnings.warn(
-                f"objects of this process cannot be sent to another one, and {why}: runs with them follow one another "
-                "in this process.",
-                stacklevel=2,
-            )
         return why
 
     def _stop(self, workers: Sequence[_Worker] | set[_Worker]) -> None:

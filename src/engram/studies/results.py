@@ -114,7 +114,14 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if final is not None:
         final["worst"] = min(s["final_average_accuracy"] for s in done)
     out["final_average_accuracy"] = final
-    singles = ("final_forgetting", "backward_transfer", "seconds", "peak_memory_bytes", "stored_real_samples")
+    singles = (
+        "final_forgetting",
+        "backward_transfer",
+        "seconds",
+        "seconds_other",
+        "peak_memory_bytes",
+        "stored_real_samples",
+    )
     for key in singles:
         out[key] = _summarise_values([s.get(key) for s in done])
     out["final_acc_gen"] = _summarise_values([(s.get("acc_gen") or [None])[-1] for s in done])

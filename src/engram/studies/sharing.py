@@ -23,13 +23,12 @@ from engram.core.files import checksum
 from engram.core.origin import described
 from engram.methods.registry import entry
 from engram.studies import folders
-from engram.studies.folders import SEED_FILE
+from engram.studies.folders import SEED_FILE, SHARED
 from engram.studies.jobs import Event, Executor, Job, Listener
 from engram.studies.settings import plain
 
-__all__ = ["SHARED", "run_shared"]
+__all__ = ["run_shared"]
 
-SHARED = "shared"
 LABEL = "common start"
 
 

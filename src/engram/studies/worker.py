@@ -1,6 +1,7 @@
-"""One job in a process of its own: ``python -m engram.studies.worker``, told where its job lies on standard input.
+"""One job in a process of its own: forked from the one that plans, or fresh.
 
-It imports what every run needs before it is told, so that this costs nothing while the parent still plans. Events
+A fresh one, ``python -m engram.studies.worker``, is told where its job lies on standard input, and imports what every
+run needs before it is told, so that this costs nothing while the parent still plans. Events
 go to standard output as JSON lines, everything else to the log in the job's folder. A finished seed's entry is written
 to ``seed.json``, with the identity of its run, before it is announced; that of a common start
 (:mod:`engram.protocols.common_start`) says only that it is one. Exit status: 0 done, 2 an error that a user can act
@@ -16,6 +17,7 @@ import json
 import os
 import socket
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -65,7 +67,6 @@ def main() -> int:
     channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     with contextlib.suppress(Exception):  # what is wrong is said when the job needs it
         importlib.import_module("engram.protocols.common_start")
-        importlib.import_module("torch._dynamo")  # every optimiser loads it
     # Lock files of the study come along and stay open: its folder is in use as long as this process lives.
     path, *_ = socket.recv_fds(socket.socket(fileno=0), 65536, 16)
     if not path:
@@ -141,7 +142,8 @@ def learn(job: Job, channel: Any) -> None:
                 losses=event.losses,
             )
 
-    stream, given = prepare(job.data, job.network, job.held, job.features, job.size)
+    began = time.perf_counter()
+    stream, given = job.ready or prepare(job.data, job.network, job.held, job.features, job.size)
     network, spec, protocol = resolve(stream, given, job.spec(), job.protocol())
     folder = Path(job.folder)
     session = Session(
@@ -154,6 +156,8 @@ def learn(job: Job, channel: Any) -> None:
         out=folder,
         resume=job.resume and not job.common,
         observer=observe,
+        shared=Path(job.shared) if job.shared else None,
+        began=began,
     )
     if job.common:
         common_start.open_start(session, folder)

@@ -1,0 +1,136 @@
+"""Optimisers of the loop: the state of a player by parameter name, moved by PyTorch's fused kernels.
+
+The mathematics and the bits are those of ``torch.optim.Adam`` and ``torch.optim.SGD`` with ``fused=True``. Their
+classes are not used because the first one made loads PyTorch's compiler, which takes longer than a short run learns.
+Nothing is read from the device: steps are counted in tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from engram.core.contract import Optimiser, Player
+from engram.errors import CheckpointError
+from engram.learning.state import OptimiserState
+
+STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}
+EPSILON = 1e-8  # of Adam, as in torch.optim
+
+
+class Stepper:
+    """One optimiser and its state.
+
+    Args:
+        parameters: that it moves, by name; all of one type and on one device.
+        spec: its kind and settings.
+
+    Attributes:
+        lr: learning rate of the next steps.
+        state: tensors by parameter name, for parameters that have had a gradient.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spec: Optimiser) -> None:
+        self.parameters, self.spec, self.lr = parameters, spec, spec.lr
+        self.state: OptimiserState = {}
+        if spec.kind == "sgd" and spec.momentum:
+            # A parameter may get its first gradient late: its momentum is zero until then.
+            for name in parameters:
+                self.begin(name)
+
+    @classmethod
+    def of(cls, player: Player) -> Stepper:
+        """The optimiser that a player declares."""
+        return cls(player.parameters, player.optimiser)
+
+    def begin(self, name: str) -> None:
+        """Zero state of a parameter, unless it has some."""
+        if name in self.state or (self.spec.kind == "sgd" and not self.spec.momentum):
+            return
+        p = self.parameters[name]
+        self.state[name] = {
+            key: torch.zeros((), device=p.device)
+            if key == "step"
+            else torch.zeros_like(p, requires_grad=False)
+            for key in sorted(STATES[self.spec.kind], reverse=True)
+        }
+
+    @torch.no_grad()
+    def step(self, grads: Mapping[str, Tensor]) -> None:
+        """Move the parameters that have a gradient, which has the strides of its parameter."""
+        names = [name for name in self.parameters if name in grads]
+        if not names:
+            return
+        for name in names:
+            self.begin(name)
+        moved: list[Tensor] = [self.parameters[name] for name in names]
+        along, spec = [grads[name] for name in names], self.spec
+        if spec.kind == "sgd":
+            torch._fused_sgd_(
+                moved,
+                along,
+                [self.state[name]["momentum_buffer"] for name in names] if spec.momentum else [],
+                weight_decay=spec.weight_decay,
+                momentum=spec.momentum,
+                lr=self.lr,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+            )
+            return
+        count, mean, square = (
+            [self.state[name][key] for name in names] for key in ("step", "exp_avg", "exp_avg_sq")
+        )
+        torch._foreach_add_(count, 1)
+        torch._fused_adam_(
+            moved,
+            along,
+            mean,
+            square,
+            [],
+            count,
+            lr=self.lr,
+            beta1=spec.betas[0],
+            beta2=spec.betas[1],
+            weight_decay=spec.weight_decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def load(self, state: OptimiserState) -> None:
+        """Take tensors by name. Where a parameter has grown since, its new entries start at zero.
+
+        Raises:
+            CheckpointError: the tensors are not those of such an optimiser.
+        """
+        kind = self.spec.kind
+        for name, p in self.parameters.items():
+            entries = {}
+            stored = state.get(name, {})
+            if stored and (set(stored) != STATES[kind] or not all(_fits(v, p) for v in stored.values())):
+                raise CheckpointError(
+                    f"a checkpoint must hold the state of {kind} for {name}, it holds "
+                    f"{', '.join(f'{k} {list(v.shape)}' for k, v in stored.items())}: use the engram version that "
+                    "wrote it."
+                )
+            for key, value in stored.items():
+                if value.dim() == 0 or value.shape == p.shape:
+                    entries[key] = value.to(p.device, copy=True)
+                else:
+                    grown = torch.zeros_like(p, requires_grad=False)
+                    grown[tuple(slice(0, n) for n in value.shape)] = value.to(p.device)
+                    entries[key] = grown
+            if entries:
+                self.state[name] = entries
+
+
+def _fits(value: Tensor, p: Tensor) -> bool:
+    """Whether a tensor may be part of an optimiser's state of a parameter, or of what that was before it grew."""
+    if value.dim() == 0:
+        return value.dtype == torch.float32
+    smaller = value.dim() == p.dim() and all(n <= m for n, m in zip(value.shape, p.shape, strict=True))
+    return smaller and value.dtype == p.dtype

@@ -128,7 +128,7 @@ def state_moves(seen: Look) -> None:
             found = copy.deepcopy(method).to("cuda").predict(x.to("cuda"), task=task)
             require(
                 found.device.type == "cuda"
-                and bool(torch.allclose(found.cpu(), logits, rtol=1e-2, atol=1e-2)),
+                and bool(torch.allclose(found.cpu(), logits.cpu(), rtol=1e-2, atol=1e-2)),
                 "a method predicts the same on another device",
                 f"on {found.device}",
                 "make new tensors on the device of old ones",

@@ -72,7 +72,7 @@ def check_device(name: str) -> torch.device:
         raise ConfigError(f"device must be cpu or cuda, got {name!r}: give one of them.")
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return device
 
 

@@ -108,21 +108,27 @@ def train_task(
     cursor = state.cursor
     if cursor.phase == 0 and cursor.epochs == 0:
         method.begin_task(task, data)
-        method.forget_cached()
+        _settled(method, data)
     phases = method.phases(task, len(data))
     while cursor.phase < len(phases):
         phase = phases[cursor.phase]
         if cursor.epochs == 0:
             method.begin_phase(task, phase.name)
-            method.forget_cached()
+            _settled(method, data)
         run_phase(method, task, phase, data, state, seed, on_epoch)
         method.end_phase(task, phase.name)
-        method.forget_cached()
+        _settled(method, data)
         cursor.phase, cursor.epochs = cursor.phase + 1, 0
         phases = _asked_again(method, task, phases[: cursor.phase], len(data))
     method.end_task(task, data)
-    method.forget_cached()
+    _settled(method, data)
     cursor.task, cursor.phase, cursor.epochs = cursor.task + 1, 0, 0
+
+
+def _settled(method: Method, data: Samples) -> None:
+    """After a moment: what it made is moved to the data's device, what was cached is forgotten."""
+    method.to(data.x.device)
+    method.forget_cached()
 
 
 def _asked_again(
@@ -177,7 +183,7 @@ def run_phase(
         state.optimisers.update({name: optimiser.state for name, optimiser in optimisers.items()})
         done = replace(at, step=feeder.n_steps - 1)
         method.end_epoch(done, data)
-        method.forget_cached()
+        _settled(method, data)
         if on_epoch is not None:
             on_epoch(
                 EpochEnd(

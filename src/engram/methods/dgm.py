@@ -498,7 +498,7 @@ class Dgm(Method):
             f"layer{i}": {
                 "mean": round(float(m.mean()), 6),
                 "on": round(float((m >= 0.5).float().mean()), 6),
-                "hist": torch.histc(m, 10, 0.0, 1.0).long().tolist(),
+                "hist": torch.histc(m.cpu(), 10, 0.0, 1.0).long().tolist(),
             }
             for i, m in enumerate(x.detach() for x in found)
         }

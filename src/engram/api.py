@@ -182,7 +182,7 @@ def compare(
     Raises:
         EngramError: whatever can be known before training; nothing in ``out`` has been touched then.
     """
-    chosen = chosen_recipe(recipe, _name(data))
+    chosen = chosen_recipe(recipe, _name(data), features)
     arriving, held = _data(data, chosen)
     settings = Settings(
         _folder(out),
@@ -247,7 +247,7 @@ def sweep(
     """
     named, given = split_variant(method) if isinstance(method, str) else (registered(method).name, {})
     given = {**given, **(options or {})}
-    chosen = chosen_recipe(recipe, _name(data))
+    chosen = chosen_recipe(recipe, _name(data), features)
     base = _variant(method, chosen, {named: options or {}})
     arriving, held = _data(data, chosen, valid_fraction=VALID_FRACTION)
     settings = Settings(

@@ -28,7 +28,7 @@ from engram.networks import Dcgan8, masks
 from engram.networks.scattering import ScatteringVectors
 from engram.parts import discriminants, gan
 from engram.parts.averaging import WeightAverage
-from engram.parts.images import shift_and_rotate
+from engram.parts.images import Augmentation, recoloured, shift_and_rotate
 from engram.parts.memory import SampleMemory, herded
 from engram.parts.statistics import kept_statistics, reestimated_statistics
 from engram.protocols.session import Session
@@ -1063,6 +1063,25 @@ def test_a_quarter_turn_turns_the_image() -> None:
     k = 1 if torch.allclose(y[0], torch.rot90(x[0], 1, (1, 2)), atol=1e-4) else -1
     assert torch.allclose(y[0], torch.rot90(x[0], k, (1, 2)), atol=1e-4)
     assert torch.allclose(y[1], torch.rot90(x[1], -k, (1, 2)), atol=1e-4)
+
+
+def test_every_second_image_is_mirrored() -> None:
+    x, augment = torch.rand(2, 3, 4, 4), Augmentation(mirror=True)
+    assert [*augment.noise((3, 4, 4))] == ["mirror"]
+    y = augment(x, {"mirror": torch.tensor([0.4, 0.6]).view(2, 1, 1, 1)})
+    assert torch.equal(y, torch.stack([x[0].flip(2), x[1]]))
+
+
+def test_new_colours_keep_the_shape_of_each_channel() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.allclose(recoloured(x, torch.full((2, 2, 3, 1, 1), 0.5), 0.5), x)
+    u = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(2, 2, 3, 1, 1)  # most contrast, least brightness
+    y = recoloured(x, u, 0.5)
+    assert torch.allclose(
+        y - y.mean((2, 3), keepdim=True), 1.5 * (x - x.mean((2, 3), keepdim=True)), atol=1e-6
+    )
+    moved = (x.mean((2, 3)) - y.mean((2, 3))) / x.std((1, 2, 3))[:, None]
+    assert torch.allclose(moved, torch.full((2, 3), 0.5), atol=1e-5)
 
 
 def test_stored_samples_need_a_fixed_replay_set() -> None:

@@ -31,7 +31,7 @@ REFUSED = {
     **{(name, "linear"): "masks per weight need linear layers" for name in ("packnet", "piggyback")},
     **{(name, "linear"): "needs a network of linear layers" for name in ("pnn", "vcl", "pc", "den")},
 }
-MOVED = {"shift": 0.0, "rotate": 0.0, "solver_shift": 0.0, "solver_rotate": 0.0}
+MOVED = dict.fromkeys(("shift", "rotate", "solver_shift", "solver_rotate"), 0.0)
 
 
 def vectors(n: int = 12, d: int = 6) -> Stream:
@@ -59,7 +59,8 @@ def test_a_method_learns_vectors_or_says_why_not(name: str, network: Network) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [("joint", "shift"), ("dgmw", "solver_rotate"), ("dgmw", "solver")]
+    ("name", "option"),
+    [("joint", "shift"), ("joint", "colour"), ("dgmw", "solver_rotate"), ("dgmw", "solver")],
 )
 def test_what_moves_images_is_refused_for_vectors(name: str, option: str) -> None:
     given = {"solver": "separate", option: 1.0} if option != "solver" else {"solver": "discriminants"}

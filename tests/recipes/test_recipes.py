@@ -76,3 +76,18 @@ def test_cifar_recipes_name_six_data_sets():
         assert len(settings.sets) == 6
         assert [s.rpartition(":")[2] for s in settings.sets[1:]] == [f"{k}-{k + 9}" for k in range(0, 50, 10)]
     assert "stand-in" in recipe("si-cifar-short").summary
+
+
+def test_a_recipe_for_images_lends_features_what_holds_of_vectors():
+    found = chosen_recipe("mnist-quick", "mnist", "scattering")
+    assert found is not None
+    assert found.network is None
+    assert found.methods["joint"] == {"at": ()}
+    whole = recipe("mnist-quick").methods["dgmw"]
+    assert {k: whole[k] for k in whole if k not in found.methods["dgmw"]} == {
+        "solver_rotate": 10.0,
+        "solver_shift": 2.0,
+    }
+    own = chosen_recipe("closed-form-photos", "cifar10", "scattering")
+    assert own == recipe("closed-form-photos") == chosen_recipe("closed-form-photos", "cifar10")
+    assert chosen_recipe(None, "digits", "none") == recipe("digits")

@@ -244,7 +244,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     for path in value_of(own, "--method-file", raw.get("--method-file", ())):
         registry.add_file(path)
     data = "" if command == "tradeoff" else early("data", DataSettings.data)
-    recipe = chosen_recipe(early("recipe", kind.recipe), data)
+    recipe = chosen_recipe(early("recipe", kind.recipe), data, early("features", None))
     network = early("network", recipe.network if recipe else None)
     if network is not None:
         networks.check_name(network)

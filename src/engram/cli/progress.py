@@ -189,7 +189,8 @@ class Progress:
                 what = f"task {row.done} of {row.n_tasks}"
                 if row.done == row.n_tasks:
                     what = "1 task" if row.n_tasks == 1 else f"{row.n_tasks} tasks"
-                return f"{name}: {what} in {duration(took)}, average accuracy {100 * row.accuracy:.1f} %"
+                said_so = "" if row.accuracy is None else f", average accuracy {100 * row.accuracy:.1f} %"
+                return f"{name}: {what} in {duration(took)}{said_so}"
         elif kind == "done":
             row.status = "done"
         elif kind == "failed":
@@ -239,8 +240,9 @@ class Progress:
         return Group(table, line)
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _cells(row: Row, now: float) -> list[str]:

@@ -397,6 +397,10 @@ class Method(nn.Module, ABC):
         """Observed at the end of each task, as JSON. Pure."""
         return {}
 
+    def answers(self, task: TaskInfo) -> bool:
+        """Whether it has learned ``task``, so that accuracies after it say something; False where it waits for more."""
+        return True
+
     @classmethod
     def tradeoff_centre(cls, config: Any, n_samples: int) -> float:
         """Middle of the logarithmic grid over the trade-off option, for a later task of ``n_samples`` samples."""

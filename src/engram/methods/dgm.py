@@ -532,7 +532,7 @@ _SMALL = (
 _SOLVER = (
     f"{_SMALL}, solver=separate, solver_data=generated, solver_epochs=2, solver_steps=3, solver_batch=6, "
     "solver_samples=8, solver_lr=1e-3, solver_norm=batch, solver_start=fresh, solver_shift=0, "
-    "solver_rotate=0, solver_average=0, solver_smoothing=0"
+    "solver_rotate=0, solver_mirror=false, solver_colour=0, solver_average=0, solver_smoothing=0"
 )
 _OFFICIAL = (
     f"{_SMALL}, annealing=official, act_gate=pre_bn, replay_mask=soft, reset_statistics=false, "

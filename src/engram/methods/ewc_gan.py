@@ -196,7 +196,8 @@ class EwcGan(Method):
 _SMALL = (
     "gan_epochs=2, gan_steps=2, gan_batch=6, gan_critic=2, gan_lr=1e-3, gan_beta1=0, gan_beta2=0.9, lambda_gp=10, "
     "lambda_class=1, strength=10, fisher_samples=7, solver_epochs=2, solver_steps=3, solver_batch=6, solver_samples=8, "
-    "solver_lr=1e-3, solver_norm=batch, solver_start=continue, solver_shift=0, solver_rotate=0, solver_smoothing=0"
+    "solver_lr=1e-3, solver_norm=batch, solver_start=continue, solver_shift=0, solver_rotate=0, solver_mirror=false, "
+    "solver_colour=0, solver_smoothing=0"
 )
 
 ENTRIES = {

@@ -2,7 +2,8 @@
 
 Source: "JT" in Ostapenko et al. (CVPR 2019), Table 1; the paper gives no recipe for it. So that it is a bound, it
 trains until the loss on a held-out part of the training samples has not fallen for ``patience`` epochs, with the
-augmentation of the row that it bounds (``shift``, ``rotate``), and the weights of the least such loss answer.
+augmentation of the row that it bounds (``shift``, ``rotate``, ``mirror``, ``colour``), and the weights of the least
+such loss answer.
 
 Departures: where the scenario gives the task label, the loss of a sample is taken within its own task. The method
 declares that it reads ``all``: the one method here that is not a continual learner. With ``at`` it is trained after
@@ -24,7 +25,6 @@ from engram.core.contract import (
     Batch,
     Context,
     Method,
-    Noise,
     Optimiser,
     Phase,
     Player,
@@ -39,13 +39,13 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.network import Norm
-from engram.core.options import BelowOne, Count, NonNegative, Positive
+from engram.core.options import BelowOne, Count, NonNegative, Positive, Share
 from engram.core.values import Checked
 from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier
-from engram.parts.images import shift_and_rotate
+from engram.parts.images import Augmentation
 from engram.parts.teacher import Teacher
 from engram.parts.window import Window, cross_entropy
 
@@ -63,6 +63,8 @@ class JointConfig(Checked):
         held_out: share of each class's training samples that is held out.
         shift: pixels by which training images are shifted at random, at most.
         rotate: degrees by which they are rotated at random, at most.
+        mirror: every second one is mirrored: for photographs, not for digits or letters.
+        colour: share by which contrast and brightness of each of their channels change at random, at most.
         norm: of the network: batch, group or none.
         steps_per_epoch: None for whole passes.
         batch_size: samples a step.
@@ -71,8 +73,7 @@ class JointConfig(Checked):
         schedule: constant; cosine from lr to 0 over each training; or step, a tenth of lr from half of the epochs on
             and a hundredth from three quarters on.
         at: train after these tasks and after the last one only, counted from 1, [] for the last alone; after the
-            others the last trained network answers, so that their accuracies are not those of joint training. None
-            for all tasks.
+            others nothing is measured, so that there is no forgetting to tell of. None for all tasks.
     """
 
     epochs: Count = 100
@@ -80,6 +81,8 @@ class JointConfig(Checked):
     held_out: BelowOne = 0.1
     shift: NonNegative = 0.0
     rotate: NonNegative = 0.0
+    mirror: bool = False
+    colour: Share = 0.0
     norm: Norm = "batch"
     steps_per_epoch: Count | None = None
     batch_size: Count = 64
@@ -109,8 +112,8 @@ class Joint(Method):
 
     def __init__(self, config: JointConfig, context: Context) -> None:
         super().__init__(config, context)
-        if (config.shift or config.rotate) and len(context.image_shape) != 3:
-            raise ConfigError("shift and rotate need images, the samples are vectors: leave them at 0.")
+        self.augment = Augmentation(config.shift, config.rotate, config.mirror, config.colour)
+        self.augment.check(context.image_shape)
         if config.patience is not None and config.held_out == 0.0:
             raise ConfigError(
                 "held_out must be > 0 where patience is given, got 0: give 0.1, or patience=none."
@@ -133,28 +136,23 @@ class Joint(Method):
 
     def begin_task(self, task: TaskInfo, data: Samples) -> None:
         device = self.task_of.device
-        if self._trains(task):
+        if self.answers(task):
             self.net = self._fresh(task)
         self.net.head.grow(task.n_seen, self.context.seed, task.index)
         self.net.to(device)
         old = self.task_of[: task.start]
         self.task_of = torch.cat([old, torch.full((task.n_seen - len(old),), task.index, device=device)])
 
-    def _trains(self, task: TaskInfo) -> bool:
-        number = task.index + 1
-        return self.config.at is None or number in self.config.at or number == self.last
-
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         c = self.config
-        if not self._trains(task):
+        if not self.answers(task):
             return ()
         if self.best is None:
             return (self._phase("fit", "task"),)
         return (replace(self._phase("fit", "fit"), until=lambda: int(self.waited) >= (c.patience or 0)),)
 
     def _phase(self, name: str, pool: str) -> Phase:
-        c = self.config
-        noise = {"move": Noise((3,), "uniform")} if c.shift or c.rotate else {}
+        c, noise = self.config, self.augment.noise(self.context.image_shape)
         fit = Update("net", "net", self.loss, (pool,), noise=noise)
         return Phase(name, c.epochs, (fit,), c.batch_size, c.steps_per_epoch, pool)
 
@@ -213,10 +211,7 @@ class Joint(Method):
         }
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        c, x = self.config, batch.x
-        if "move" in batch.noise:
-            x = shift_and_rotate(x, batch.noise["move"], pixels=c.shift, degrees=c.rotate)
-        return {"ce": self._cross_entropy(x, batch.y, step.task)}
+        return {"ce": self._cross_entropy(self.augment(batch.x, batch.noise), batch.y, step.task)}
 
     def _cross_entropy(self, x: Tensor, y: Tensor, task: TaskInfo) -> Tensor:
         seen = (0, task.n_seen)
@@ -230,9 +225,13 @@ class Joint(Method):
         if self.config.at is None or self.last is None:
             return {}
         at = sorted({t for t in self.config.at if t < self.last} | {self.last})
-        if len(at) == 1:
-            return {"trained": "after the last task only; before, the network is as drawn"}
-        return {"trained": f"after tasks {', '.join(map(str, at))} only; else an earlier network answers"}
+        return {
+            "trained": f"after {'the last task' if len(at) == 1 else 'tasks ' + ', '.join(map(str, at))} only"
+        }
+
+    def answers(self, task: TaskInfo) -> bool:
+        number = task.index + 1
+        return self.config.at is None or number in self.config.at or number == self.last
 
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, task)
@@ -245,7 +244,7 @@ class Joint(Method):
 _FRESH = "every task starts from fresh weights on all data so far: that is what joint training is"
 
 _NEW = "epochs=4, lr=0.1, patience=1, held_out=0.3, shift=1, rotate=5, norm=none"
-_OLD = "patience=none, held_out=0.1, shift=0, rotate=0, norm=batch"
+_OLD = "patience=none, held_out=0.1, shift=0, rotate=0, norm=batch, mirror=false, colour=0"
 
 ENTRIES = {
     "joint": Entry(

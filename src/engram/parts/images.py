@@ -3,10 +3,69 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engram.core.contract import Noise
+from engram.core.samples import Shape
+from engram.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each training image at random.
+
+    Args:
+        shift: pixels, at most, in either direction.
+        rotate: degrees, at most, in either direction.
+        mirror: left and right change places in every second image.
+        colour: strength of :func:`recoloured`.
+    """
+
+    shift: float = 0.0
+    rotate: float = 0.0
+    mirror: bool = False
+    colour: float = 0.0
+
+    def check(self, shape: Shape, prefix: str = "") -> None:
+        """``ConfigError`` where samples of ``shape`` are vectors; ``prefix`` is that of the options' names."""
+        if len(shape) != 3 and self != Augmentation():
+            names = [f"{prefix}{name}" for name in ("shift", "rotate", "mirror", "colour")]
+            raise ConfigError(
+                f"{', '.join(names[:3])} and {names[3]} need images, the samples are vectors: leave them out."
+            )
+
+    def noise(self, shape: Shape) -> dict[str, Noise]:
+        """What an update must draw for samples of ``shape``."""
+        move = {"move": Noise((3,), "uniform")} if self.shift or self.rotate else {}
+        mirror = {"mirror": Noise((1, 1, 1), "uniform")} if self.mirror else {}
+        return move | mirror | ({"colour": Noise((2, shape[0], 1, 1), "uniform")} if self.colour else {})
+
+    def __call__(self, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+        """Images [B, C, H, W] of images; ``x`` itself where nothing is asked for."""
+        if "move" in noise:
+            x = shift_and_rotate(x, noise["move"], pixels=self.shift, degrees=self.rotate)
+        if "mirror" in noise:
+            x = torch.where(noise["mirror"] < 0.5, x.flip(3), x)
+        return recoloured(x, noise["colour"], self.colour) if "colour" in noise else x
+
+
+def recoloured(x: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Give each channel of each image another contrast, 1 - ``strength`` to 1 + ``strength``, and another brightness.
+
+    Args:
+        x: images [B, C, H, W].
+        u: uniform numbers [B, 2, C, 1, 1] in [0, 1): contrast, and brightness, which moves by up to ``strength`` times
+            the standard deviation of the image's own pixels; 0.5 leaves either.
+        strength: in [0, 1].
+    """
+    contrast, brightness = (strength * (2.0 * u - 1.0)).unbind(1)
+    mean, deviation = x.mean((2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+    return mean + (1.0 + contrast) * (x - mean) + brightness * deviation
 
 
 def shift_and_rotate(x: Tensor, u: Tensor, *, pixels: float = 0.0, degrees: float = 0.0) -> Tensor:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from engram.core.contract import (
     Batch,
     Context,
-    Noise,
     Optimiser,
     Phase,
     Player,
@@ -25,9 +24,8 @@ from engram.core.contract import (
 from engram.core.network import Norm
 from engram.core.options import Count, NonNegative, Positive, Share
 from engram.core.values import Checked
-from engram.errors import ConfigError
 from engram.parts.classifier import Classifier
-from engram.parts.images import shift_and_rotate
+from engram.parts.images import Augmentation
 from engram.parts.statistics import reestimated_statistics
 
 CALIBRATION_BATCHES = 50
@@ -48,6 +46,8 @@ class SolverOptions(Checked):
         solver_start: fresh weights in every task, or continue.
         solver_shift: pixels by which its training images are shifted at random, at most.
         solver_rotate: degrees by which they are rotated at random, at most.
+        solver_mirror: every second one is mirrored: for photographs, not for digits or letters.
+        solver_colour: share by which contrast and brightness of each of their channels change at random, at most.
         solver_smoothing: label smoothing.
     """
 
@@ -61,6 +61,8 @@ class SolverOptions(Checked):
     solver_start: Literal["fresh", "continue"] = "fresh"
     solver_shift: NonNegative = 0.0
     solver_rotate: NonNegative = 0.0
+    solver_mirror: bool = False
+    solver_colour: Share = 0.0
     solver_smoothing: Share = 0.0
 
 
@@ -69,10 +71,9 @@ class Solver(Classifier):
 
     def __init__(self, options: SolverOptions, context: Context, task: int = 0) -> None:
         super().__init__(context, norm=options.solver_norm, name=f"solver-{task}" if task else "solver")
-        if (options.solver_shift or options.solver_rotate) and len(context.image_shape) != 3:
-            raise ConfigError(
-                "solver_shift and solver_rotate need images, the samples are vectors: set them to 0."
-            )
+        c = options
+        self.augment = Augmentation(c.solver_shift, c.solver_rotate, c.solver_mirror, c.solver_colour)
+        self.augment.check(context.image_shape, "solver_")
         self.options, self.context = options, context
 
     def for_task(self, task: TaskInfo) -> Solver:
@@ -83,9 +84,9 @@ class Solver(Classifier):
         return solver.to(next(self.parameters()).device)
 
     def phase(self) -> Phase:
-        """New samples in every epoch, moved at random."""
-        c = self.options
-        learn = Update("solver", "solver", self.loss, ("solver",), noise={"move": Noise((3,), "uniform")})
+        """New samples in every epoch, augmented."""
+        c, noise = self.options, self.augment.noise(self.context.image_shape)
+        learn = Update("solver", "solver", self.loss, ("solver",), noise=noise)
         return Phase(
             "solver", c.solver_epochs, (learn,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"
         )
@@ -95,11 +96,9 @@ class Solver(Classifier):
         return Player(parameters, Optimiser("adam", self.options.solver_lr, schedule="cosine"))
 
     def loss(self, batch: Batch, step: Step) -> Terms:
-        """Cross entropy over all classes seen, on moved images if asked."""
-        c = self.options
-        x = shift_and_rotate(batch.x, batch.noise["move"], pixels=c.solver_shift, degrees=c.solver_rotate)
-        logits = self(x, (0, step.task.n_seen))
-        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=c.solver_smoothing)}
+        """Cross entropy over all classes seen, on augmented images if asked."""
+        logits = self(self.augment(batch.x, batch.noise), (0, step.task.n_seen))
+        return {"ce": F.cross_entropy(logits, batch.y, label_smoothing=self.options.solver_smoothing)}
 
     def recalibrate(self, generate: Callable[[Tensor], Tensor], noise: torch.Generator) -> None:
         """Take running statistics anew, as averaged weights need: on generated samples of all classes.

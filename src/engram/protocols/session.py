@@ -48,10 +48,11 @@ GRID = 10
 
 @dataclass(frozen=True)
 class TaskEnd:
-    """Told after each task: test accuracy of the tasks seen, seconds it took, validation accuracy where recorded."""
+    """Told after each task: test accuracy of the tasks seen (None where the method has not learned them yet), seconds
+    it took, validation accuracy where recorded."""
 
     task: int
-    accuracies: list[float]
+    accuracies: list[float | None]
     seconds: float
     record: dict[str, Any]
     valid: list[float] | None = None
@@ -246,14 +247,17 @@ class Session:
         self.since, self.elapsed = time.perf_counter(), None
         self.guard.end(index)
         seconds = self.since - began + features["seconds"]
-        row, counts = evaluate(self.learner, self.stream, self.protocol, index)
+        found, counts = evaluate(self.learner, self.stream, self.protocol, index)
         self.confusion = counts.tolist()
+        row: list[float | None] = [*found]
         valid = self._valid_row(index) if self.protocol.record_valid else None
         best = self.record.pop("best", None)
         chosen = "last"
         if best is not None and best["valid"] >= self._validation(index):
             chosen = best["epoch"]
             row, self.confusion, valid = best["row"], best["confusion"], best.get("valid_row", valid)
+        if not self.method.answers(task):
+            row = [None] * len(row)
         if valid is not None:
             self.record["valid"].append(valid)
         if self.stream.n_classes >= MANY and self.protocol.scenario == "class":
@@ -393,7 +397,7 @@ def _protocol_identity(protocol: Protocol) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(protocol).items() if k != "record_valid" or v}
 
 
-def _square(rows: list[list[float]], n: int) -> list[list[float | None]]:
+def _square(rows: list[list[float | None]], n: int) -> list[list[float | None]]:
     """Rows filled up to ``n`` entries: what was not measured is None."""
     return [[*row, *[None] * (n - len(row))] for row in rows]
 

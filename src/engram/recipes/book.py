@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from engram.core.options import closest
 from engram.errors import ConfigError
+
+#: Options that only images can have, of whatever method.
+OF_IMAGES = frozenset(
+    f"{prefix}{name}" for prefix in ("", "solver_") for name in ("shift", "rotate", "mirror", "colour")
+)
 
 __all__ = ["DEFAULT_FOR_DATA", "RECIPES", "Recipe", "Values", "chosen_recipe", "recipe", "register"]
 
@@ -50,6 +55,14 @@ class Recipe:
         methods = {k: MappingProxyType(dict(v)) for k, v in self.methods.items()}
         object.__setattr__(self, "methods", MappingProxyType(methods))
 
+    def for_vectors(self) -> Recipe:
+        """What holds of it where methods see features: not its network, and no option that only images can have."""
+        methods = {
+            name: {k: v for k, v in values.items() if k not in OF_IMAGES}
+            for name, values in self.methods.items()
+        }
+        return replace(self, network=None, network_options={}, methods=methods)
+
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}
 
@@ -71,13 +84,15 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def chosen_recipe(name: str | None, data: str) -> Recipe | None:
-    """The recipe to use: the one named, none for ``"none"``, for None the data's default, if any."""
-    if name == "none":
+def chosen_recipe(name: str | None, data: str, features: object = None) -> Recipe | None:
+    """The recipe to use: the one named, none for ``"none"``, for None the data's default, if any.
+
+    ``features`` are those asked for beside it; one for images then lends what holds of vectors too.
+    """
+    if name == "none" or (name is None and data not in DEFAULT_FOR_DATA):
         return None
-    if name is None:
-        return recipe(DEFAULT_FOR_DATA[data]) if data in DEFAULT_FOR_DATA else None
-    return recipe(name)
+    found = recipe(DEFAULT_FOR_DATA[data] if name is None else name)
+    return found if features in (None, "none", found.features) else found.for_vectors()
 
 
 def register(make: Callable[[], Recipe]) -> Callable[[], Recipe]:

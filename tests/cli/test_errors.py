@@ -21,7 +21,9 @@ from calling import Call, Refused
 from engram.cli.main import main
 from engram.core.files import in_use
 from engram.errors import EngramError
+from engram.studies.building import prepare
 from engram.studies.results import read_result
+from engram.studies.settings import DataSettings, NetworkSettings
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,9 @@ def test_images_that_cannot_be_used(refused: Refused, finished: Path, tmp_path: 
     shutil.copytree(missing, mixed)
     image(mixed / "test/c/1.png", size=9)
     assert "give --image-size to resize" in said(mixed)
+    stream, _ = prepare(DataSettings(data=str(mixed)), NetworkSettings("dcgan"))  # which says what it needs
+    assert stream.image_shape == (1, 32, 32)
+    assert "images of several sizes resized to 32x32" in str(stream.images.notes)
 
 
 def test_a_folder_that_holds_something_else(refused: Refused, finished: Path):

@@ -72,6 +72,8 @@ def test_they_are_compared_and_swept_like_others(method_file: Path, call: Call, 
     assert source == {"name": "Narrow", "file": "net.py", "sha256": sha256(network)}
     again = call("run", "pull", "--config", out / "pull" / "config.yaml", "--print-config")
     assert f"{network}:Narrow" in again.out
+    listed = call("list", "pull", "--method-file", method_file)
+    assert "--pull.strength" in listed.out
     small[small.index(f"{network}:Narrow")] = f"{network}:plain"
     swept = call("sweep", "pull", "--over", "strength=0.1", *small, "--out", tmp_path / "swept")
     assert swept.code == 0, swept.err
@@ -86,6 +88,7 @@ def test_they_are_compared_and_swept_like_others(method_file: Path, call: Call, 
     [
         ("x = (", "SyntaxError in line 1 of"),
         ("import os\nos.nothing", "AttributeError in line 2 of"),
+        ("import sys\nsys.exit()", "SystemExit in line 2 of"),
         ("x = 3", "must define one, a subclass of engram's Method"),
         ("from engram.methods.si import ENTRIES", "must have a name of its own, got si"),
         (

@@ -12,6 +12,7 @@ import yaml
 from stripes import SMALL, contents
 
 from calling import Call
+from engram.cli import command_line
 from engram.studies.results import read_result
 
 
@@ -131,6 +132,20 @@ def test_overwrite_refuses_a_folder_of_something_else(command: list[str], name: 
     text = refused(*command, *SMALL, *more, "--out", tmp_path, "--overwrite")
     assert "give another --out" in text
     assert contents(tmp_path) == {name: b'{"mine": 1}'}
+
+
+def test_the_recipes_line_says_what_is_set_otherwise():
+    asked = command_line.read(
+        "run", ["finetune", "--tasks", "2", "--network", "mlp", "--finetune.epochs", "1"]
+    )
+    assert asked is not None
+    line = asked.recipe_words
+    assert line.startswith("recipe digits (default): ")
+    assert line.endswith("; here with --network mlp, --tasks 2, --finetune.epochs 1\n")
+    asked = command_line.read("run", ["finetune", "--recipe", "digits"])
+    assert asked is not None
+    assert "here with" not in asked.recipe_words
+    assert "(default)" not in asked.recipe_words
 
 
 def test_help_lists_and_bad_options_load_no_torch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -81,6 +82,28 @@ class Frozen(nn.Module):
         return x.flatten(1) * self.scale
 
 
+class Less(nn.Flatten):
+    """Loses a sample."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[1:]
+
+
+class Whole(nn.Flatten):
+    """Gives whole numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).long()
+
+
+class Locked(nn.Flatten):
+    """Holds what cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 ONCE = make()
 
 
@@ -95,6 +118,9 @@ ONCE = make()
         (lambda: nn.Linear(3, 4), r"network lambda must take samples \[2, 1, 8, 8\], it stops with .*shape"),
         (lambda: nn.Conv2d(1, 4, 3), r"must give features \[B, F\], it gives \[2, 4, 6, 6\]"),
         (lambda: nn.Flatten(0), r"must give features \[B, F\], it gives \[128\]"),
+        (lambda: Less(), r"must give features \[B, F\], it gives \[1, 64\] for samples \[2, 1, 8, 8\]"),
+        (lambda: Whole(), "must give features that gradients reach, it gives torch.int64"),
+        (Locked(), "must be a module that can be copied, it stops with cannot pickle"),
         (lambda: 3, "must make a new torch module each time, it makes int"),
         (lambda: ONCE, "must make a new torch module each time, it makes the same one twice"),
         (3, "must be a Network, a torch module, its class or a function that makes one, got 3"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,13 @@ def test_missing_or_malformed(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(EngramError, match="not a folder"):
         read(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "results.json")
+    root = synthetic.write(tmp_path / "b", {".": synthetic.result("finetune", n_seeds=1)})
+    (root / "seed-0" / "seed.json").unlink()
+    os.mkfifo(root / "seed-0" / "seed.json")
+    for path in (tmp_path / "results.json", root):  # which would keep us waiting
+        with pytest.raises(EngramError, match="no regular file"):
+            read_result(path)
     data = synthetic.result("icarl", n_seeds=1)
     data["tasks"].pop()
     with pytest.raises(EngramError, match="5x5 accuracy matrix, not 4x4"):

@@ -39,6 +39,8 @@ def main(command: str, words: Sequence[str]) -> int:
 def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
     o = asked.options
     recipe = asked.recipe.name if asked.recipe else None
+    if o.out is not None and not o.out.strip():
+        raise ConfigError("--out must name a folder, got an empty name: give one, or leave it out.")
     out = Path(o.out or Path("runs") / folder_name(folder))
     return Settings(
         out,

@@ -98,6 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("engram: stopped.", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        print(
+            f"engram: code of your own must not end the process, it did (exit status {error.code}).",
+            file=sys.stderr,
+        )
+        return 1
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF):
             raise

@@ -16,26 +16,47 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from engram.errors import ConfigError, PlaceError, printable, reason
+from engram.errors import ConfigError, EngramError, PlaceError, printable, reason
 
 LOCK = ".lock"
 LONGEST_NAME = 100
 DEEPEST = 64  # levels of a JSON file of ours
 LEFT_OR_FULL = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What Python says of names that cannot be, and torch of memory that is not there.
+NO_NAME = ("embedded null", "Could not determine home")
+NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate",
+    "Storage size calculation overflowed",
+    "CUDA out of memory",
+)
 
 
 @contextlib.contextmanager
 def os_errors(path: Path | None = None) -> Iterator[None]:
-    """What the operating system refuses is a ``PlaceError`` that names the file, else ``path``.
+    """What the operating system refuses is a ``PlaceError`` that names the file, else ``path``; memory too.
 
     An error that names neither is of the process (it has too many open files, say); but one of writing passes, since
     then it is of standard output.
     """
     try:
         yield
+    except (ValueError, RuntimeError, MemoryError) as error:
+        if isinstance(error, EngramError):
+            raise
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            raise PlaceError(
+                f"there must be memory for what is asked for, there is not ({reason(error)}): give less at a time, "
+                "smaller images or a smaller network."
+            ) from error
+        if any(words in str(error) for words in NO_NAME):
+            raise PlaceError(
+                f"names of files must be usable, one is not ({reason(error)}): correct it."
+            ) from error
+        raise
     except OSError as error:
-        where = path if error.filename is None else os.fsdecode(error.filename)
+        name = error.filename if error.filename2 is None else error.filename2
+        where = path if name is None else os.fsdecode(name)
         why = error.strerror or reason(error)
         if where is None and error.errno in LEFT_OR_FULL:
             raise
@@ -60,6 +81,14 @@ def open_own(path: Path, flags: int) -> int:
             return handle
         os.close(handle)
     raise PlaceError(f"{path} must be a file that engram wrote, it is a pipe or a device: remove it.")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file; ``OSError`` where it cannot be read or is none: a pipe would keep us waiting."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        return file.read()
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engram.core.files import digest
+from engram.core.files import digest, read_regular
 from engram.core.options import closest
 from engram.errors import ConfigError
 
@@ -31,7 +31,7 @@ def load(path: str) -> ModuleType:
     if file in _LOADED:
         return _LOADED[file]
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
     except OSError as error:
         raise ConfigError(f"a Python file must be readable, got {path}: {error.strerror}.") from error
     # Dataclasses look their annotations up in the module of their name.
@@ -41,7 +41,7 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(content, str(file), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

@@ -81,8 +81,11 @@ def _read(hint: Any, given: Any) -> Any:
         return given.lower() == "true"
     if hint in (int, float):
         if isinstance(given, (str, int, hint)) and not isinstance(given, bool):
-            value = hint(given)
-            if math.isfinite(value):
+            try:
+                value = hint(given)
+            except OverflowError:  # a whole number that no float holds
+                raise ValueError from None
+            if abs(value) < 2**63 if hint is int else math.isfinite(value):
                 return value
     elif hint is Any or not isinstance(hint, type) or isinstance(given, hint):
         return given

@@ -5,7 +5,6 @@ Aliases let a few bytes stand for gigabytes, and engram's own files hold none.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.errors import ConfigError
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     import yaml
 
 DEEPEST = 16  # levels of a file of options
+MOST = 1_000_000  # characters
 
 
 def read_options(path: str) -> dict[str, Any]:
@@ -46,7 +46,11 @@ def read_options(path: str) -> dict[str, Any]:
             return super().construct_mapping(node, deep)
 
     try:
-        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        with open(path, encoding="utf-8") as file:  # a pipe of the shell's too
+            text = file.read(MOST + 1)
+        if len(text) > MOST:
+            raise ValueError(f"more than {MOST:,} characters")
+        loaded = yaml.load(text, Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"config must be a readable YAML file, got {path} ({' '.join(str(error).split())})."

@@ -182,7 +182,7 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> tuple[Mapping[str, Tensor], float] | None:
     """What a file holds; None where there is none, or a damaged one."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from engram import seeds
-from engram.core.files import digest
+from engram.core.files import digest, read_regular
 from engram.core.origin import described
 from engram.core.samples import Shape
 from engram.core.sources import load_object
@@ -126,7 +126,7 @@ def read_weights(path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).expanduser().read_bytes()
+        return read_regular(Path(path).expanduser())
     except OSError as error:
         raise ConfigError(f"weights must be a readable file, got {path}: {error.strerror}.") from error
 

@@ -32,7 +32,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from engram.core.contract import Method
-from engram.core.files import digest, drop_leftovers, os_errors, sealed, unsealed, write_atomically
+from engram.core.files import (
+    digest,
+    drop_leftovers,
+    os_errors,
+    read_regular,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from engram.core.stored import Checkpoint, check
 from engram.errors import CheckpointError, reason
 from engram.learning.state import Cursor, LoopState
@@ -158,7 +166,7 @@ class Checkpoints:
         """The JSON of the newest checkpoint whose JSON is whole, whoever's it is; loads no tensors."""
         for number in reversed(self._numbers()):
             try:
-                meta = unsealed(self._paths(number)[1].read_bytes())
+                meta = unsealed(read_regular(self._paths(number)[1]))
             except (OSError, ValueError):
                 continue  # damaged: restore() deals with it
             if meta is not None:
@@ -183,8 +191,8 @@ class Checkpoints:
         tensor_path, meta_path = self._paths(number)
         damaged = f"a checkpoint must match its checksums, {meta_path.stem} in {self.folder.name} is damaged"
         try:
-            meta = unsealed(meta_path.read_bytes())
-            content = tensor_path.read_bytes()
+            meta = unsealed(read_regular(meta_path))
+            content = read_regular(tensor_path)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{damaged} ({type(error).__name__}).") from error
         if meta is None:

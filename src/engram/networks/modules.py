@@ -75,6 +75,10 @@ class OfModule(Network):
                 f"network {self.name} must give features [B, F], it gives {found} for samples {shape}: "
                 "flatten them, as nn.Flatten() does."
             )
+        if not features.is_floating_point():
+            raise ConfigError(
+                f"network {self.name} must give features that gradients reach, it gives {features.dtype}."
+            )
         return features.shape[1]
 
     def _made(self) -> nn.Module:
@@ -113,10 +117,16 @@ def of_module(given: Any, place: str) -> type[OfModule]:
             f"network {place} must be a Network, a torch module, its class or a function that makes one, "
             f"got {given!r}."
         )
+    try:
+        # Weights begin anew, so that of a module's tensors shapes alone count.
+        kept = copy.deepcopy(given).to("meta") if isinstance(given, nn.Module) else given
+    except Exception as error:
+        raise ConfigError(
+            f"network {place} must be a module that can be copied, it stops with {reason(error)}: give its class, or a "
+            "function that makes it."
+        ) from error
     named = given if hasattr(given, "__name__") else getattr(given, "func", type(given))
     name = re.sub(r"\W", "", str(named.__name__))
     summary = ((named.__doc__ or "").strip().splitlines() or [""])[0]
-    # Weights begin anew, so that of a module's tensors shapes alone count.
-    origin = described(copy.deepcopy(given).to("meta") if isinstance(given, nn.Module) else given)
-    made = {"name": name, "given": staticmethod(given), "origin": origin, "__doc__": summary}
+    made = {"name": name, "given": staticmethod(given), "origin": described(kept), "__doc__": summary}
     return type(name, (OfModule,), made)

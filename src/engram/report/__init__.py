@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import engram
-from engram.core.files import checksum, digest, os_errors, write_atomically
+from engram.core.files import checksum, digest, os_errors, read_regular, write_atomically
 
 if TYPE_CHECKING:
     from engram.studies.results import Findings, FoundResult
@@ -72,8 +72,8 @@ def is_current(directory: str | os.PathLike[str], *, accept_edited: bool = False
 
     study = read(directory, accept_edited=accept_edited)
     try:
-        head = (study.root / PAGE).read_text(encoding="utf-8")[:1000]
-    except (OSError, ValueError):
+        head = read_regular(study.root / PAGE)[:1000].decode(errors="replace")
+    except OSError:
         return False
     said = re.search(r'<meta name="engram-shown" content="(\w+)">', head)
     return said is not None and said[1] == _shown(study)

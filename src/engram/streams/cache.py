@@ -79,7 +79,7 @@ def cached(folder: Path, name: str, identity: str, *, build: Callable[[], Arrays
     """
     key = hashlib.sha256(f"{_FORMAT}/{identity}".encode()).hexdigest()[:20]
     path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[-60:]}-{key}.safetensors"
-    if path.exists():
+    if path.is_file():
         try:
             return _read(path)
         except Exception as fault:  # whatever is wrong with the file, the source is still there

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import warnings
 from collections import Counter
@@ -165,19 +166,15 @@ class Decoder:
             if _is_deep(image, file):
                 raise ValueError(f"more than 8 bits a channel (mode {image.mode}; convert it to 8 bits)")
             kind, n_frames = image.format or "", getattr(image, "n_frames", 1)
-            size = image.width * image.height
-            # A progressive JPEG is held whole before it is made smaller.
-            if (
-                self.image_size
-                and kind in ("JPEG", "MPO")
-                and "progressive" not in image.info
-                and size > DRAFT_PIXELS
-            ):
+            whole = image.size
+            if self.image_size and kind in ("JPEG", "MPO") and math.prod(whole) > DRAFT_PIXELS:
                 image.draft(None, (2 * self.image_size, 2 * self.image_size))
-                self._seen["draft"] += image.width * image.height < size
-            if image.width * image.height > limit:
+                self._seen["draft"] += image.size < whole
+            # A progressive JPEG is held whole, as coefficients, before it is made smaller.
+            width, height = whole if "progressive" in image.info else image.size
+            if width * height > limit:
                 raise ValueError(
-                    f"{image.width}x{image.height} pixels, more than {limit:,} (set ENGRAM_MAX_PIXELS to allow more)"
+                    f"{width}x{height} pixels, more than {limit:,} (set ENGRAM_MAX_PIXELS to allow more)"
                 )
             pixels, transparent = _pixels(image)
         self._seen[kind] += 1

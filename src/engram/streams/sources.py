@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from engram.core.data_names import SHORT_NAMES
+from engram.core.files import os_errors
 from engram.core.walking import walk
 from engram.errors import ConfigError, DataError, printable
 from engram.streams import readers as _readers
@@ -40,6 +41,7 @@ class _Source:
     read: Callable[[], Table]
 
 
+@os_errors()
 def load(
     name_or_path: str | os.PathLike[str],
     *,
@@ -134,6 +136,7 @@ class Arrival:
     notes: tuple[str, ...]
 
 
+@os_errors()
 def arriving(
     name_or_path: str | os.PathLike[str],
     *,

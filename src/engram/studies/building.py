@@ -89,16 +89,16 @@ def hold(given: Any, settings: DataSettings | None, name: str = "arrays") -> tup
     return replace(settings, data=key, **more), {key: found}
 
 
-def _load(settings: DataSettings, name: str, held: Held) -> ImageData:
+def _load(settings: DataSettings, name: str, held: Held, size: int | None) -> ImageData:
     found = held.get(name)
     if isinstance(found, ImageData):
-        return found if settings.image_size is None else resize(found, settings.image_size)
+        return found if size is None else resize(found, size)
     try:
         return load(
             name,
             data_dir=settings.data_dir,
             cache_dir=settings.cache_dir,
-            image_size=settings.image_size,
+            image_size=size,
             image_column=settings.image_column,
             label_column=settings.label_column,
         )
@@ -138,12 +138,13 @@ def prepare(
         fixed = features.make(seen.name, seen.options, weights=seen.weights, trained_on=seen.trained_on)
     stream = held.get(settings.data)
     if not isinstance(stream, Stream):
-        sets = [_load(settings, one, held) for one in settings.sets]
-        if size == "network" and fixed is None:
-            chosen = chosen or build_network(given, network_name(settings, sets[0].image_shape))
+        named, known = fixed or chosen, None
+        if size == "network" and named is not None:
+            size = known = named.image_size  # images are decoded one by one, and kept at this size
+        sets = [_load(settings, one, held, settings.image_size or known) for one in settings.sets]
+        if size == "network":
+            chosen = build_network(given, network_name(settings, sets[0].image_shape))
             size = chosen.image_size
-        elif size == "network" and fixed is not None:
-            size = fixed.image_size
         if settings.image_size is None and isinstance(size, int):
             sets = [resize(one, size) for one in sets]  # says so in the notes
         if len(sets) > 1:

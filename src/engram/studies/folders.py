@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from engram.core.files import LOCK, shortened
+from engram.core.files import LOCK, read_regular, shortened
 from engram.errors import ConfigError
 
 STUDY_FILE, CONFIG_FILE = "study.json", "config.yaml"
@@ -108,10 +108,9 @@ def _is_ours(path: Path) -> bool:
     """Whether a file is one of those that engram writes above the folders of seeds."""
     try:
         if path.name == CONFIG_FILE:
-            with path.open(encoding="utf-8") as file:
-                return file.readline().startswith(CONFIG_HEAD)
+            return read_regular(path).startswith(CONFIG_HEAD.encode())
         if path.name == STUDY_FILE or path.name in OLD_FILES:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_regular(path))
             return isinstance(stored, dict) and "schema" in stored
     except (OSError, ValueError, RecursionError):
         return False

@@ -119,6 +119,7 @@ class Planner:
         self.settings, self.record_valid = settings, record_valid
         stream, network = prepare(settings.data, settings.network, settings.held, settings.features)
         self.stream = stream
+        self.named = bool(settings.network.name or settings.features.name)
         self.size = None if settings.features.name or settings.data.image_size else network.image_size
         self.seen = [_Seen(settings.features, stream, network, settings.network.name or network.name)]
         self.data = settings.data
@@ -214,7 +215,7 @@ class Planner:
                 method_file=spec.file,
                 held=s.held,
                 features=seen.features,
-                size="network" if variant.features is None else self.size,
+                size="network" if variant.features is None and self.named else self.size,
                 inherits=inherits,
                 shared=str(s.out / SHARED),
                 ready=(seen.stream, seen.network),

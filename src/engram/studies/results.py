@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engram.core import stored
-from engram.core.files import checksum, os_errors, parsed, with_checksum, write_atomically
+from engram.core.files import checksum, os_errors, parsed, read_regular, with_checksum, write_atomically
 from engram.errors import EngramError, all_printable
 from engram.protocols.entry import derived, plain, seed_result
 from engram.protocols.metrics import Summary
@@ -404,7 +404,7 @@ def _old_result(path: Path, accept_edited: bool) -> Result:
 def _load(path: Path, what: str, accept_edited: bool) -> tuple[dict[str, Any], str | None]:
     """A JSON object without its checksum, and the mark it gets: none where the checksum is right."""
     try:
-        value = parsed(path.read_bytes())
+        value = parsed(read_regular(path))
     except OSError as error:
         raise EngramError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.core.files import parsed
+from engram.core.files import parsed, read_regular
 from engram.core.stored import Losses, check
 from engram.errors import EngramError
 from engram.report.style import COLOURS, LINES, WIDTH, new_figure, styled
@@ -82,7 +82,7 @@ def read(path: Path) -> Paths:
     """
     what = f"{path} is not a file of the surrogate analysis"
     try:
-        value = parsed(path.read_bytes())
+        value = parsed(read_regular(path))
         check(value, Paths, what)
         found = Paths(**value)
     except (OSError, ValueError, TypeError) as error:

@@ -32,7 +32,9 @@ def write(content: bytes, place: Path) -> None:
     place.with_suffix(".jpg" if content.startswith(b"\xff\xd8") else ".png").write_bytes(content)
 
 
-def accuracy(memory: engram.Memory, images: list, labels: torch.Tensor, names: tuple[str, ...]) -> np.ndarray:
+def accuracy(
+    memory: engram.Memory, images: object, labels: torch.Tensor, names: tuple[str, ...]
+) -> np.ndarray:
     """The share of images of each class that is answered rightly."""
     right = memory.predict(images) == np.array([names[y] for y in labels.tolist()])
     return np.array([right[(labels == y).numpy()].mean() for y in range(len(names))])
@@ -64,7 +66,7 @@ def main() -> None:
         names = tuple(name.replace("/", "-") for name in names)
         chosen = accuracy(known, [encoded[row] for row in aside.tolist()], y[aside], names)
         test = engram.load(asked.data)
-        images = list(test.test_x.permute(0, 2, 3, 1).squeeze(3).numpy())
+        images = test.test_x
         reported = accuracy(known, images, test.test_y, names)
         features = known.model.settings.features
         d = int(known.model.module.n_features) if known.model.module is not None else 0

@@ -25,6 +25,7 @@ from engram.core.options import options_of
 from engram.core.values import typed_all
 from engram.memory.privacy import area_under_curve
 from engram.memory.rejection import ranks, references
+from engram.memory.rule import given
 from engram.memory.settings import Settings
 
 SHARE = 0.05
@@ -93,7 +94,7 @@ def compare(
     against = references(model.classes, model.calls, model.scores, SHARE)
     found = []
     for x in (known, unknown):
-        logits = model.logits(model.prepare(list(x.permute(0, 2, 3, 1).squeeze(3).numpy()))[0])
+        logits = model.logits(model.prepare(given(x))[0])
         found.append(ranks(logits, model.temperature, against))
     area, low, high = area_under_curve(*found)
     shares = [100 * float((one <= SHARE).double().mean()) for one in found]

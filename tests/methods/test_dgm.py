@@ -322,7 +322,7 @@ def test_per_weight_growth_follows_the_rule() -> None:
     w = watched("dgmw")
     for t in range(3):
         newly = [row["newly"] for row in w.method.use[t]]
-        new = masks.growth_per_weight(w.widths[t], 16, [4, 16], newly)
+        new = masks.growth_per_weight(w.widths[t], w.method.generator.shape.n_inputs, [4, 16], newly)
         assert [a + d for a, d in zip(w.widths[t], new, strict=True)] == w.widths[t + 1]
     assert w.widths[-1] != w.widths[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -174,9 +175,14 @@ def test_units_block_weights_between_reserved_units_only() -> None:
     assert first[0, :, 0, 0].tolist() == [True, False]
 
 
+def chain(n_z: int) -> Callable[[int, Sequence[int]], int]:
+    """Inputs of layers that read one another."""
+    return lambda i, widths: widths[i - 1] if i else n_z
+
+
 # Growth -------------------------------------------------------------------------------------------
 def test_worked_check_of_the_reference() -> None:
-    new = masks.growth_per_weight([24, 12, 6], 128, [16, 16, 16], [19660, 1843, 460])
+    new = masks.growth_per_weight([24, 12, 6], chain(128), [16, 16, 16], [19660, 1843, 460])
     assert new == [10, 0, 3]
     widths = [34, 12, 9]
     sizes = [128 * 34 * 16, 34 * 12 * 16, 12 * 9 * 16]
@@ -190,7 +196,8 @@ def test_worked_check_of_the_reference() -> None:
     for _ in range(10):
         n = [round(0.4 * p) for p in initial]
         widths = [
-            w + d for w, d in zip(widths, masks.growth_per_weight(widths, 128, [16] * 3, n), strict=True)
+            w + d
+            for w, d in zip(widths, masks.growth_per_weight(widths, chain(128), [16] * 3, n), strict=True)
         ]
     assert widths == [124, 12, 36]
     assert 16 * (128 * 124 + 124 * 12 + 12 * 36) == 284672
@@ -211,7 +218,7 @@ def test_worked_check_of_the_reference() -> None:
 def test_growth_table(
     inputs: int, widths: list[int], area: int, newly: list[int], expected: list[int]
 ) -> None:
-    assert masks.growth_per_weight(widths, inputs, [area, area], newly) == expected
+    assert masks.growth_per_weight(widths, chain(inputs), [area, area], newly) == expected
 
 
 NEWLY = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=6)
@@ -233,7 +240,7 @@ def test_free_capacity(share: list[list[float]], rule: str) -> None:
         reserved = [r + n for r, n in zip(reserved, newly, strict=True)]
         new = masks.growth_per_weight(
             widths,
-            n_z,
+            chain(n_z),
             areas,
             newly,
             rule=rule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar, Literal
 
@@ -33,14 +34,26 @@ class Deconv:
 class GeneratorShape:
     """Shapes of a generator: noise entries, layers in order, which may be masked, and the output layer.
 
-    ``vectors``: it makes vectors [B, D] of any range instead of images in [-1, 1]; kernels are 1, so that a layer is
-    dense.
+    ``residual``: the layers after the first are blocks of two, each of which doubles the size and adds what it makes to
+    its input, the stream; a norm follows each layer, on the stream where it ends a block. ``vectors``: it makes vectors
+    [B, D] of any range instead of images in [-1, 1]; kernels are 1, so that a layer is dense.
     """
 
     n_z: int
     layers: tuple[Deconv, ...]
     output: Deconv
     vectors: bool = False
+    residual: bool = False
+
+    def feeds(self, i: int) -> list[int]:
+        """The layers whose outputs add up to what layer ``i`` reads; none for the first, which reads the noise."""
+        if not self.residual or i % 2 == 0:
+            return [i - 1] if i else []
+        return list(range(0, i, 2))
+
+    def n_inputs(self, i: int, widths: Sequence[int]) -> int:
+        """Channels that layer ``i`` reads where layers have ``widths``; the last of them is the output layer's."""
+        return max((widths[j] for j in self.feeds(i)), default=self.n_z)
 
 
 class Network(Checked, ABC):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from engram.networks.mlp import Mlp as Mlp
     from engram.networks.plain_cnn import PlainCnn as PlainCnn
     from engram.networks.preact_resnet import PreactResnet as PreactResnet
+    from engram.networks.resgan import Resgan as Resgan
+    from engram.networks.resgan import Resgan64 as Resgan64
 
 OWN: dict[str, type[Network]] = {}  # networks that this process was given as objects, by name
 
@@ -32,6 +34,8 @@ NETWORKS = {
     "mlp": "engram.networks.mlp:Mlp",
     "plain-cnn": "engram.networks.plain_cnn:PlainCnn",
     "preact-resnet": "engram.networks.preact_resnet:PreactResnet",
+    "resgan": "engram.networks.resgan:Resgan",
+    "resgan64": "engram.networks.resgan:Resgan64",
 }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -23,6 +24,12 @@ from engram.core.network import GeneratorShape
 from engram.networks import masks
 
 Mask = Literal["weight", "unit"]
+
+
+def _added(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of [B, C_a, H, W] and [B, C_b, H, W]; channels that one of them lacks are 0."""
+    n = max(a.shape[1], b.shape[1])
+    return F.pad(a, (0, 0, 0, 0, 0, n - a.shape[1])) + F.pad(b, (0, 0, 0, 0, 0, n - b.shape[1]))
 
 
 class MaskedGenerator(nn.Module):
@@ -62,7 +69,11 @@ class MaskedGenerator(nn.Module):
     def weight_shape(self, i: int, widths: Sequence[int]) -> tuple[int, int, int, int]:
         """Shape [I, O, k, k] of layer ``i``'s weights for the given widths."""
         k = self.shape.layers[i].kernel
-        return (self.shape.n_z if i == 0 else widths[i - 1], widths[i], k, k)
+        return (self.shape.n_inputs(i, widths), widths[i], k, k)
+
+    def _norm_widths(self, widths: Sequence[int]) -> list[int]:
+        """Channels of the norm behind each layer: those that the next layer reads, or the output layer."""
+        return [self.shape.n_inputs(i + 1, widths) for i in range(len(widths))]
 
     def mask_shape(self, i: int, widths: Sequence[int]) -> tuple[int, ...]:
         """Shape of layer ``i``'s mask for the given widths."""
@@ -109,9 +120,11 @@ class MaskedGenerator(nn.Module):
 
     def _append_task(self, widths: Sequence[int]) -> None:
         out = self.shape.output
-        self.norms.append(nn.ModuleList(nn.BatchNorm2d(w) for w in widths))
+        read = self._norm_widths(widths)
+        self.norms.append(nn.ModuleList(nn.BatchNorm2d(w) for w in read))
+        bias = self.shape.residual
         self.outputs.append(
-            nn.ConvTranspose2d(widths[-1], out.out, out.kernel, out.stride, out.padding, bias=False)
+            nn.ConvTranspose2d(read[-1], out.out, out.kernel, out.stride, out.padding, bias=bias)
         )
 
     def freeze(self, on: Sequence[Tensor]) -> list[dict[str, int]]:
@@ -140,7 +153,7 @@ class MaskedGenerator(nn.Module):
             return list(newly)
         return masks.growth_per_weight(
             self.current,
-            self.shape.n_z,
+            self.shape.n_inputs,
             [layer.kernel**2 for layer in self.shape.layers],
             newly,
             rule=rule,
@@ -172,8 +185,15 @@ class MaskedGenerator(nn.Module):
         """
         if self.mask == "weight":
             return self.reserved
-        below = [None, *self.reserved[:-1]]
+        below = [self._read(i, self.reserved) for i in range(len(self.weights))]
         return [masks.blocked_weights(r, b) for r, b in zip(self.reserved, below, strict=True)]
+
+    def _read(self, i: int, units: Sequence[Tensor]) -> Tensor | None:
+        """Of masks or gates [O] of each layer's units, those of the channels that layer ``i`` reads: the largest."""
+        feeds = [units[j] for j in self.shape.feeds(i)]
+        n = max(map(len, feeds), default=0)
+        padded = [F.pad(u, (0, n - len(u))) for u in feeds]
+        return reduce(torch.maximum, padded) if feeds else None
 
     # Forward ---------------------------------------------------------------------------------------------------
     def soft_gates(self, s: float, *, closed_form: bool = False) -> list[Tensor]:
@@ -196,19 +216,25 @@ class MaskedGenerator(nn.Module):
             statistics: use and update the batch's statistics (training of this task); otherwise the stored ones.
         """
         h = z[:, :, None, None]
-        widths = self.widths[task]
+        widths, residual, unit = self.widths[task], self.shape.residual, self.mask == "unit"
+        stream: Tensor | None = None
         for i, layer in enumerate(self.shape.layers):
             n_in, n_out, _, _ = self.weight_shape(i, widths)
             w = self.weights[i][:n_in, :n_out].contiguous()
-            if self.mask == "weight":
+            if not unit:
                 w = w * gates[i]
+            if residual and i % 2:
+                h = F.interpolate(h, scale_factor=2)
             h = F.conv_transpose2d(h, w, stride=layer.stride, padding=layer.padding)
-            m = gates[i][:, None, None] if self.mask == "unit" else None
-            if m is not None and self.act_gate == "pre_bn":
-                h = h * m
+            if unit and (residual or self.act_gate == "pre_bn"):
+                h = h * gates[i][:, None, None]
+            if residual and i % 2 == 0:
+                h = stream = h if stream is None else _added(F.interpolate(stream, scale_factor=2), h)
             h = self._norm(self.norms[task][i], h, statistics).relu()  # type: ignore[index]
-            if m is not None and self.act_gate == "post":
-                h = h * m
+            if unit and self.act_gate == "post":
+                m = self._read(i + 1, gates)
+                assert m is not None  # of the layers that made h
+                h = h * m[:, None, None]
         out: Tensor = self.outputs[task](h)
         return out.flatten(1) if self.shape.vectors else out.tanh()
 

@@ -7,7 +7,7 @@ sigmoid, ``e`` a real-valued embedding, ``m`` its gate.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -104,7 +104,7 @@ def blocked_weights(reserved: Tensor, reserved_below: Tensor | None) -> Tensor:
 
 def growth_per_weight(
     widths: Sequence[int],
-    n_inputs: int,
+    n_inputs: Callable[[int, Sequence[int]], int],
     areas: Sequence[int],
     newly: Sequence[int],
     *,
@@ -119,24 +119,23 @@ def growth_per_weight(
 
     Args:
         widths: outputs O_l before growth.
-        n_inputs: inputs of the first layer.
+        n_inputs: inputs I_l of a layer by its number and the layers' outputs.
         areas: kernel areas K_l.
         newly: weights n_l reserved by this task.
         reserved: for ``carry``, weights R_l reserved so far.
         initial: for ``carry``, initial weights P_l(1).
     """
     new: list[int] = []
-    gained = 0
-    inputs = n_inputs
     for i, (width, area) in enumerate(zip(widths, areas, strict=True)):
-        per_output = (inputs + gained) * area
+        grown = [w + d for w, d in zip(widths, new, strict=False)]
+        inputs = n_inputs(i, [*grown, *widths[i:]])
+        gained = inputs - n_inputs(i, widths)
+        per_output = inputs * area
         if rule == "per_task":
             wanted = newly[i] - gained * width * area
         else:
             wanted = initial[i] - (per_output * width - reserved[i])
-        gained = max(0, math.ceil(wanted / per_output))
-        new.append(gained)
-        inputs = width
+        new.append(max(0, math.ceil(wanted / per_output)))
     return new
 
 

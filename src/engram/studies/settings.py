@@ -144,7 +144,7 @@ class NetworkSettings:
     """The network.
 
     Args:
-        name: dcgan (32x32), dcgan8 (8x8), cifar-cnn (32x32), preact-resnet (32x32), plain-cnn (32x32) or mlp; by
+        name: dcgan (32x32), dcgan8 (8x8), resgan (32x32), cifar-cnn, preact-resnet, plain-cnn (32x32) or mlp; by
             default the one that fits the images.
         options: of that network; those left out keep their defaults.
     """

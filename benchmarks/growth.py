@@ -26,7 +26,7 @@ from engram.core.values import split_variant
 from engram.learning.learner import Learner
 from engram.methods.registry import method
 from engram.networks import Mlp
-from engram.report.style import line_style, new_figure, place_legend, save, styled
+from engram.report.style import line_style, new_figure, place_legend, styled, write
 from engram.streams import Stream, class_incremental, load
 
 METHODS = (
@@ -105,7 +105,7 @@ def drawn(rows: dict[str, list[list[dict[str, Any]]]], title: str) -> Figure:
     """One line a method, a point after each task, the last one larger; means over seeds."""
     n = len(next(iter(rows.values())))
     told = f"mean of {n} seeds" if n > 1 else "one seed"
-    figure = new_figure(7.0, 4.5, title, f"{told}; a point after each task, the last one larger")
+    figure = new_figure(4.5, title, f"{told}; a point after each task, the last one larger")
     axes = figure.subplots()
     for i, (name, seeds) in enumerate(rows.items()):
         tasks = list(zip(*seeds, strict=True))
@@ -138,7 +138,7 @@ def main() -> None:
     rows = {name: [found(name, seed, given) for seed in given.seeds] for name in given.methods}
     (given.out / "growth.md").write_text(table(rows), encoding="utf-8")
     title = f"Ten tasks of {given.data}, {given.max_per_class} samples a class"
-    print(save(drawn(rows, title), given.out / "growth"))
+    print(write(drawn(rows, title), given.out / "growth"))
 
 
 if __name__ == "__main__":

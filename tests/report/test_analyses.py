@@ -131,7 +131,7 @@ def test_sections_that_the_data_allow(
         made("finetune", [lower(3)], method="finetune", **more),
     ]
     assert {p.name for p in analysis_pictures(results, tmp_path, tmp_path / "figures")} == expected
-    assert {p.stem for p in tmp_path.glob("figures/*.png")} == expected
+    assert {p.stem for p in tmp_path.glob("figures/*.svg")} == expected
     only = [r for r in results if r["method"] != "si"]
     assert analysis_pictures(only, tmp_path, tmp_path / "none") == []
 

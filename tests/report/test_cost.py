@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engram.report.figures_cost import cost_table, strict, write_cost
+from engram.report.figures_cost import cost_figure, cost_table, strict
+from engram.report.style import data_of
 from engram.studies.results import summarise
 from synthetic import result
 
@@ -40,12 +40,8 @@ def test_strict_methods_alone_the_smallest_first(results: list[dict[str, Any]]):
     assert cost_table(results[:1]) is None
 
 
-def test_the_file_holds_the_same_numbers(results: list[dict[str, Any]], tmp_path: Path):
-    write_cost(results, tmp_path / "cost.csv")
-    rows = list(csv.DictReader((tmp_path / "cost.csv").read_text(encoding="utf-8").splitlines()))
-    assert [(row["method"], float(row["bytes"])) for row in rows] == [
-        ("small", 100),
-        ("large", 2000),
-        ("slow", 3000),
-    ]
-    assert 0 < float(rows[0]["low"]) < float(rows[0]["accuracy"]) < float(rows[0]["high"])
+def test_the_file_holds_the_same_numbers(results: list[dict[str, Any]]):
+    rows = list(csv.DictReader(data_of(cost_figure(results)).splitlines()))
+    seconds = [(row["series"], float(row["x"])) for row in rows if row["panel"] == "seconds a seed"]
+    assert seconds == [("small", 5), ("large", 9), ("slow", 99)]
+    assert 0 < float(rows[0]["low"]) < float(rows[0]["y"]) < float(rows[0]["high"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -15,31 +16,34 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import synthetic
 from engram.cli.main import main
 from engram.core.files import with_checksum
 from engram.errors import EngramError
 from engram.report import figures as fig
-from engram.report import is_current, write_report
+from engram.report import is_current, style, write_report
 from engram.report.drawing import Drawing
 from engram.report.exports import FORMATS
-from engram.report.gallery import load_samples
+from engram.report.gallery import load_samples, mistakes
 from engram.report.picture import slug
 from engram.report.table import (
     GENERATED,
     above_joint,
     accuracy_table,
+    class_table,
     headline_table,
     matrix_table,
     seed_table,
     terminal,
 )
+from engram.report.words import by_accuracy, sentence
 from engram.studies.jobs import Event, Job
 from engram.studies.results import FoundResult, read, read_result, seed_result, summarise
 from engram.studies.settings import DataSettings, NetworkSettings
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
 
 
 class Page(HTMLParser):
@@ -88,7 +92,7 @@ def test_page_needs_nothing_else(html: str, page: Page) -> None:
         for name in ("src", "href", "srcset"):
             value = attrs.get(name)
             if value is not None:
-                assert value.startswith("data:image/png;base64," if tag == "img" else "#")
+                assert value.startswith("#" if tag == "a" else "data:image/svg+xml;base64,")
 
 
 def test_images_open_and_are_described(page: Page) -> None:
@@ -96,15 +100,87 @@ def test_images_open_and_are_described(page: Page) -> None:
     # 5 overview; matrix, confusion, losses of three methods; samples, masks, gates of the generative one
     assert len(images) == 5 + 3 * 3 + 3
     for attrs in images:
-        data = base64.b64decode((attrs["src"] or "").split(",", 1)[1])
-        assert Image.open(io.BytesIO(data)).width > 400
+        svg = base64.b64decode((attrs["src"] or "").split(",", 1)[1]).decode()
+        assert 'width="374' in svg, "as wide as the page shows it"
+        assert "prefers-color-scheme: dark" in svg
         assert len(attrs["alt"] or "") > 30
 
 
-def test_figures_are_saved_twice(folder: Path) -> None:
-    png = {p.stem for p in (folder / "figures").glob("*.png")}
-    assert png == {p.stem for p in (folder / "figures").glob("*.pdf")}
+def test_figures_are_kept_in_every_format_with_their_numbers(folder: Path) -> None:
+    figures = folder / "figures"
+    png = {p.stem for p in figures.glob("*.png")}
     assert {"accuracy-curves", "forgetting-curves", "storage", "network-growth", "dgmw-gates"} <= png
+    assert png == {p.stem for p in figures.glob("*.pdf")} == {p.stem for p in figures.glob("*.svg")}
+    assert png - {p.stem for p in figures.glob("*.csv")} == {"dgmw-samples"}  # images, no numbers
+    captions = (figures / "captions.md").read_text(encoding="utf-8")
+    assert all(f"**{name}**" in captions for name in png)
+    assert "mean over 3 seeds" in captions
+    result = read_result(folder / "dgmw")["summary"]["average_accuracy"]
+    rows = list(csv.DictReader((figures / "accuracy-curves.csv").read_text().splitlines()))
+    own = [row for row in rows if row["series"] == "dgmw (n=3)"]
+    assert [float(row["y"]) for row in own] == pytest.approx([100 * m for m in result["mean"]], rel=1e-5)
+    assert [float(row["low"]) for row in own] == pytest.approx([100 * c[0] for c in result["ci95"]], rel=1e-5)
+
+
+def test_a_style_file_of_ones_own_changes_the_files_and_not_the_page(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=1, n_tasks=2)})
+    page = write_report(tmp_path, every_format=False).read_bytes()
+    (tmp_path / "paper.mplstyle").write_text("figure.figsize: 3.0, 2.0\nfont.size: 7\n")
+    assert write_report(tmp_path, every_format=False, sheet=tmp_path / "paper.mplstyle").read_bytes() == page
+    assert 'width="216pt"' in (tmp_path / "figures" / "accuracy-curves.svg").read_text()
+    for wrong in ("missing.mplstyle", "study.json"):
+        with pytest.raises(EngramError, match="must be a matplotlib style file"):
+            write_report(tmp_path, sheet=tmp_path / wrong)
+    with style.restyled(tmp_path / "paper.mplstyle"):
+        assert fig.accuracy_curves([read_result(tmp_path)]).get_figwidth() == 3.0
+    assert fig.accuracy_curves([read_result(tmp_path)]).get_figwidth() == 5.2
+
+
+def test_the_page_begins_with_a_sentence(folder: Path, html: str) -> None:
+    results = [f.result for f in read(folder).results]
+    ordered = sorted(results, key=by_accuracy)
+    assert sentence(ordered) in html
+    assert re.fullmatch(
+        r"After five tasks dgmw answers 9\d\.\d % of the test images rightly, "
+        r"icarl \d\d\.\d % and finetune \d\d\.\d %\. "
+        r"Of the images of earlier tasks, icarl kept 200 of them and no other kept any\.",
+        sentence(ordered),
+    )
+    assert sentence(ordered[:1]).endswith("No image of earlier tasks was kept.")
+    assert sentence([]) == "Nothing has finished yet."
+
+
+def test_a_row_for_each_class(folder: Path) -> None:
+    result = read_result(folder / "dgmw")
+    table = class_table([result])
+    assert table is not None
+    counts = np.sum([s["confusion"] for s in result["seeds"]], axis=0)
+    mean = np.mean([100 * s["confusion"][0][0] / sum(s["confusion"][0]) for s in result["seeds"]])
+    assert table.rows[0][1].startswith(f"{mean:.1f} ±")
+    wrong = counts[0] * (np.arange(10) != 0)
+    assert table.rows[0][2] == f"digit {wrong.argmax()} ({100 * wrong.max() / counts[0].sum():.1f} %)"
+    both = class_table([result, read_result(folder / "icarl")])
+    assert both is not None
+    assert [c.name for c in both.columns] == ["Class", "dgmw", "icarl"]
+    other = {**result, "data": {**result["data"], "class_names": list("abcdefghij")}}
+    assert class_table([result, other]) is None
+
+
+def test_images_taken_for_another_class(tmp_path: Path) -> None:
+    data = synthetic.result("finetune", n_seeds=1)
+    data["seeds"][0]["mistakes"] = "seed-0/mistakes.safetensors"
+    synthetic.write(tmp_path, {".": data})
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8), dtype=np.uint8)
+    labels, predicted = np.array([1, 2]), np.array([7, 0])
+    tensors = {"images": images, "labels": labels, "predicted": predicted}
+    save_file(tensors, tmp_path / "seed-0" / "mistakes.safetensors")
+    found = mistakes(FoundResult(tmp_path, read_result(tmp_path)))
+    assert found is not None
+    assert [words for _, words in found[1]] == ["digit 1, taken for digit 7", "digit 2, taken for digit 0"]
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1][0][0].split(",")[1]))))
+    np.testing.assert_array_equal(shown, images[0].transpose(1, 2, 0))
+    save_file({**tensors, "predicted": np.array([7, 99])}, tmp_path / "seed-0" / "mistakes.safetensors")
+    assert mistakes(FoundResult(tmp_path, read_result(tmp_path))) is None
 
 
 def test_links_lead_somewhere(page: Page) -> None:
@@ -136,8 +212,8 @@ def test_same_results_give_the_same_page(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "finetune-losses.pdf").read_bytes() == pdf
     assert not list(tmp_path.glob(".*"))
     # A command ends without PDFs, and leaves none that show other results; the page is the same.
-    assert write_report(tmp_path, pdf=False).read_bytes() == first
-    assert not list(tmp_path.glob("figures/*.pdf"))
+    assert write_report(tmp_path, every_format=False).read_bytes() == first
+    assert not [*tmp_path.glob("figures/*.p[dn][fg]"), *tmp_path.glob("figures/page")]
 
 
 def test_a_page_is_current_until_results_change(tmp_path: Path) -> None:

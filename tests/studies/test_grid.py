@@ -118,7 +118,7 @@ def test_resume_loses_and_repeats_nothing(killed: tuple[Path, Outcome], tmp_path
     page = (out / "report.html").read_text()
     assert "Sweep of finetune over lr" in page
     assert "accuracy against lr" in page
-    assert (out / "figures" / "sweep-lr.png").exists()
+    assert (out / "figures" / "sweep-lr.svg").exists()
     # The same again runs nothing; another rule chooses anew from what is there.
     assert main([*argv, "--choose-on", "valid_all", "--quiet"]) == 0
     assert read_study(out)["found"]["rule"]["name"] == "valid_all"

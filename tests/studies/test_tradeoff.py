@@ -352,6 +352,6 @@ def test_the_page(pretend: Pretend, real_report: None, tmp_path: Path):
     ):
         assert text in page, text
     for name in ("tradeoff", "tradeoff-near"):
-        assert (tmp_path / "figures" / f"{name}.png").exists()
+        assert (tmp_path / "figures" / f"{name}.svg").exists()
     again = engram.write_report(tmp_path).read_text(encoding="utf-8")
     assert again == page

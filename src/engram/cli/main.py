@@ -160,13 +160,15 @@ def _dispatch(argv: list[str]) -> int:
 
 
 REPORT = """\
-usage: engram report DIR [--format FORMAT ...] [--paired METHOD METHOD] [--accept-edited]
+usage: engram report DIR [--format FORMAT ...] [--style FILE] [--paired METHOD METHOD] [--accept-edited]
 
-Draw figures and DIR/report.html of a folder of results again, and print its table.
+Draw DIR/report.html and the figures of a folder of results again, and print its table. DIR/figures gets each figure as
+SVG, PDF and PNG, its numbers as CSV, and captions.md.
 
-  --format FORMAT ...       what to write: html (the page), csv (results.csv: a row a method, seed and pair of
+  --format FORMAT ...       what to write: html (page and figures), csv (results.csv: a row a method, seed and pair of
                             tasks), latex (table.tex, for package booktabs), markdown (table.md), json
                             (results-all.json: everything measured). Default: html.
+  --style FILE              a matplotlib style file (such as figure.figsize: 3.3, 2.2) for the files in DIR/figures
   --paired METHOD METHOD    also print the difference of two methods over the seeds that both have finished, with
                             its interval and what that takes for granted
   --accept-edited           take files that were edited as they are: what follows from them is computed anew, and
@@ -183,6 +185,7 @@ def _report(rest: list[str]) -> int:
     parser = Parser("engram report", REPORT)
     parser.add_argument("folder", metavar="DIR")
     parser.add_argument("--format", nargs="+", choices=("html", *exports.FORMATS), default=["html"])
+    parser.add_argument("--style")
     parser.add_argument("--paired", nargs=2)
     parser.add_argument("--accept-edited", action="store_true")
     asked = parser.parse(rest)
@@ -193,7 +196,9 @@ def _report(rest: list[str]) -> int:
     pair = tidy.paired(results, *asked.paired) if asked.paired else None  # refused before anything is drawn
     formats = dict.fromkeys(asked.format)
     written = [
-        write_report(asked.folder, **accept) if one == "html" else exports.export(asked.folder, one, **accept)
+        write_report(asked.folder, sheet=asked.style, **accept)
+        if one == "html"
+        else exports.export(asked.folder, one, **accept)
         for one in formats
     ]
     ending.print_tables(Path(asked.folder), **accept)

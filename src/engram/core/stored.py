@@ -72,6 +72,7 @@ class Entry(Struct, kw_only=True):
     confusion: list[list[Count]] | None = None
     tasks: list[TaskLog] = []
     samples: Place | None = None
+    mistakes: Place | UnsetType = UNSET
     valid_matrix: Matrix | UnsetType = UNSET
     identity: str = ""
 

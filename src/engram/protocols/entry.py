@@ -62,6 +62,7 @@ def seed_result(
     confusion: Any = None,
     tasks: Sequence[Mapping[str, Any]] = (),
     samples: str | None = None,
+    mistakes: str | None = None,
     checkpoints: Any = None,
     valid_matrix: Any = None,
     generated: Mapping[str, Any] | None = None,
@@ -86,6 +87,7 @@ def seed_result(
         confusion: counts [C, C] after the last task, rows are true classes.
         tasks: what was logged per task (phases, growth, mask_use).
         samples: file of generated samples, relative to the result file.
+        mistakes: file of test images that were taken for another class, as ``samples``; no key where there is none.
         checkpoints: whatever names the checkpoints of this seed.
         valid_matrix: as accuracy_matrix, on validation samples; no key where it was not recorded.
         generated: of a generator after the last task, ``acc_rev`` in [0, 1] and ``diversity`` of each class, see
@@ -128,6 +130,8 @@ def seed_result(
     }
     if valid_matrix is not None:
         entry["valid_matrix"] = as_matrix(valid_matrix)
+    if mistakes is not None:
+        entry["mistakes"] = mistakes
     if generated is not None:
         entry["generated"] = generated
     if top5 is not None:

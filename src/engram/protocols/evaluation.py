@@ -33,6 +33,8 @@ from engram.streams.stream import Stream
 PER_CLASS = 500
 #: Classes of a stream from which on it is measured whether the class is among the five best answers.
 MANY = 20
+#: Test images of a task among which mistakes are looked for.
+LOOKED_AT = 200
 #: Steps for which a classifier that judges is trained.
 STEPS = 1000
 
@@ -70,6 +72,26 @@ def top5(learner: Learner, stream: Stream, learned: int) -> float:
         best = learner.predict(samples.x).topk(5).indices
         rows.append(float((best == samples.y[:, None]).any(1).double().mean()))
     return sum(rows) / len(rows)
+
+
+@torch.no_grad()
+def mistakes(learner: Learner, stream: Stream, protocol: Protocol) -> dict[str, Tensor] | None:
+    """Test images that the learner takes for another class: of each class, the first two among `LOOKED_AT` a task.
+
+    Returns:
+        ``images`` uint8 [N, C, H, W], ``labels`` and ``predicted`` int64 [N] by name; None where nothing is wrong.
+    """
+    images = stream.images
+    found = []
+    for j in range(stream.n_tasks):
+        samples = stream.test(j)
+        x, y = samples.x[:LOOKED_AT], samples.y[:LOOKED_AT]
+        predicted = learner.predict(x, task=j if protocol.scenario == "task" else None).argmax(1)
+        wrong = (predicted != y).nonzero()[:, 0]
+        rows = torch.cat([wrong[y[wrong] == label][:2] for label in y.unique()])
+        found.append((images.test(j).x[rows].cpu(), y[rows].cpu(), predicted[rows].cpu()))
+    tensors = [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return dict(zip(("images", "labels", "predicted"), tensors, strict=True)) if len(tensors[1]) else None
 
 
 def real_samples(stream: Stream) -> Samples:

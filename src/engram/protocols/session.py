@@ -35,6 +35,7 @@ from engram.protocols.evaluation import (
     Oracle,
     evaluate,
     judge_generator,
+    mistakes,
     oracle_of,
     sample_grid,
     top5,
@@ -367,6 +368,12 @@ class Session:
             grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
             write_atomically(self.folder / "samples.safetensors", save_tensors(grid))
             samples = f"{self.folder.name}/samples.safetensors"
+        wrong = None
+        if status == "done" and self.folder is not None and self._knows_pixels():
+            found = mistakes(self.learner, self.stream, self.protocol)
+            if found is not None:
+                write_atomically(self.folder / "mistakes.safetensors", save_tensors(found))
+                wrong = f"{self.folder.name}/mistakes.safetensors"
         self._count_other()
         return seed_result(
             self.seed,
@@ -383,10 +390,15 @@ class Session:
             confusion=self.confusion,
             tasks=self.record["tasks"],
             samples=samples,
+            mistakes=wrong,
             valid_matrix=_square(self.record["valid"], n) if self.record.get("valid") else None,
             generated=generated,
             top5=self.record.get("top5"),
         )
+
+    def _knows_pixels(self) -> bool:
+        """Whether there are images to show, and the method as it is now gave the answers that are reported."""
+        return len(self.stream.images.image_shape) == 3 and self.protocol.selection == "last"
 
     def _make_oracle(self) -> Oracle:
         return oracle_of(self.stream, self.method.context.network, self.shared)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,24 +23,32 @@ PAGE = "report.html"
 
 
 @os_errors()
-def write_report(directory: str | os.PathLike[str], *, pdf: bool = True, accept_edited: bool = False) -> Path:
+def write_report(
+    directory: str | os.PathLike[str],
+    *,
+    every_format: bool = True,
+    sheet: str | os.PathLike[str] | None = None,
+    accept_edited: bool = False,
+) -> Path:
     """Draw the figures and write ``report.html`` for the study in a folder.
 
     Args:
-        directory: folder of a run, a comparison, a sweep or a trade-off; gets ``figures/`` and ``report.html``.
-        pdf: draw each figure as PDF beside its PNG, which takes about twice as long.
+        directory: folder of a run, a comparison, a sweep or a trade-off; gets ``report.html`` and ``figures/``: each
+            figure as SVG, its numbers as CSV, and ``captions.md``.
+        every_format: each figure as PDF and PNG too, which takes longer.
+        sheet: matplotlib style file for the files in ``figures/``; the page keeps its own look.
         accept_edited: take files that do not match their checksum as they are; the page says so.
     Returns:
         Path of the page, which embeds its figures and needs no other file.
     Raises:
-        EngramError: the folder holds no study, or one that is malformed or edited.
+        EngramError: the folder holds no study, or one that is malformed or edited; there is no such style file.
     """
     # What draws and renders is slow to import, and not needed where only a page's name is.
     from engram.report import style
     from engram.report.analyses.sections import analysis_pictures
     from engram.report.figures_sweep import sweep_pictures
     from engram.report.figures_tradeoff import tradeoff_pictures
-    from engram.report.gallery import comparison_pictures, method_pictures
+    from engram.report.gallery import comparison_pictures, method_pictures, mistakes
     from engram.report.html import render
     from engram.studies.results import read
 
@@ -48,20 +57,39 @@ def write_report(directory: str | os.PathLike[str], *, pdf: bool = True, accept_
     found = _in_full(study)
     results = [f.result for f in found]
     figures = study.root / "figures"
-    style.with_pdf = pdf
+    style.every_format = every_format
     sweep = study.found if study.kind == "sweep" else None
     tradeoff = study.found if study.kind == "tradeoff" else None
-    pictures = (
-        comparison_pictures(results, figures),
-        [method_pictures(f, figures) for f in found],
+    with style.restyled(sheet):
+        overview = comparison_pictures(results, figures)
+        details = [method_pictures(f, figures) for f in found]
+        of_sweep = sweep_pictures(sweep, figures) if sweep is not None else []
+        analyses = analysis_pictures(results, study.root, figures)
+        of_tradeoff = tradeoff_pictures(tradeoff, figures) if tradeoff is not None else []
+        style.await_drawn()
+    page = render(
+        results,
+        overview,
+        details,
+        [mistakes(f) for f in found],
         sweep,
-        sweep_pictures(sweep, figures) if sweep is not None else (),
-        analysis_pictures(results, study.root, figures),
+        of_sweep,
+        analyses,
         tradeoff,
-        tradeoff_pictures(tradeoff, figures) if tradeoff is not None else (),
+        of_tradeoff,
+        shown=shown,
     )
-    style.await_drawn()
-    page = render(results, *pictures, shown=shown)
+    every = [
+        *of_sweep,
+        *of_tradeoff,
+        *overview,
+        *analyses,
+        *(p for both in details for some in both for p in some),
+    ]
+    if every:
+        captions = "\n".join(f"- **{p.name}**: {p.title}. {p.note} {p.caption}" for p in every)
+        write_atomically(figures / "captions.md", f"{captions}\n".encode())
+        shutil.rmtree(figures / "page")
     write_atomically(study.root / PAGE, page.encode())
     return study.root / PAGE
 
@@ -82,7 +110,8 @@ def is_current(directory: str | os.PathLike[str], *, accept_edited: bool = False
 def _shown(study: Findings) -> str:
     """All that the page of a study shows, in one word."""
     files = [study.root / "surrogate.json"]
-    samples = [f.samples(seed) for f in study.results for seed in f.result["seeds"]]
+    kinds = ("samples", "mistakes")
+    samples = [f.images(seed, kind) for f in study.results for seed in f.result["seeds"] for kind in kinds]
     files += [path for path in samples if path is not None]
     contents = [digest(path.read_bytes()) if path.is_file() else "" for path in files]
     results = [f.result for f in study.results]

@@ -85,16 +85,16 @@ def main() -> None:
     """Load what a page needs and draw a figure for nobody, so that fonts are at hand; then draw the pages asked for."""
     for name in ("engram.report.html", "engram.report.analyses.sections", "scipy.special", "jinja2", "yaml"):
         importlib.import_module(name)
-    style.with_pdf = False
+    style.every_format = False
     with tempfile.TemporaryDirectory() as folder:
-        style.save(style.styled(style.new_figure)(2.0, 2.0, "engram", "engram"), Path(folder) / "figure")
+        style.save(lambda: style.styled(style.new_figure)(2.0, "engram", "engram"), Path(folder) / "figure")
     if sys.platform == "linux":
         style.side_by_side = default_jobs("cpu")
     for line in sys.stdin:
         error = ""
         try:
             root, accept_edited = json.loads(line)
-            write_report(root, pdf=False, accept_edited=accept_edited)
+            write_report(root, every_format=False, accept_edited=accept_edited)
         except EngramError as fault:
             error = str(fault)
         try:

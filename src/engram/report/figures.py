@@ -1,8 +1,8 @@
 """Figures of a report; each is a pure function of results of schema 1 and returns a matplotlib Figure.
 
-Every title says of what, every note below says over how many seeds with which spread. Only finished seeds are
-drawn. Figures of generative methods (samples, growth, masks, gates) are in `engram.report.figures_generative`
-and re-exported here.
+A figure's label says of what it is, its gid over how many seeds with which spread; only finished seeds are drawn. How
+to change the look: `engram.report.style.restyled`. Figures of generative methods (samples, growth, masks, gates) are in
+`engram.report.figures_generative` and re-exported here.
 
 Departures: none (no paper). Cost: about 0.2 s a figure.
 """
@@ -10,6 +10,7 @@ Departures: none (no paper). Cost: about 0.2 s a figure.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,18 @@ import numpy as np
 from engram.protocols.entry import done_seeds
 from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
 from engram.report.style import (
-    COLOURS,
     HATCHES,
-    INK,
     MUTED,
-    WIDTH,
+    ON_LIGHT,
+    colour,
+    keep,
     line_style,
     new_figure,
+    percentages,
     place_legend,
     styled,
     task_axis,
+    width,
 )
 from engram.report.words import counts_words, setting_words, task_names
 
@@ -51,6 +54,7 @@ __all__ = [
 ]
 
 Result = Mapping[str, Any]
+LONGEST_NAME = 12  # letters of a class beside a heat map
 
 
 @styled
@@ -63,7 +67,8 @@ def accuracy_curves(results: Sequence[Result]) -> Figure:
     figure = _curves(results, "average_accuracy", "Average accuracy on the tasks learned so far")
     axes = figure.axes[0]
     axes.set_ylabel("average accuracy [%]")
-    axes.set_ylim(0, 102)
+    percentages(axes)
+    place_legend(figure)
     return figure
 
 
@@ -75,7 +80,8 @@ def top5_curves(results: Sequence[Result]) -> Figure:
     )
     axes = figure.axes[0]
     axes.set_ylabel("top-5 accuracy [%]")
-    axes.set_ylim(0, 102)
+    percentages(axes)
+    place_legend(figure)
     return figure
 
 
@@ -88,16 +94,17 @@ def forgetting_curves(results: Sequence[Result]) -> Figure:
     """
     figure = _curves(results, "forgetting", "Forgetting of earlier tasks (lower is better)")
     axes = figure.axes[0]
-    axes.set_ylabel("forgetting [percentage points]")
+    axes.set_ylabel("forgetting [points]")
     axes.axhline(0, color=MUTED, linewidth=0.8)
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -100), min(max(high, 5), 102))
+    axes.set_ylim(max(low, -100), min(max(high, 5), 100))
+    place_legend(figure)
     return figure
 
 
 def _curves(results: Sequence[Result], key: str, title: str) -> Figure:
     note = f"{setting_words(results)}; {counts_words(results)} (band)."
-    figure = new_figure(WIDTH, 3.7, title, note)
+    figure = new_figure(3.4, title, note)
     axes = figure.add_subplot()
     n_tasks = max(len(r["tasks"]) for r in results)
     for index, result in enumerate(results):
@@ -108,13 +115,11 @@ def _curves(results: Sequence[Result], key: str, title: str) -> Figure:
         mean = 100 * _floats(series["mean"])
         label = f"{result['label']} (n={series['n']})"
         axes.plot(x, mean, label=label, zorder=3, **line_style(index))
+        band = 100 * np.array([(math.nan, math.nan) if c is None else c for c in series["ci95"]])
         if series["n"] > 1:
-            band = 100 * np.array([(math.nan, math.nan) if c is None else c for c in series["ci95"]])
-            axes.fill_between(
-                x, band[:, 0], band[:, 1], color=COLOURS[index % len(COLOURS)], alpha=0.16, linewidth=0
-            )
+            axes.fill_between(x, band[:, 0], band[:, 1], color=colour(index), alpha=0.16, linewidth=0)
+        keep(axes, label, x.tolist(), mean.tolist(), band[:, 0].tolist(), band[:, 1].tolist())
     task_axis(axes, n_tasks)
-    place_legend(figure)
     return figure
 
 
@@ -137,14 +142,13 @@ def accuracy_matrix(result: Result) -> Figure:
     mean = 100 * _stack(seeds, "accuracy_matrix").mean(axis=0)
     n = len(mean)
     note = f"{setting_words([result])}; {_over(len(seeds))}. Empty: not measured."
-    side = min(WIDTH - 0.9, 2.6 + 0.5 * n)
-    figure = new_figure(side + 0.9, side, f"{result['label']}: accuracy of each task [%]", note)
-    axes = figure.add_subplot()
     names = task_names(result)
-    _heat(axes, mean, names, [str(i + 1) for i in range(n)])
+    axes = _heat(
+        f"{result['label']}: accuracy of each task [%]", note, mean, names, [str(i + 1) for i in range(n)]
+    )
     axes.set_xlabel("measured on task")
     axes.set_ylabel("after learning task")
-    return figure
+    return axes.figure  # type: ignore[return-value]  # no figure of ours is part of another
 
 
 @styled
@@ -162,35 +166,41 @@ def confusion_matrix(result: Result) -> Figure:
     names = [str(c) for c in result["data"].get("class_names") or []]
     names = names if len(names) == n else [str(c) for c in range(n)]
     note = f"{setting_words([result])}; counts summed over {_plural(len(seeds), 'seed')}. Row: true class."
-    side = min(WIDTH - 0.9, 2.6 + 0.44 * n)
-    figure = new_figure(side + 0.9, side, f"{result['label']}: predictions after the last task [%]", note)
-    axes = figure.add_subplot()
-    _heat(axes, share, names, names)
+    axes = _heat(f"{result['label']}: predictions after the last task [%]", note, share, names, names)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    return figure
+    return axes.figure  # type: ignore[return-value]  # as above
 
 
-def _heat(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Heat map of percentages with a colour bar; the numbers are written into the cells while they fit."""
+def _heat(title: str, note: str, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Axes:
+    """Heat map of percentages; numbers are written into the cells while they fit, else a bar explains the colours."""
     n = len(values)
-    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
-    step = max(1, -(-n // 20))
+    shown = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in rows]
+    left, below = (0.09 * max(map(len, names)) + 0.35 for names in (shown, columns))
+    cell = min(0.5, (width() - left - 0.15) / n)  # inches
+    numbers = cell >= 0.36
+    side = n * cell if numbers else width() - left - 0.9
+    figure = new_figure(max(side + below, 2.2), title, note)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, vmin=0, vmax=100, interpolation="none")
+    step = max(1, math.ceil(0.24 * n / side))
     ticks = list(range(0, n, step))
-    rotate = max(len(c) for c in columns) > 3
-    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if rotate else {}
+    turn: dict[str, Any] = {"rotation": 90} if max(map(len, columns)) > 2 else {}
     axes.set_xticks(ticks, [columns[i] for i in ticks], **turn)
-    axes.set_yticks(ticks, [rows[i] for i in ticks])
+    axes.set_yticks(ticks, [shown[i] for i in ticks])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if n <= 12:
+    if numbers:
         for i, j in np.argwhere(~np.isnan(values)):
-            value = values[i, j]
-            shade = "white" if value > 60 else (MUTED if value < 0.5 else INK)
-            axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color=shade)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0)
+            shade = "#ffffff" if values[i, j] > 60 else ON_LIGHT
+            axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", color=shade)
+    else:
+        bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(length=0)
+    for name, row in zip(rows, values, strict=True):
+        keep(axes, name, columns, row.tolist())
+    return axes
 
 
 def _plural(n: int, word: str) -> str:
@@ -215,29 +225,29 @@ def storage_bars(results: Sequence[Result]) -> Figure:
     kinds = list(dict.fromkeys(k for r in shown for k in r["summary"]["storage_bytes"]))
     kinds = [k for k in kinds if any(_kib(r, k) > 0 for r in shown)]
     note = f"{setting_words(results)}; mean over the finished seeds. 1 KiB = 1024 bytes."
-    figure = new_figure(WIDTH, 1.7 + 0.42 * len(shown), "Storage kept after the last task", note)
+    figure = new_figure(1.3 + 0.62 * len(shown), "Storage kept after the last task", note)
     axes = figure.add_subplot()
     y = np.arange(len(shown))
+    names = [f"{r['label']} (n={r['summary']['n']})" for r in shown]
     left = np.zeros(len(shown))
     for index, kind in enumerate(kinds):
-        width = np.array([_kib(r, kind) for r in shown])
+        kib = np.array([_kib(r, kind) for r in shown])
         axes.barh(
-            y, width, left=left, height=0.62, label=kind.replace("_", " "),
-            color=COLOURS[index % len(COLOURS)], hatch=HATCHES[index % len(HATCHES)], edgecolor="white",
-            linewidth=0.8,
+            y, kib, left=left, height=0.4, label=kind.replace("_", " "),
+            color=colour(index), hatch=HATCHES[index % len(HATCHES)], edgecolor="white", linewidth=0.8,
         )  # fmt: skip
-        left += width
-    for position, total in zip(y, left, strict=True):
-        axes.text(float(total), float(position), f"  {total:,.0f}", va="center", fontsize=8.5)
-    axes.set_yticks(y, [f"{r['label']} (n={r['summary']['n']})" for r in shown])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(left.max(initial=0.0), 1e-9))
+        keep(axes, kind.replace("_", " "), names, kib.tolist())
+        left += kib
+    for position, name, total in zip(y, names, left, strict=True):
+        axes.text(0, position - 0.26, f"{name}: {total:,.0f} KiB", va="bottom")
+    axes.set_yticks([])
+    axes.set_ylim(len(shown) - 0.7, -0.75)
+    axes.set_xlim(0, max(left.max(initial=0.0), 1e-9))
     axes.set_xlabel("KiB")
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
     place_legend(figure)
     return figure
 
@@ -269,12 +279,12 @@ def loss_curves(result: Result) -> Figure:
         result: a result whose finished seeds recorded losses (see `loss_names`).
     """
     names = loss_names(result)
-    columns = min(3, len(names))
+    columns = min(2 if width() > 4 else 1, len(names))
     rows = -(-len(names) // columns)
     seeds = done_seeds(result)
     lines_words = f"thin: {_plural(len(seeds), 'seed')}, thick: their mean, vertical lines: next task"
-    note = f"{setting_words([result])}; {lines_words}."
-    figure = new_figure(WIDTH, 1.2 + 1.75 * rows, f"{result['label']}: losses", note)
+    note = f"{setting_words([result])}; {lines_words}; epochs of all tasks in a row."
+    figure = new_figure(0.5 + 1.8 * rows, f"{result['label']}: losses", note)
     for index, (phase, name) in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
         lines, starts = [], [0]
@@ -282,15 +292,18 @@ def loss_curves(result: Result) -> Figure:
             per_task = [_losses(task, phase, name) for task in seed.get("tasks") or []]
             lines.append(np.concatenate([*per_task, np.zeros(0)]))
             starts = list(np.cumsum([0, *(len(v) for v in per_task)]))
-            axes.plot(lines[-1], color=COLOURS[0], alpha=0.3, linewidth=0.7)
+            axes.plot(lines[-1], color=colour(0), alpha=0.3, linewidth=0.7)
+            series, x = f"seed {seed['seed']}", range(1, len(lines[-1]) + 1)
+            keep(axes, series, x, lines[-1].tolist(), panel=f"{phase}: {name}")
         if len({len(v) for v in lines}) == 1:
-            axes.plot(np.mean(lines, axis=0), color=COLOURS[0], linewidth=1.5)
+            axes.plot(np.mean(lines, axis=0), color=colour(0), linewidth=1.5)
         for start in starts[1:-1]:
             axes.axvline(start - 0.5, color=MUTED, linewidth=0.5, linestyle=":")
-        axes.set_title(f"{phase}: {name}", fontsize=8.5)
+        axes.set_title("\n".join(textwrap.wrap(f"{phase}: {name}", 24)))
         axes.grid(axis="y")
+        axes.locator_params(nbins=4)
         if index >= len(names) - columns:
-            axes.set_xlabel("epoch, all tasks in a row")
+            axes.set_xlabel("epoch")
     return figure
 
 

@@ -9,21 +9,17 @@ Departures: none (no paper). Cost: a scatter plot.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.core.files import write_atomically
-from engram.report.style import WIDTH, line_style, new_figure, place_legend, styled
+from engram.report.style import keep, line_style, new_figure, place_legend, styled, width
 from engram.report.table import Column, Table
 from engram.report.words import counts_words, mean_pm, number, setting_words, spread_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["cost_figure", "cost_table", "strict", "write_cost"]
+__all__ = ["cost_figure", "cost_table", "strict"]
 
 Result = Mapping[str, Any]
 
@@ -87,41 +83,40 @@ def cost_table(results: Sequence[Result]) -> Table | None:
     return Table(f"What accuracy costs, strict methods, {spread_words(shown)}", columns, rows)
 
 
-def write_cost(results: Sequence[Result], path: Path) -> None:
-    """The numbers as a CSV file: a row a strict method."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "features", "seeds", "bytes", "seconds", "accuracy", "low", "high"])
-    for r in strict(results):
-        s = r["summary"]
-        low, high = s["final_average_accuracy"]["ci95"] or ("", "")
-        features = (r.get("facts") or {}).get("features", "")
-        row = [_mean(r, key) for key in ("storage_total_bytes", "seconds", "final_average_accuracy")]
-        writer.writerow([r["label"], features, s["n"], *row, low, high])
-    write_atomically(path, text.getvalue().encode())
-
-
 @styled
 def cost_figure(results: Sequence[Result]) -> Figure:
     """Accuracy [%] against bytes (left) and seconds (right), both on logarithmic axes, a point a strict method."""
+    # Matplotlib is loaded when something is drawn.
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
     shown = strict(results)
     note = f"{setting_words(shown)}; {counts_words(shown)}. Strict methods only: no real sample is kept."
-    figure = new_figure(WIDTH, 3.6, "What accuracy costs", note)
+    across = width() > 4
+    figure = new_figure(3.4 if across else 5.4, "What accuracy costs", note)
     panels = (("storage_total_bytes", 2.0**20, "MiB that are kept"), ("seconds", 1.0, "seconds a seed"))
     first = None
-    for column, (key, unit, label) in enumerate(panels):
-        axes = figure.add_subplot(1, 2, column + 1, sharey=first)
-        first = first or axes
+    for place, (key, unit, label) in enumerate(panels, 1):
+        axes = figure.add_subplot(*((1, 2) if across else (2, 1)), place, sharey=first)
         for index, r in enumerate(shown):
             final = r["summary"]["final_average_accuracy"]
+            mean = 100 * final["mean"]
             spread = 0.0 if final["ci95"] is None else 50 * (final["ci95"][1] - final["ci95"][0])
             look = {**line_style(index), "linestyle": "none"}
             at = max(_mean(r, key) / unit, 1e-3)
-            axes.errorbar(at, 100 * final["mean"], yerr=spread, label=str(r["label"]), **look)
+            axes.errorbar(at, mean, yerr=spread, label=str(r["label"]), **look)
+            interval = [[c and 100 * c] for c in final["ci95"] or (None, None)]
+            keep(axes, str(r["label"]), [at], [mean], *interval, panel=label)
         axes.set_xscale("log")
+        ends = [_mean(r, key) for r in shown]
+        decade = max(ends) < 10 * max(min(ends), 1e-9)
+        axes.xaxis.set_major_locator(MaxNLocator(2) if decade else LogLocator(numticks=5))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100))
         axes.grid()
-        axes.set_axisbelow(True)
-    figure.axes[0].set_ylabel("final average accuracy [%]")
+        if first is None or not across:
+            axes.set_ylabel("final accuracy [%]")
+        first = first or axes
     place_legend(figure)
     return figure

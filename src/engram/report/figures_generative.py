@@ -16,16 +16,17 @@ from engram.core.stored import Gates, Growth, MaskUse, fits
 from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.report.style import (
-    COLOURS,
     GRID,
     HATCHES,
     MUTED,
-    WIDTH,
+    colour,
+    keep,
     line_style,
     new_figure,
     place_legend,
     styled,
     task_axis,
+    width,
 )
 from engram.report.words import counts_words, seeds_words, setting_words
 
@@ -55,25 +56,28 @@ def sample_grid(result: Result, images: np.ndarray, labels: np.ndarray, *, seed:
         labels: int [C], the class of each row.
         seed: the seed that generated them.
     """
-    n_classes, n, channels, height, width = images.shape
+    n_classes, n, channels, height, across = images.shape
     n = min(n, 10)
     pad = max(1, height // 14)
     shown = 3 if channels == 3 else 1
-    canvas = np.full((n_classes * (height + pad) - pad, n * (width + pad) - pad, shown), 255, dtype=np.uint8)
+    canvas = np.full((n_classes * (height + pad) - pad, n * (across + pad) - pad, shown), 255, dtype=np.uint8)
     for row in range(n_classes):
         for column in range(n):
-            y, x = row * (height + pad), column * (width + pad)
-            canvas[y : y + height, x : x + width] = images[row, column, :shown].transpose(1, 2, 0)
+            y, x = row * (height + pad), column * (across + pad)
+            canvas[y : y + height, x : x + across] = images[row, column, :shown].transpose(1, 2, 0)
     names = [str(c) for c in result["data"].get("class_names") or []]
     note = f"{setting_words([result])}; seed {seed}. Row: class asked for; samples are not selected."
     ratio = canvas.shape[0] / canvas.shape[1]
     title = f"{result['label']}: generated samples"
-    figure = new_figure(5.3, min(9.0, 1.1 + 4.0 * ratio), title, note)
+    names = [names[c][:12] if 0 <= c < len(names) else str(c) for c in labels]
+    room = width() - 0.2 - 0.09 * max(map(len, names))
+    figure = new_figure(min(9.0, 0.2 + room * ratio), title, note)
     axes = figure.add_subplot()
     pixels = canvas if shown == 3 else canvas[:, :, 0]
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    ticks = [row * (height + pad) + height / 2 for row in range(n_classes)]
-    axes.set_yticks(ticks, [names[c] if 0 <= c < len(names) else str(c) for c in labels])
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none")
+    step = -(-n_classes // 36)
+    rows = range(0, n_classes, step)
+    axes.set_yticks([row * (height + pad) + height / 2 for row in rows], [names[row] for row in rows])
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -107,7 +111,7 @@ def network_growth(results: Sequence[Result]) -> Figure:
             line shows what this task and the earlier ones have reserved by its end.
     """
     note = f"{setting_words(results)}; {counts_words(results)} (band)."
-    figure = new_figure(WIDTH, 3.9, "Network size, and its linear worst case", note)
+    figure = new_figure(3.4, "Network size, and its linear worst case", note)
     axes = figure.add_subplot()
     for index, result in enumerate(results):
         logs = _tasks_with(result, "growth", Growth)
@@ -117,6 +121,8 @@ def network_growth(results: Sequence[Result]) -> Figure:
         label = f"{result['label']} (n={len(logs)})"
         axes.plot(x, sizes.mean(axis=0), label=f"{label}", zorder=3, **style)
         bands = [Summary.of(column).ci95 for column in sizes.T]
+        lows, highs = ([None if b is None else b[i] for b in bands] for i in (0, 1))
+        keep(axes, label, x.tolist(), sizes.mean(axis=0).tolist(), lows, highs)
         if all(b is not None for b in bands):
             low, high = np.array(bands, dtype=np.float64).T
             axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
@@ -125,6 +131,7 @@ def network_growth(results: Sequence[Result]) -> Figure:
         if all(_counts_weights(t) for tasks in logs for t in tasks):
             reserved = np.array([[np.sum(t["growth"]["reserved"]) for t in tasks] for tasks in logs]) / 1e3
             axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label="… reserved")
+            keep(axes, f"{label}, reserved", x.tolist(), reserved.mean(axis=0).tolist())
     task_axis(axes, max(len(r["tasks"]) for r in results), "task")
     axes.set_ylabel("weights [thousands]")
     axes.set_ylim(bottom=0)
@@ -155,19 +162,20 @@ def mask_use(result: Result) -> Figure:
     mean = np.array([s.mean for s in summaries])
     x = np.arange(1, len(mean) + 1)
     note = f"{setting_words([result])}; {seeds_words(len(logs))}{' (error bars)' if len(logs) > 1 else ''}."
-    figure = new_figure(WIDTH, 3.4, f"{result['label']}: what a task's mask uses", note)
+    figure = new_figure(3.4, f"{result['label']}: what a task's mask uses", note)
     axes = figure.add_subplot()
     bar: dict[str, Any] = {"width": 0.62, "edgecolor": "white", "linewidth": 0.8}
-    axes.bar(x, mean, label="newly reserved", color=COLOURS[0], **bar)
-    reused: dict[str, Any] = {"label": "reused from earlier tasks", "color": COLOURS[4], "hatch": HATCHES[1]}
+    axes.bar(x, mean, label="newly reserved", color=colour(0), **bar)
+    reused: dict[str, Any] = {"label": "reused from earlier tasks", "color": colour(4), "hatch": HATCHES[1]}
     axes.bar(x, 100 - mean, bottom=mean, **reused, **bar)
     halves = [s.half_width for s in summaries]
     if all(h is not None for h in halves):
         axes.errorbar(x, mean, yerr=np.array(halves, dtype=np.float64), fmt="none", ecolor="black", capsize=3)
+    keep(axes, "newly reserved", x.tolist(), mean.tolist())
     task_axis(axes, len(mean), "task")
     axes.set_xlim(0.4, len(mean) + 0.6)
-    axes.set_ylim(0, 104)
-    axes.set_ylabel("share of the units used [%]")
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("units used [%]")
     place_legend(figure)
     return figure
 
@@ -208,33 +216,38 @@ def gate_values(result: Result, task: int = -1) -> Figure:
     note = (
         f"{setting_words([result])}; seed {seed['seed']}. On: 0.5 or more. Below: share of gates per value."
     )
-    figure = new_figure(WIDTH, 5.0, title, note)
-    grid = figure.add_gridspec(2, 2 * len(layers))
-    top = [figure.add_subplot(grid[0, : len(layers)]), figure.add_subplot(grid[0, len(layers) :])]
-    x = np.arange(1, len(epochs) + 1)
-    for axes, key, label in ((top[0], "mean", "mean gate value"), (top[1], "on", "fraction of gates on")):
+    columns = 2 if width() > 4 else 1
+    rows = -(-(len(layers) + 2) // columns)
+    figure = new_figure(0.6 + 2.1 * rows, title, note)
+    x = range(1, len(epochs) + 1)
+    for place, (key, label) in enumerate((("mean", "mean gate value"), ("on", "share of gates on")), 1):
+        axes = figure.add_subplot(rows, columns, place)
         for index, layer in enumerate(layers):
             style = {**line_style(index), "markersize": 4, "linewidth": 1.4}
-            axes.plot(x, [e[layer][key] for e in epochs], label=layer if key == "mean" else None, **style)
+            values = [e[layer][key] for e in epochs]
+            axes.plot(x, values, label=layer, **style)
+            keep(axes, layer, x, values, panel=label)
         axes.set_title(label)
         axes.set_ylim(-0.02, 1.02)
         axes.grid(axis="y", color=GRID)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("epoch")
     place_legend(figure)
-    for index, layer in enumerate(layers):
-        axes = figure.add_subplot(grid[1, 2 * index : 2 * index + 2])
+    maps = []
+    for place, layer in enumerate(layers, 3):
+        axes = figure.add_subplot(rows, columns, place)
         hist = np.array([e[layer]["hist"] for e in epochs], dtype=np.float64)
         share = 100 * hist / np.maximum(hist.sum(axis=1, keepdims=True), 1)
         extent = (0.5, len(epochs) + 0.5, 0.0, 1.0)
-        scale: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 100}
+        scale: dict[str, Any] = {"vmin": 0, "vmax": 100, "interpolation": "none"}
         image = axes.imshow(share.T, origin="lower", aspect="auto", extent=extent, **scale)
-        axes.set_title(layer)
+        axes.set_title(f"{layer}: gate values")
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("epoch")
-        if index:
-            axes.set_yticklabels([])
-        else:
-            axes.set_ylabel("gate value")
-    bar = figure.colorbar(image, ax=figure.axes[2:], fraction=0.03, pad=0.02)
+        maps.append(axes)
+        for bin, values in enumerate(share.T):
+            keep(axes, f"values from {bin / 10:.1f}", x, values.tolist(), panel=layer)
+    bar = figure.colorbar(image, ax=maps, location="bottom", fraction=0.06, aspect=40)
     bar.set_label("% of gates", color=MUTED)
     bar.outline.set_visible(False)
     return figure

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.report.picture import Picture, slug
+from engram.report.picture import Picture, drawn, slug
 from engram.report.style import (
-    COLOURS,
     INK,
     LINES,
     MARKERS,
     MUTED,
-    WIDTH,
+    colour,
+    keep,
     new_figure,
+    percentages,
     place_legend,
-    save,
     styled,
+    width,
 )
 from engram.report.table import Column, Table
 from engram.report.words import MISSING, content_words, mean_pm
@@ -68,7 +70,7 @@ def strength_curves(sweep: Sweep, name: str) -> Figure:
         note += f"At the chosen {other}. " if joined else "The other parameters vary too. "
     if sweep.get("chosen"):
         note += f"Dashed: chosen on {sweep['chosen']['data']}."
-    figure = new_figure(WIDTH, 3.9, f"{sweep['method']}: test accuracy against {name}", note)
+    figure = new_figure(3.6, f"{sweep['method']}: test accuracy against {name}", note)
     axes = figure.add_subplot()
     apart = 0.008 * (max(at) - min(at))  # so that intervals of the three stand side by side
     for index, (key, label) in enumerate(SERIES.items()):
@@ -81,25 +83,27 @@ def strength_curves(sweep: Sweep, name: str) -> Figure:
             continue
         mean = [100 * s["mean"] for _, s in rows]
         half = [50 * (s["ci95"][1] - s["ci95"][0]) if s["ci95"] else 0.0 for _, s in rows]
-        style: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": LINES[index]}
+        style: dict[str, Any] = {"color": colour(index), "marker": MARKERS[index], "linestyle": LINES[index]}
         if not joined:
             style["linestyle"] = "none"
         bars: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.0, "label": label}
         axes.errorbar([x for x, _ in rows], mean, half if any(half) else None, **bars, **style)
+        given = [shown(t["options"][name]) for t in trials if t["test"][key]]
+        ends = [[s["ci95"][i] and 100 * s["ci95"][i] if s["ci95"] else None for _, s in rows] for i in (0, 1)]
+        keep(axes, label, given, mean, *ends)
     if sweep.get("chosen"):
         x = at[values.index(sweep["chosen"]["options"][name])]
         axes.axvline(x, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
         axes.annotate(
             "chosen", (x, 1), (3, -2), xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
-            fontsize=8.5, color=MUTED,
+            color=MUTED,
         )  # fmt: skip
     axes.set_xticks(ticks, labels)
     axes.minorticks_off()
     axes.set_xlabel(f"{name}{scale}")
     axes.set_ylabel("test accuracy [%]")
-    axes.set_ylim(0, 103)
+    percentages(axes)
     axes.grid(axis="y")
-    axes.set_axisbelow(True)
     place_legend(figure)
     return figure
 
@@ -140,7 +144,7 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[float], list[str],
         scale = " (log axis, 0 at its left end)" if 0.0 in numbers else " (log axis)"
     ticks: list[float] = []
     labels: list[str] = []
-    room = (max(at) - min(at)) / 12
+    room = (max(at) - min(at)) / (2.0 * width())
     for x, text in zip(at, texts, strict=True):
         if not ticks or x - ticks[-1] > room:
             ticks.append(x)
@@ -166,7 +170,7 @@ def sweep_pictures(sweep: Sweep, folder: Path) -> list[Picture]:
         )
         alt = f"Line chart of test accuracy against {name}, old tasks and new ones apart. In %: {ends}."
         caption = "What holds old tasks costs new ones: a good strength is where the average is highest."
-        out.append(Picture(stem, alt, caption, save(strength_curves(sweep, name), folder / stem)))
+        out.append(drawn(folder, stem, partial(strength_curves, sweep, name), alt, caption))
     return out
 
 

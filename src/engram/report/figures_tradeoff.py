@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.protocols.metrics import Summary
-from engram.report.picture import Picture
-from engram.report.style import GRID, MUTED, WIDTH, line_style, new_figure, place_legend, save, styled
+from engram.report.picture import Picture, drawn
+from engram.report.style import GRID, MUTED, keep, line_style, new_figure, place_legend, styled
 from engram.report.table import Column, Table
 from engram.report.words import MISSING, content_words, mean_pm
 from engram.studies.axes import shown
@@ -46,13 +46,17 @@ def tradeoff_figure(tradeoff: Tradeoff, *, near: bool = False) -> Figure:
     if tradeoff["source_network"]:
         note += "Dashed: the source network before the target is learned."
     title = "Near fine-tuning's target accuracy" if near else "Source against target accuracy"
-    figure = new_figure(WIDTH, 4.4, title, note)
+    figure = new_figure(4.0, title, note)
     axes = figure.add_subplot()
-    drawn: list[tuple[float, float]] = []
+    points: list[tuple[float, float]] = []
     for index, method in enumerate(tradeoff["methods"]):
-        drawn += _curve(axes, method, index)
+        points += _curve(axes, method, index)
     if near:
-        _zoom(axes, tradeoff, drawn)
+        _zoom(axes, tradeoff, points)
+    else:
+        axes.autoscale_view()
+        for line in axes.lines:
+            line.set_clip_on(False)  # markers at 0 and 100 are drawn whole
     _guides(axes, tradeoff)
     axes.set_xlabel("target accuracy at the end [%]")
     axes.set_ylabel("source accuracy at the end [%]")
@@ -75,6 +79,13 @@ def _curve(axes: Axes, method: Mapping[str, Any], index: int) -> list[tuple[floa
         axes.errorbar(
             x, y, bars[1], bars[0], fmt="none", ecolor=style["color"], elinewidth=0.8, alpha=0.45, zorder=1.5
         )
+    keep(
+        axes,
+        str(method["label"]),
+        x,
+        y,
+        *([v - b for v, b in zip(y, bars[1], strict=True)], [v + b for v, b in zip(y, bars[1], strict=True)]),
+    )
     single = method["option"] is None
     front = sorted((x[i], y[i]) for i, p in enumerate(points) if p["name"] in method["pareto"])
     size = {"markersize": 9} if single else {}
@@ -94,10 +105,10 @@ def _curve(axes: Axes, method: Mapping[str, Any], index: int) -> list[tuple[floa
     return list(zip(x, y, strict=True))
 
 
-def _zoom(axes: Axes, tradeoff: Tradeoff, drawn: Sequence[tuple[float, float]]) -> None:
+def _zoom(axes: Axes, tradeoff: Tradeoff, points: Sequence[tuple[float, float]]) -> None:
     left = 100 * (tradeoff["finetuned_target"]["mean"] - NEAR)
-    right = max(x for x, _ in drawn)
-    seen = [y for x, y in drawn if x >= left]
+    right = max(x for x, _ in points)
+    seen = [y for x, y in points if x >= left]
     seen += [
         100 * m["measure"]["mean"] for method in tradeoff["methods"] for m in method["m2"] if m["measure"]
     ]
@@ -107,9 +118,11 @@ def _zoom(axes: Axes, tradeoff: Tradeoff, drawn: Sequence[tuple[float, float]]) 
 
 
 def _guides(axes: Axes, tradeoff: Tradeoff) -> None:
-    """Required target accuracies, and the source network."""
+    """Required target accuracies, and the source network; both axes end at 0 and 100."""
     low, high = axes.get_xlim()
-    axes.set_xlim(low, min(high, 100.8))
+    bottom, top = axes.get_ylim()
+    axes.set_xlim(max(low, 0), min(high, 100))
+    axes.set_ylim(max(bottom, 0), min(top, 100))
     for tau in tradeoff["taus"]:
         if low <= 100 * tau["tau"] <= high:
             axes.axvline(100 * tau["tau"], color=MUTED, linestyle=":", linewidth=0.9, alpha=0.6, zorder=1)
@@ -133,18 +146,19 @@ def tradeoff_pictures(tradeoff: Tradeoff, folder: Path) -> list[Picture]:
     said = "; ".join(f"{_named(m)}: M1 {mean_pm(m['m1'], scale=100)} at {_where(m['m1'])}" for m in measured)
     alt = f"Source accuracy against target accuracy, a curve a method. In %: {said}."
     caption = "A curve further to the top right is better at every required accuracy that it spans."
-    out = [Picture("tradeoff", alt, caption, save(tradeoff_figure(tradeoff), folder / "tradeoff"))]
+    out = [drawn(folder, "tradeoff", lambda: tradeoff_figure(tradeoff), alt, caption)]
     if tradeoff["finetuned_target"] and any(m["option"] for m in measured):
         said = "; ".join(
             f"{m['label']}: " + ", ".join(f"at {100 * r['tau']:.1f} {_m2_cell(r)}" for r in m["m2"])
             for m in measured
         )
         out.append(
-            Picture(
+            drawn(
+                folder,
                 "tradeoff-near",
+                lambda: tradeoff_figure(tradeoff, near=True),
                 f"The same near fine-tuning's target accuracy. Source accuracy in % at a required one: {said}.",
                 "The same, where the required target accuracies lie.",
-                save(tradeoff_figure(tradeoff, near=True), folder / "tradeoff-near"),
             )
         )
     return out

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.protocols.entry import done_seeds
 from engram.report import figures
-from engram.report.figures_cost import cost_figure, strict, write_cost
+from engram.report.figures_cost import cost_figure, strict
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
-from engram.report.picture import Picture, slug
-from engram.report.style import save
+from engram.report.picture import Picture, drawn, slug
 from engram.report.words import counts_words, mean_pm, number
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
 
     from engram.studies.results import FoundResult
 
-__all__ = ["comparison_pictures", "load_samples", "method_pictures"]
+__all__ = ["comparison_pictures", "load_samples", "method_pictures", "mistakes"]
 
 Result = Mapping[str, Any]
 
@@ -40,8 +41,8 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
     words = counts_words(shown)
     finals = _each(shown, "final_average_accuracy", 100, " %")
     out = [
-        _picture(
-            folder, "accuracy-curves", figures.accuracy_curves(shown),
+        drawn(
+            folder, "accuracy-curves", partial(figures.accuracy_curves, shown),
             f"Line chart of the average accuracy after each task, {words}. After the last task: {finals}.",
             "Accuracy on real test data, averaged over the tasks learned so far.",
         )
@@ -49,8 +50,8 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
     if max(len(r["tasks"]) for r in shown) > 1:
         lost = _each(shown, "final_forgetting", 100, " points")
         out.append(
-            _picture(
-                folder, "forgetting-curves", figures.forgetting_curves(shown),
+            drawn(
+                folder, "forgetting-curves", partial(figures.forgetting_curves, shown),
                 f"Line chart of the forgetting after each task, {words}. After the last task: {lost}.",
                 "Best earlier accuracy of a task minus its accuracy now, averaged over the earlier tasks.",
             )
@@ -58,14 +59,13 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
     if any(r["summary"]["storage_total_bytes"] for r in shown):
         kib = _each(shown, "storage_total_bytes", 1 / 1024, " KiB")
         out.append(
-            _picture(
-                folder, "storage", figures.storage_bars(shown),
+            drawn(
+                folder, "storage", partial(figures.storage_bars, shown),
                 f"Bar chart of the storage kept after the last task by kind. Totals: {kib}.",
                 "What has to be kept to go on learning; exemplars are stored real samples.",
             )
         )  # fmt: skip
     if len(strict(shown)) > 1:
-        write_cost(shown, folder / "cost.csv")
         costs = ", ".join(
             f"{r['label']} {number(r['summary']['final_average_accuracy']['mean'], scale=100)} % for "
             f"{number(r['summary']['storage_total_bytes']['mean'], scale=1 / 1024)} KiB and "
@@ -73,8 +73,8 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
             for r in strict(shown)
         )
         out.append(
-            _picture(
-                folder, "cost", cost_figure(shown),
+            drawn(
+                folder, "cost", partial(cost_figure, shown),
                 f"Scatter plots of the final accuracy against bytes kept and seconds taken, {words}: {costs}.",
                 "Strict methods only. Up and to the left is better. The numbers are in figures/cost.csv.",
             )
@@ -82,8 +82,8 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
     growing = [r for r in shown if has_growth(r)]
     if growing:
         out.append(
-            _picture(
-                folder, "network-growth", figures.network_growth(growing),
+            drawn(
+                folder, "network-growth", partial(figures.network_growth, growing),
                 f"Line chart of the number of weights per task of {', '.join(r['label'] for r in growing)}, "
                 "against a line that adds the first task's size at every task.",
                 "Weights while learning a task; as many again at every task is the worst case.",
@@ -92,24 +92,24 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
     return out
 
 
-def method_pictures(found: FoundResult, folder: Path) -> list[Picture]:
-    """Figures of one result: matrix, confusion, samples, masks, gates, losses; those that have data.
+def method_pictures(found: FoundResult, folder: Path) -> tuple[list[Picture], list[Picture]]:
+    """Figures of one result that have data: its accuracy (matrix, confusion), and diagnostics (samples, masks, losses).
 
     Args:
         found: the result and its folder (for the samples).
         folder: where files go; names start with the label.
     Returns:
-        Pictures; empty when no seed has finished.
+        Both, empty when no seed has finished.
     """
     result = found.result
     seeds = done_seeds(result)
     if not seeds:
-        return []
+        return [], []
     name, label = slug(str(result["label"])), str(result["label"])
     final = mean_pm(result["summary"]["final_average_accuracy"], scale=100)
     out = [
-        _picture(
-            folder, f"{name}-accuracy-matrix", figures.accuracy_matrix(result),
+        drawn(
+            folder, f"{name}-accuracy-matrix", partial(figures.accuracy_matrix, result),
             f"Heat map of the accuracy of {label} on each task after each task, in numbers below. "
             f"Average of the last row: {final} %.",
             "A column keeps its colour downwards when its task is not forgotten.",
@@ -117,48 +117,49 @@ def method_pictures(found: FoundResult, folder: Path) -> list[Picture]:
     ]  # fmt: skip
     if any(s.get("confusion") for s in seeds):
         out.append(
-            _picture(
-                folder, f"{name}-confusion", figures.confusion_matrix(result),
+            drawn(
+                folder, f"{name}-confusion", partial(figures.confusion_matrix, result),
                 f"Heat map of predicted against true classes of {label} after the last task, rows in %.",
                 "The diagonal holds the recall of each class.",
                 )
         )  # fmt: skip
+    more = []
     sampled = load_samples(found)
     if sampled is not None:
         seed, images, labels = sampled
-        out.append(
-            _picture(
-                folder, f"{name}-samples", figures.sample_grid(result, images, labels, seed=seed),
+        more.append(
+            drawn(
+                folder, f"{name}-samples", partial(figures.sample_grid, result, images, labels, seed=seed),
                 f"Images generated by {label} after the last task, a row for each of {len(labels)} classes.",
-                "Generated after the last task by the first finished seed.",
+                "Generated after the last task by the first finished seed; the numbers are in its samples.safetensors.",
                 )
         )  # fmt: skip
     if has_mask_use(result):
-        out.append(
-            _picture(
-                folder, f"{name}-mask-use", figures.mask_use(result),
+        more.append(
+            drawn(
+                folder, f"{name}-mask-use", partial(figures.mask_use, result),
                 f"Stacked bars per task: share of the units used by {label} that are new, and reused.",
                 "Reuse grows when later tasks build on what earlier ones reserved.",
             )
         )  # fmt: skip
     if has_gates(result):
-        out.append(
-            _picture(
-                folder, f"{name}-gates", figures.gate_values(result),
+        more.append(
+            drawn(
+                folder, f"{name}-gates", partial(figures.gate_values, result),
                 f"Gate values of {label} over the epochs of the last task, for each masked layer.",
                 "Gates start at 0.5 and have to become binary before the task ends.",
             )
         )  # fmt: skip
     if figures.loss_names(result):
         terms = ", ".join(f"{phase} {loss}" for phase, loss in figures.loss_names(result))
-        out.append(
-            _picture(
-                folder, f"{name}-losses", figures.loss_curves(result),
+        more.append(
+            drawn(
+                folder, f"{name}-losses", partial(figures.loss_curves, result),
                 f"Line charts of the losses of {label} over all epochs: {terms}.",
                 "Every loss term as it was recorded, once per epoch.",
             )
         )  # fmt: skip
-    return out
+    return out, more
 
 
 def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | None:
@@ -169,18 +170,8 @@ def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | Non
     Returns:
         None where no seed names a readable file with uint8 images [C, n, channels, H, W] and labels [C].
     """
-    # For generated samples alone.
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     for seed in done_seeds(found.result):
-        path = found.samples(seed)
-        if path is None:
-            continue
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError):
-            continue
+        tensors = _tensors(found, seed, "samples")
         images, labels = tensors.get("images"), tensors.get("labels")
         if images is None or labels is None or images.ndim != 5 or images.dtype != "uint8" or not images.size:
             continue
@@ -189,13 +180,51 @@ def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | Non
     return None
 
 
+def mistakes(found: FoundResult, most: int = 24) -> tuple[str, list[tuple[str, str]]] | None:
+    """Test images that the first finished seed whose file is there took for another class.
+
+    Returns:
+        What they are, in words, and of each its PNG as a data URI and what it is and was taken for; None without any.
+    """
+    from PIL import Image  # for these alone
+
+    names = [str(c) for c in found.result["data"].get("class_names") or []]
+    for seed in done_seeds(found.result):
+        tensors = _tensors(found, seed, "mistakes")
+        if not {"images", "labels", "predicted"} <= set(tensors):
+            continue
+        images, *pairs = (tensors[name] for name in ("images", "labels", "predicted"))
+        if images.ndim != 4 or images.dtype != "uint8" or not images.size:
+            continue
+        if not all(p.shape == images.shape[:1] and ((p >= 0) & (p < len(names))).all() for p in pairs):
+            continue
+        out = []
+        for image, true, taken in list(zip(images, *pairs, strict=True))[:most]:
+            file = io.BytesIO()
+            Image.fromarray(image.transpose(1, 2, 0) if len(image) == 3 else image[0]).save(file, "PNG")
+            uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+            out.append((uri, f"{names[true]}, taken for {names[taken]}"))
+        words = (
+            f"Of seed {seed['seed']}, at most two of a class, among the first 200 test images of each task."
+        )
+        return words, out
+    return None
+
+
+def _tensors(found: FoundResult, seed: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The arrays by name of a seed's file; none where it is missing, damaged, or outside the folder."""
+    # For images alone.
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = found.images(seed, kind)
+    try:
+        return {} if path is None else load_file(path)
+    except (SafetensorError, OSError):
+        return {}
+
+
 def _each(results: Sequence[Result], key: str, scale: float, unit: str) -> str:
     return ", ".join(
         f"{r['label']} {number((r['summary'][key] or {}).get('mean'), scale=scale)}{unit}" for r in results
     )
-
-
-def _picture(
-    folder: Path, name: str, figure: Figure, alt: str, caption: str, *, wide: bool = True
-) -> Picture:
-    return Picture(name, alt, caption, save(figure, folder / name))

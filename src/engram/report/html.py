@@ -11,18 +11,20 @@ from engram.report.figures_cost import cost_table
 from engram.report.figures_sweep import chosen_words, sweep_table
 from engram.report.figures_tradeoff import measures_table, points_table
 from engram.report.picture import Picture, slug
-from engram.report.table import accuracy_table, headline_table, matrix_table, seed_table
-from engram.report.words import scenario_words, setting_words, spread_words, task_names
+from engram.report.table import accuracy_table, class_table, headline_table, matrix_table, seed_table
+from engram.report.words import scenario_words, sentence, setting_words, spread_words, task_names
 
 __all__ = ["render"]
 
 Result = Mapping[str, Any]
+MOST_COLUMNS = 8  # results beside each other in the table of classes
 
 
 def render(
     results: Sequence[Result],
     overview: Sequence[Picture],
-    details: Sequence[Sequence[Picture]],
+    details: Sequence[tuple[Sequence[Picture], Sequence[Picture]]],
+    mistakes: Sequence[tuple[str, Sequence[tuple[str, str]]] | None],
     sweep: Mapping[str, Any] | None = None,
     sweep_pictures: Sequence[Picture] = (),
     analyses: Sequence[Picture] = (),
@@ -36,7 +38,8 @@ def render(
     Args:
         results: results of schema 1 with distinct labels, in display order.
         overview: figures that hold all results.
-        details: figures of each result, in the same order.
+        details: figures of each result, in the same order: those of its accuracy, and diagnostics.
+        mistakes: images of each result that were taken for another class, in words and as data URIs with words.
         sweep: what a sweep found where the results are trials; the page shows the chosen one in full.
         sweep_pictures: figures of the sweep.
         analyses: figures of the analyses that the data allow.
@@ -58,12 +61,15 @@ def render(
                 **(result.get("facts") or {}),
                 "may read": result["protocol"].get("reads", "not recorded"),
             },
-            "pictures": pictures,
+            "pictures": pictures[0],
+            "diagnostics": pictures[1],
+            "mistakes": wrong,
+            "classes": class_table([result]),
             "matrix": matrix_table(result) if result["summary"]["n"] else None,
             "seeds": seed_table(result),
             "config": as_yaml(dict(result["config"])),
         }
-        for index, (result, pictures) in enumerate(zip(results, details, strict=True))
+        for index, (result, pictures, wrong) in enumerate(zip(results, details, mistakes, strict=True))
     ]
     return environment.from_string(template).render(
         title=setting_words(results),
@@ -74,7 +80,9 @@ def render(
         if tradeoff is None
         else (measures_table(tradeoff), points_table(tradeoff), tradeoff_pictures),
         tiles=_tiles(results),
+        sentence=sentence(results),
         headline=headline_table(results),
+        classes=class_table(results) if 1 < len(results) <= MOST_COLUMNS else None,
         spread=spread_words(results),
         accuracy=accuracy_table(results),
         cost=cost_table(results),

@@ -15,14 +15,13 @@ from engram.protocols.entry import plain
 from engram.protocols.metrics import Summary
 from engram.recipes.published import TABLES
 from engram.recipes.targets import Plan, Target
-from engram.report import figures
+from engram.report import figures, style
 from engram.report.analyses import accuracies, omegas, paths
 from engram.report.exports import markdown
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.figures_tradeoff import measures_table, tradeoff_figure
 from engram.report.gallery import load_samples
 from engram.report.picture import slug
-from engram.report.style import save
 from engram.report.table import Column, Table
 from engram.report.verdicts import SMALLER_IS_BETTER, judge, judge_statement, measured
 from engram.report.words import MISSING, mean_pm
@@ -167,11 +166,11 @@ def write(out: Path, target: Target, found: Sequence[PartFound], conclusion: Con
             write_atomically(path, (as_text(with_checksum(result)) + "\n").encode())
     drawn = []
     if "surrogate" in target.figures:
-        drawn.append(save(_surrogate(out), out / "figures" / "surrogate"))
+        drawn.append(style.write(_surrogate(out), out / "figures" / "surrogate"))
     for one in found:
         for kind in target.figures:
             for name, figure in FIGURES[kind](one):
-                drawn.append(save(figure, out / "figures" / slug(f"{one.part.name}-{name}")))
+                drawn.append(style.write(figure, out / "figures" / slug(f"{one.part.name}-{name}")))
     return drawn
 
 

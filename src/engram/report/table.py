@@ -30,6 +30,7 @@ __all__ = [
     "Column",
     "Table",
     "accuracy_table",
+    "class_table",
     "footnotes",
     "headline_table",
     "matrix_table",
@@ -130,10 +131,13 @@ def headline_table(results: Sequence[Result]) -> Table:
 
 def footnotes(results: Sequence[Result]) -> list[str]:
     """What a reader has to know before using the numbers: edited files, left-out seeds, no interval, not comparable."""
-    notes = []
+    content: dict[str, list[str]] = {}
+    for r in results:
+        for words in content_words(r):
+            content.setdefault(words, []).append(str(r["label"]))
+    notes = [f"{', '.join(labels)}: {words}" for words, labels in content.items()]
     for r in results:
         s = r["summary"]
-        notes += [f"{r['label']}: {words}" for words in content_words(r)]
         for out in s["excluded"]:
             why = f": {out['error']}" if out.get("error") else "."
             how = "failed" if out["status"] == "failed" else "has not finished"
@@ -195,6 +199,42 @@ def matrix_table(result: Result) -> Table:
     columns = (Column("after learning", text=True), *(Column(f"on {name}") for name in names))
     title = f"Accuracy of each task [%], {result['label']}, {spread_words([result])}"
     return Table(title, columns, tuple(rows))
+
+
+def class_table(results: Sequence[Result]) -> Table | None:
+    """A row a class: accuracy [%] after the last task of each result, and of one alone what it is most often taken for.
+
+    None where the counts of answers are not known, or results have other classes.
+    """
+    shown = [r for r in results if any(s.get("confusion") for s in done_seeds(r))]
+    names = [str(c) for c in shown[0]["data"].get("class_names") or []] if shown else []
+    if not names or any(list(r["data"].get("class_names") or []) != names for r in shown):
+        return None
+    counts = [[s["confusion"] for s in done_seeds(r) if s.get("confusion")] for r in shown]
+    if any(len(one) != len(names) for of_result in counts for one in of_result):
+        return None
+    rows = []
+    for c, name in enumerate(names):
+        cells = []
+        for of_result in counts:
+            of_class = Summary.of(100 * one[c][c] / sum(one[c]) for one in of_result if sum(one[c]))
+            missing = of_class.mean != of_class.mean
+            cells.append(MISSING if missing else mean_pm({"mean": of_class.mean, "ci95": of_class.ci95}))
+        if len(shown) == 1:
+            answers = [sum(one[c][k] for one in counts[0]) for k in range(len(names))]
+            most = max((k for k in range(len(names)) if k != c), key=answers.__getitem__, default=c)
+            share = 100 * answers[most] / max(sum(answers), 1)
+            cells.append(f"{names[most]} ({share:.1f} %)" if most != c and answers[most] else MISSING)
+        rows.append((name, *cells))
+    columns = [Column("Class", text=True), *(Column(str(r["label"]), "%") for r in shown)]
+    if len(shown) == 1:
+        columns[1:] = [
+            Column("Accuracy", "%"),
+            Column("Most often taken for", "share of its images", text=True),
+        ]
+    return Table(
+        f"Accuracy of each class after the last task, {spread_words(shown)}", tuple(columns), tuple(rows)
+    )
 
 
 def seed_table(result: Result) -> Table:

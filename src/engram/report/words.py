@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
+MOST_NAMED = 5  # methods in a sentence
 MOST_FILES = 3  # that a footnote names
 SCENARIOS = {"class": "class-incremental", "task": "task-incremental", "domain": "domain-incremental"}
 
@@ -56,6 +57,69 @@ def spread_words(results: Sequence[Mapping[str, Any]]) -> str:
         return "1 seed, hence no interval"
     over = f"{counts[0]} seeds" if len(counts) == 1 else "the finished seeds"
     return f"mean over {over} ± half width of its 95 % Student-t interval"
+
+
+def sentence(results: Sequence[Mapping[str, Any]]) -> str:
+    """What came out, in plain words, for somebody who reads nothing else.
+
+    Args:
+        results: the best first.
+    """
+    shown = [r for r in results if (r["summary"]["final_average_accuracy"] or {}).get("mean") is not None]
+    if not shown:
+        return "Nothing has finished yet."
+    finals = [f"{100 * r['summary']['final_average_accuracy']['mean']:.1f} %" for r in shown]
+    n = len(shown[0]["tasks"])
+    after = (
+        f"After {_count(n, 'task')}" if all(len(r["tasks"]) == n for r in shown) else "After the last task"
+    )
+    told = ", told which task each belongs to" if shown[0]["protocol"].get("scenario") == "task" else ""
+    said = [f"{shown[0]['label']} answers {finals[0]} of the test images rightly{told}"]
+    said += [f"{r['label']} {final}" for r, final in zip(shown[1:], finals[1:], strict=True)]
+    if len(said) > MOST_NAMED + 1:
+        between = f"{len(said) - MOST_NAMED} others lie between"
+        said = [*said[: MOST_NAMED - 1], between, said[-1]]
+    keeping = [r for r in shown if r["protocol"].get("reads") == "all"]
+    kept = [
+        (r, (r["summary"]["stored_real_samples"] or {}).get("mean") or 0) for r in shown if r not in keeping
+    ]
+    storing = [f"{r['label']} kept {images:,.0f} of them" for r, images in kept if images]
+    storing += (
+        [f"{' and '.join(str(r['label']) for r in keeping)} learned from all of them again"]
+        if keeping
+        else []
+    )
+    others = "no other kept any" if len(storing) < len(shown) else ""
+    if not storing:
+        memory = "No image of earlier tasks was kept"
+    elif len(storing) > 3:
+        memory = f"Of the images of earlier tasks, {len(storing)} methods kept some"
+    else:
+        memory = f"Of the images of earlier tasks, {_joined([*storing, *filter(None, [others])])}"
+    return f"{after} {_joined(said)}. {memory}."
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _count(n: int, word: str) -> str:
+    names = (
+        "no",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    )
+    return f"{names[n] if n < len(names) else n} {word}{'' if n == 1 else 's'}"
 
 
 def setting_words(results: Sequence[Mapping[str, Any]]) -> str:

@@ -65,10 +65,10 @@ class FoundResult(NamedTuple):
     directory: Path
     result: Result
 
-    def samples(self, seed: Mapping[str, Any]) -> Path | None:
-        """The file of generated samples of a seed, where it is one within the folder."""
+    def images(self, seed: Mapping[str, Any], kind: str) -> Path | None:
+        """The file of generated ``samples`` of a seed, or of its ``mistakes``, where it is one within the folder."""
         root = self.directory.resolve()
-        path = (root / str(seed.get("samples") or "")).resolve()
+        path = (root / str(seed.get(kind) or "")).resolve()
         return path if path.is_file() and root in path.parents else None
 
 

@@ -15,13 +15,23 @@ import numpy as np
 from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.recipes.published import CIFAR, PERMUTED_MNIST, STORED, STORED_FIVE
-from engram.report.style import COLOURS, HATCHES, MUTED, WIDTH, line_style, new_figure, styled, task_axis
+from engram.report.style import (
+    HATCHES,
+    MUTED,
+    colour,
+    keep,
+    line_style,
+    new_figure,
+    place_legend,
+    styled,
+    task_axis,
+    width,
+)
 from engram.report.words import counts_words, setting_words, task_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.gridspec import GridSpec
 
 __all__ = [
     "Series",
@@ -139,8 +149,11 @@ def _matrices(result: Result) -> list[list[list[float]]]:
 # Figures --------------------------------------------------------------------------------------------------
 
 
-def _draw(axes: Axes, series: Series, index: int, label: str | None = None) -> None:
+def _draw(axes: Axes, series: Series, index: int, panel: str = "") -> None:
     style = line_style(index)
+    label = f"{series.label} (n={series.n})"
+    ends = [[None if c is None else c[i] for c in series.ci95] for i in (0, 1)]
+    keep(axes, label, series.x, series.mean, *ends, panel=panel)
     whole = list(series.x) == list(range(series.x[0], series.x[0] + len(series.x)))
     if not whole:
         style["linestyle"] = "none"  # nothing was measured in between
@@ -148,31 +161,11 @@ def _draw(axes: Axes, series: Series, index: int, label: str | None = None) -> N
     intervals = [c for c in series.ci95 if c is not None]
     if len(intervals) < len(series.x):
         return
-    colour = COLOURS[index % len(COLOURS)]
     low, high = [c[0] for c in intervals], [c[1] for c in intervals]
     if whole:
-        axes.fill_between(series.x, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.fill_between(series.x, low, high, color=colour(index), alpha=0.16, linewidth=0)
     else:
-        axes.vlines(series.x, low, high, color=colour, linewidth=1.2)
-
-
-def _rows(
-    width: float, height: float, title: str, note: str, rows: int, n_entries: int
-) -> tuple[Figure, GridSpec, int]:
-    """A figure of ``rows`` rows with one more for the legend, and the legend's columns."""
-    columns = 2
-    lines = -(-n_entries // columns)
-    figure = new_figure(width, height + 0.22 * lines, title, note)
-    each = max(0.5, (height - 1.2) / rows)
-    grid = figure.add_gridspec(rows + 1, 1, height_ratios=[*[each] * rows, 0.22 * lines])
-    return figure, grid, columns
-
-
-def _legend(figure: Figure, grid: GridSpec, columns: int) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    below = figure.add_subplot(grid[-1, 0])
-    below.set_axis_off()
-    below.legend(handles, labels, loc="upper center", ncols=columns, borderaxespad=0.0, fontsize=8.5)
+        axes.vlines(series.x, low, high, color=colour(index), linewidth=1.2)
 
 
 @styled
@@ -183,27 +176,25 @@ def task_panels(results: Sequence[Result]) -> Figure:
         results: with a finished seed each, all with the same tasks.
     """
     n = len(results[0]["tasks"])
-    columns = min(3, n + 1)
+    columns = 2 if width() > 4 else 1
     rows = -(-(n + 1) // columns)
     note = f"{setting_words(results)}; {counts_words(results)} (band)."
-    title = "Accuracy of each task while later ones are learned"
-    figure, grid, beside = _rows(WIDTH, 1.4 + 1.7 * rows, title, note, rows, len(results))
-    inner = [grid[i, 0].subgridspec(1, columns) for i in range(rows)]
+    figure = new_figure(0.6 + 1.8 * rows, "Accuracy of each task while later ones are learned", note)
     names = [*task_names(results[0]), "average so far"]
     every = [per_task(r) for r in results]
     low = min(v for panels in every for s in panels for v in s.mean)
     first = None
     for j, name in enumerate(names):
-        axes = figure.add_subplot(inner[j // columns][0, j % columns], sharey=first)
+        axes = figure.add_subplot(rows, columns, j + 1, sharey=first)
         first = first or axes
         for index, panels in enumerate(every):
-            _draw(axes, panels[j], index, f"{panels[j].label} (n={panels[j].n})" if j == 0 else None)
-        task_axis(axes, n, "tasks learned" if j > n - columns else "")
-        axes.set_title(name, fontsize=8.5)
-        axes.set_ylim(max(0.0, min(low, 95.0) - 4), 101)
+            _draw(axes, panels[j], index, name)
+        task_axis(axes, n, "tasks learned" if j > n - columns else "", columns)
+        axes.set_title(name)
+        axes.set_ylim(max(0.0, min(low, 95.0) - 4), 100)
         if j % columns == 0:
             axes.set_ylabel("accuracy [%]")
-    _legend(figure, grid, beside)
+    place_legend(figure)
     return figure
 
 
@@ -218,19 +209,18 @@ def tasks_figure(results: Sequence[Result]) -> Figure:
     authors = authors_curve(results)
     if authors is not None:
         note += f" Grey: {STORED}, of ganguli-lab/pathint."
-    title, n_entries = "Average accuracy against the number of tasks", len(results) + (authors is not None)
-    figure, grid, beside = _rows(WIDTH, 3.9, title, note, 1, n_entries)
-    axes = figure.add_subplot(grid[0, 0])
+    figure = new_figure(3.6, "Average accuracy against the number of tasks", note)
+    axes = figure.add_subplot()
     for index, result in enumerate(results):
         series = against_tasks(result)
-        if not series.x:
-            continue
-        _draw(axes, series, index, f"{series.label} (n={series.n})")
+        if series.x:
+            _draw(axes, series, index)
     if authors is not None:
         axes.plot(authors.x, authors.mean, color=MUTED, linestyle=":", marker="x", label=authors.label)
+        keep(axes, authors.label, authors.x, authors.mean)
     task_axis(axes, len(results[0]["tasks"]))
     axes.set_ylabel("average accuracy [%]")
-    _legend(figure, grid, beside)
+    place_legend(figure)
     return figure
 
 
@@ -247,30 +237,35 @@ def task_bars(results: Sequence[Result]) -> Figure:
     theirs = CIFAR if _is_the_authors(results[0]) else {}
     if theirs:
         note += f" Marks: {STORED_FIVE}, of ganguli-lab/pathint, 60 epochs."
-    title, n_entries = "Accuracy of each task after the last", len(results) + len(theirs)
-    figure, grid, beside = _rows(WIDTH + 1.0, 4.2, title, note, 1, n_entries)
-    axes = figure.add_subplot(grid[0, 0])
-    width = 0.8 / len(results)
+    figure = new_figure(4.6, "Accuracy of each task after the last", note)
+    axes = figure.add_subplot()
+    names = [*(t if len(t) <= 12 else t[:11] + "…" for t in task_names(results[0])), "average"]
+    bar = 0.8 / len(results)
     for index, result in enumerate(results):
         series = final_accuracies(result)
-        x = np.array(series.x) + (index - (len(results) - 1) / 2) * width
+        x = np.array(series.x) + (index - (len(results) - 1) / 2) * bar
         spread = [0.0 if c is None else (c[1] - c[0]) / 2 for c in series.ci95]
+        label = f"{series.label} (n={series.n})"
         axes.bar(
-            x, series.mean, width, yerr=spread if any(spread) else None,
-            color=COLOURS[index % len(COLOURS)], hatch=HATCHES[index % len(HATCHES)],
-            edgecolor="white", linewidth=0.6, label=f"{series.label} (n={series.n})", error_kw={"linewidth": 0.8},
+            x, series.mean, bar, yerr=spread if any(spread) else None,
+            color=colour(index), hatch=HATCHES[index % len(HATCHES)],
+            edgecolor="white", linewidth=0.6, label=label, error_kw={"linewidth": 0.8},
         )  # fmt: skip
+        ends = [[None if c is None else c[i] for c in series.ci95] for i in (0, 1)]
+        keep(axes, label, names, series.mean, *ends)
     for index, (name, values) in enumerate(theirs.items()):
         style = {**line_style(index), "color": MUTED, "linestyle": "none"}
-        axes.plot(range(1, n + 2), [*values, sum(values) / n], label=f"{name}, {STORED_FIVE}", **style)
-    names = [*(t if len(t) <= 12 else t[:11] + "…" for t in task_names(results[0])), "average"]
-    axes.set_xticks(range(1, n + 2), names, rotation=20, ha="right")
+        marks = [*values, sum(values) / n]
+        axes.plot(range(1, n + 2), marks, label=f"{name}, {STORED_FIVE}", **style)
+        keep(axes, f"{name}, {STORED_FIVE}", names, marks)
+    axes.set_xticks(
+        range(1, n + 2), names, rotation=60 if width() > 4 else 90, ha="right", rotation_mode="anchor"
+    )
     axes.axvline(n + 0.5, color=MUTED, linewidth=0.6)
     axes.set_ylabel("accuracy [%]")
-    axes.set_ylim(0, 102)
+    axes.set_ylim(0, 100)
     axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    _legend(figure, grid, beside)
+    place_legend(figure)
     return figure
 
 

@@ -9,6 +9,7 @@ only. Needs runs of ``si`` with ``keep_omegas``; without consolidation is ``c=0`
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from engram.core.stored import Number, fits
 from engram.protocols.entry import done_seeds
-from engram.report.style import WIDTH, new_figure, styled
+from engram.report.style import keep, new_figure, styled, width
 from engram.report.words import setting_words
 
 if TYPE_CHECKING:
@@ -68,28 +69,25 @@ def matrices_figure(results: Sequence[Result]) -> Figure:
     n_seeds = sorted({len(done_seeds(r)) for r in results})
     over = " or ".join(str(n) for n in n_seeds) + (" seed" if n_seeds == [1] else " seeds")
     note = f"{setting_words(results)}; Pearson's correlation of omega, mean over {over}. Axes: tasks."
-    side = WIDTH / max(2.2, len(layers))
-    figure = new_figure(
-        WIDTH + 0.6, 1.3 + side * len(results), "Do tasks use the same weights? Correlation of omega", note
-    )
-    image: Any = None
-    shown = []
-    for i, (result, matrices) in enumerate(zip(results, every, strict=True)):
-        for j, layer in enumerate(layers):
-            axes = figure.add_subplot(len(results), len(layers), i * len(layers) + j + 1)
-            shown.append(axes)
-            if layer not in matrices:
-                axes.set_axis_off()
-                continue
-            matrix = matrices[layer]
-            image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
-            ticks = range(0, len(matrix), max(1, len(matrix) // 5))
-            axes.set_xticks(ticks, [str(t + 1) for t in ticks])
-            axes.set_yticks(ticks, [str(t + 1) for t in ticks])
-            mean = f"mean between tasks {mean_between_tasks(matrix):.2f}"
-            axes.set_title(f"{layer}\n{mean}" if i == 0 else mean, fontsize=7.5)
-            if j == 0:
-                axes.set_ylabel(str(result["label"]), fontsize=8)
-    bar = figure.colorbar(image, ax=shown, fraction=0.03, pad=0.02)
+    panels = [
+        (f"{result['label']}, {layer}", matrices[layer])
+        for result, matrices in zip(results, every, strict=True)
+        for layer in layers
+        if layer in matrices
+    ]
+    columns = 2 if width() > 4 else 1
+    rows = -(-len(panels) // columns)
+    figure = new_figure(0.7 + 2.7 * rows, "Do tasks use the same weights? Correlation of omega", note)
+    for place, (name, matrix) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
+        ticks = range(0, len(matrix), max(1, len(matrix) // 5))
+        axes.set_xticks(ticks, [str(t + 1) for t in ticks])
+        axes.set_yticks(ticks, [str(t + 1) for t in ticks])
+        mean = f"mean between tasks {mean_between_tasks(matrix):.2f}"
+        axes.set_title("\n".join([*textwrap.wrap(name, 26), mean]))
+        for task, row in enumerate(matrix, 1):
+            keep(axes, f"task {task}", range(1, len(row) + 1), row.tolist(), panel=name)
+    bar = figure.colorbar(image, ax=figure.axes, location="bottom", fraction=0.05, aspect=40)
     bar.outline.set_visible(False)
     return figure

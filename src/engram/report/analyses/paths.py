@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engram.core.files import parsed, read_regular
 from engram.core.stored import Losses, check
 from engram.errors import EngramError
-from engram.report.style import COLOURS, LINES, WIDTH, new_figure, styled
+from engram.report.style import LINES, colour, keep, new_figure, place_legend, styled, width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,23 +54,29 @@ def surrogate_figure(paths: Paths) -> Figure:
         f"{paths.data}; full-batch gradient descent, rate {paths.lr:g}, {paths.steps} steps a task; c = {paths.c:g}, "
         f"xi = {paths.xi:g}; 1 seed. Losses on training images, of task 1."
     )
-    figure = new_figure(WIDTH + 0.6, 3.8, "Surrogate and true loss of task 1 along the path", note)
-    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    left.plot(paths.first_true, color=COLOURS[0], label="true loss")
-    left.plot(paths.first_surrogate, color=COLOURS[1], linestyle=LINES[1], label="surrogate")
-    left.set_title("while task 1 is trained")
-    right.plot(paths.second_true, color=COLOURS[0], label=f"true loss, c = {paths.c:g}")
-    right.plot(
-        paths.second_surrogate, color=COLOURS[1], linestyle=LINES[1], label=f"surrogate, c = {paths.c:g}"
+    across = width() > 4
+    figure = new_figure(3.8 if across else 6.4, "Surrogate and true loss of task 1 along the path", note)
+    lines = (
+        ("while task 1 is trained", "true loss", paths.first_true, 0),
+        ("while task 1 is trained", "surrogate", paths.first_surrogate, 1),
+        ("while task 2 is trained", "true loss", paths.second_true, 0),
+        ("while task 2 is trained", "surrogate", paths.second_surrogate, 1),
+        ("while task 2 is trained", "true loss, c = 0", paths.free_true, 6),
     )
-    right.plot(paths.free_true, color=COLOURS[6], linestyle=LINES[2], label="true loss, c = 0")
-    right.set_title("while task 2 is trained")
-    for axes in (left, right):
+    panels = list(dict.fromkeys(panel for panel, *_ in lines))
+    plots = {}
+    for place, panel in enumerate(panels, 1):
+        plots[panel] = axes = figure.add_subplot(*((1, 2) if across else (2, 1)), place)
+        axes.set_title(panel)
         axes.set_xlabel("step")
-        axes.set_ylabel("loss [nats]")
-        axes.set_ylim(bottom=0)
         axes.grid(axis="y")
-        axes.legend(fontsize=8)
+    for panel, name, values, index in lines:
+        plots[panel].plot(values, color=colour(index), linestyle=LINES[min(index, 2)], label=name)
+        keep(plots[panel], name, range(len(values)), values, panel=panel)
+    for axes in plots.values():
+        axes.set_ylim(bottom=0)
+    plots[panels[0]].set_ylabel("loss [nats]")
+    place_legend(figure)
     return figure
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.report.analyses import accuracies, omegas, paths
-from engram.report.picture import Picture
-from engram.report.style import save
+from engram.report.picture import Picture, drawn
 
 __all__ = ["analysis_pictures"]
 
@@ -39,23 +38,25 @@ def analysis_pictures(results: Sequence[Result], root: Path, folder: Path) -> li
             for r in with_omegas
         )
         out.append(
-            Picture(
+            drawn(
+                folder,
                 "omega-correlations",
+                lambda: omegas.matrices_figure(with_omegas),
                 f"Heat maps of the correlation of omega between tasks. Mean between different tasks: {said}.",
                 "Pairwise correlations of omega between tasks, by layer (Zenke et al. 2017, Fig. 5).",
-                save(omegas.matrices_figure(with_omegas), folder / "omega-correlations"),
             )
         )
     if (root / paths.FILE).is_file():
         found = paths.read(root / paths.FILE)
         out.append(
-            Picture(
+            drawn(
+                folder,
                 "surrogate",
+                lambda: paths.surrogate_figure(found),
                 f"Line charts: loss of task 1 falls from {found.first_true[0]:.2f} to {found.first_true[-1]:.2f} nats, "
                 f"its surrogate from {found.first_surrogate[0]:.2f}; after task 2 the loss is "
                 f"{found.second_true[-1]:.2f}, without penalty {found.free_true[-1]:.2f}.",
                 "Surrogate and true loss along the path, a small problem of its own (Zenke et al. 2017, Fig. 1 and 2).",
-                save(paths.surrogate_figure(found), folder / "surrogate"),
             )
         )
     return out
@@ -75,31 +76,34 @@ def _accuracies(shown: Sequence[Result], folder: Path) -> list[Picture]:
             f"{s.label} {s.mean[-1]:.1f} %" for s in map(accuracies.against_tasks, shown) if s.mean
         )
         out.append(
-            Picture(
+            drawn(
+                folder,
                 "tasks",
+                lambda: accuracies.tasks_figure(shown),
                 f"Line chart of the average accuracy against the number of tasks. At its last point: {ends}.{beside}",
                 "Average accuracy against the number of tasks (Zenke et al. 2017, Fig. 4).",
-                save(accuracies.tasks_figure(shown), folder / "tasks"),
             )
         )
     if first["protocol"].get("scenario") != "task":
         return out
     if accuracies.is_sequence(first):
         out.append(
-            Picture(
+            drawn(
+                folder,
                 "task-bars",
+                lambda: accuracies.task_bars(shown),
                 f"Bar chart of the accuracy of each task after the last. Average over the tasks: {final}.",
                 "Accuracy of each task after the last (Zenke et al. 2017, Fig. 6).",
-                save(accuracies.task_bars(shown), folder / "task-bars"),
             )
         )
     if n <= MOST_PANELS:
         out.append(
-            Picture(
+            drawn(
+                folder,
                 "task-panels",
+                lambda: accuracies.task_panels(shown),
                 f"Panels of the accuracy of each task while later ones are learned. Average at the end: {final}.",
                 "Accuracy of each task after every task (Zenke et al. 2017, Fig. 3).",
-                save(accuracies.task_panels(shown), folder / "task-panels"),
             )
         )
     return out

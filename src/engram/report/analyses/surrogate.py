@@ -34,7 +34,7 @@ from engram.methods.si import Si
 from engram.networks import Mlp
 from engram.protocols.session import Session, TaskEnd, resolve
 from engram.report.analyses.paths import FILE, Paths, surrogate_figure
-from engram.report.style import save
+from engram.report.style import write
 from engram.streams import Stream, load, permuted
 
 __all__ = ["measure"]
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"engram: {error}", file=sys.stderr)
         return 2
     write_atomically(given.folder / FILE, json.dumps(asdict(paths)).encode())
-    save(surrogate_figure(paths), given.folder / "figures" / "surrogate")
+    write(surrogate_figure(paths), given.folder / "figures" / "surrogate")
     drop, claimed = (v[0] - v[-1] for v in (paths.first_true, paths.first_surrogate))
     print(f"task 1: drop of the loss {drop:.4f}, of the surrogate {claimed:.4f} nats")
     print(

@@ -49,6 +49,7 @@ from engram.core.contract import (
     Step,
     TaskInfo,
     Terms,
+    Tradeoff,
     Update,
     evaluating,
     n_bytes,
@@ -103,6 +104,7 @@ class Den(Method):
     Config = DenConfig
     config: DenConfig
     scenarios: ClassVar[frozenset[Scenario]] = frozenset({"task"})
+    tradeoff = Tradeoff("pull", centre=0.5, after=HEAD)
 
     def __init__(self, config: DenConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -96,6 +96,8 @@ def test_one_line(argv: list[str], words: list[str], refused: Refused, tmp_path:
     [
         ("all images must have one size: give image_size= to resize.", "give --image-size to resize."),
         ("groups must be integers", "--groups must be integers"),
+        ("si.c must be a number", "--si.c must be a number"),
+        ("new.png must be a usable image", "new.png must be a usable image"),
         ("it holds another (data.stream_seed: 0 there, 3 now)", "(data.stream_seed: 0 there, 3 now)"),
         ("/my/n_tasks/a.png: must be readable", "/my/n_tasks/a.png: must be readable"),
         ("must be known, got 'image_size'", "got 'image_size'"),
@@ -106,6 +108,7 @@ def test_messages_use_the_names_of_the_command_line(given: str, shown: str):
     from engram.cli.ending import in_our_words
 
     assert in_our_words(given).endswith(shown)
+    assert in_our_words(given).startswith("--") == shown.startswith("--")
 
 
 @pytest.mark.parametrize(

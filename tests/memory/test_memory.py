@@ -191,6 +191,10 @@ def test_an_interrupted_learn_goes_on_and_is_not_seen(memory: Path, tmp_path: Pa
 def test_the_same_images_again_change_nothing(memory: Path, tmp_path: Path) -> None:
     before = contents(memory)
     assert Memory.open(memory).learn(arriving(draw(tmp_path / "c", "c"))).again
+    (tmp_path / "c" / "c").rename(tmp_path / "c" / "other")  # another class, though it looks the same
+    other = Memory.open(shutil.copytree(memory, tmp_path / "copy"))
+    assert not other.learn(arriving(tmp_path / "c")).again
+    assert other.model.classes == ("a", "b", "c", "other")
     assert contents(memory) == before
 
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from letters import QUICK, contents, draw
 
 import engram
 from calling import Call, Refused, no_figures
-from engram.core.files import sealed
+from engram.core.files import digest, sealed, unsealed
 from engram.errors import ConfigError
 from engram.learning.learner import Learner
 from engram.memory import folder
@@ -103,6 +104,42 @@ def test_forget_is_refused_where_it_cannot_be_exact(refused: Refused, memory: Pa
     assert "'z' is not" in refused("forget", memory, "z")
     assert "usage must be engram forget" in refused("forget", memory)
     assert contents(memory) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("calls",), [3]),
+        (("calls",), []),
+        (("calls", 1, "date"), 3),
+        (("calls", 1, "classes"), {"c": 3}),
+        (("calls", 0, "classes", "a", "images"), -1),
+        (("calls", 0, "storage"), {"weights": "many"}),
+        (("calls", 0, "refined"), 3),
+        (("temperature",), 0),
+        (("temperature",), -1),
+        (("shape",), [2**20, 2**20, 2**20]),
+        (("shape",), [2**40]),
+    ],
+)
+def test_a_record_of_another_form_is_refused(
+    refused: Refused, memory: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    """Its checksums are right, so only what it says can be wrong."""
+    manifest = folder.read_manifest(memory)
+    path = folder.place_of(memory, manifest.current) / folder.RECORD
+    record = unsealed(path.read_bytes())
+    assert record is not None
+    del record["sha256"]
+    inner: Any = record["known"]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_bytes(sealed(json.dumps(record)))
+    only = folder.Manifest(manifest.current, {manifest.current: digest(path.read_bytes())})
+    folder.swap(memory, only)
+    for words in (("inspect", memory), ("verify", memory), ("predict", memory, "a.png")):
+        assert "cannot be" in refused(*words)
 
 
 def test_verify_finds_what_is_damaged(call: Call, memory: Path) -> None:

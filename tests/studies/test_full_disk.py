@@ -18,7 +18,7 @@ from calling import no_figures
 from engram.core import files
 from engram.errors import PlaceError
 from engram.studies.results import read
-from engram.studies.study import Outcome
+from engram.studies.study import Outcome, Problem
 
 MOMENTS = 10
 FEW: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.01}
@@ -77,6 +77,13 @@ def measured(out: Path) -> Any:
         for s in f.result["seeds"]
     ]
     return seeds, study.found.get("chosen")
+
+
+def test_a_choice_of_what_there_was_room_for_is_not_the_end() -> None:
+    """A sweep chooses among trials that are done; where one can go on, something is missing."""
+    for again, code in ((True, 2), (False, 0)):
+        problem = Problem("lr=1", 0, "the disk is full", expected=True, again=again, begun=True)
+        assert Outcome(Path(), problems=[problem], answered=True).exit_code == code
 
 
 @pytest.mark.slow

@@ -15,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram import features, networks
 from engram.cli.command_line import KINDS
 from engram.core.options import options_of
 from engram.errors import printable
+from engram.methods import registry
 from engram.studies.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ def in_our_words(message: str) -> str:
     # Not within a path, a quotation or a longer name such as data.stream_seed.
     names = "|".join(flags)
     message = re.sub(rf"(?<![\w./'\"-])({names})(?![\w./'\":-])=?", lambda m: flags[m[1]], message)
-    return re.sub(rf"^({'|'.join(plain)}|\w[\w-]*\.(?!py\b)\w+)(?= must )", r"--\1", message)
+    owners = "|".join(map(re.escape, (*registry.METHODS, *networks.NETWORKS, *features.FEATURES)))
+    return re.sub(rf"^({'|'.join(plain)}|({owners})\.(?!py\b)\w+)(?= must )", r"--\1", message)
 
 
 def finish(outcome: Outcome, argv: Sequence[str], quiet: bool, accept_edited: bool = False) -> int:

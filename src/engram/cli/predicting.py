@@ -69,7 +69,10 @@ def predict(words: Sequence[str]) -> int:
     memory = Memory.open(names[0])
     if own.serve:
         return _serve(memory, own)
-    answers = _answers(memory, list(_paths(names[1:])), own)
+    paths = list(_paths(names[1:]))
+    if not paths:
+        raise DataError("images must be named, standard input names none: give a path a line.")
+    answers = _answers(memory, paths, own)
     return _print_answers(answers, own)
 
 

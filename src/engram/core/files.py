@@ -24,7 +24,7 @@ DEEPEST = 64  # levels of a JSON file of ours
 LEFT_OR_FULL = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What Python says of names that cannot be, and torch of memory that is not there.
-NO_NAME = ("embedded null", "Could not determine home")
+NO_NAME = ("embedded null", "has an empty name", "Could not determine home")
 NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate",
     "Storage size calculation overflowed",

@@ -162,7 +162,7 @@ class Memory:
                 model.check(y, names, refine=refine)
             x, notes = model.prepare(arrival)
             data = fingerprint(Samples(x, y))
-            if last == data:
+            if last == data and set(names) == set(self.calls[-1]["classes"]):
                 return Learned(base, self.calls[-1], tuple(notes), self.n_bytes, self.n_bytes, again=True)
             model.check(y, names, refine=refine)
             self._begin_or_go_on(base, data, names)

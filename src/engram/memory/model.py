@@ -7,6 +7,7 @@ and back. Where it is kept is not its business.
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ from engram.memory.settings import NETWORK, NETWORK_SMALL, SMALL_IMAGE, Settings
 from engram.methods import registry
 from engram.streams.decode import Content, Encoded
 from engram.streams.splits import by_class, hold_out, n_valid
+
+LARGEST = 1 << 26  # numbers of a sample
 
 #: Told what is going on: a word for it, how much of it is done, and how much there is, 0 where that is not known.
 Tell = Callable[[str, int, int], None]
@@ -380,6 +383,12 @@ class Model:
     @classmethod
     def of_files(cls, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Model:
         """The model whose `files` these are."""
+        if math.prod(facts["shape"]) > LARGEST:
+            raise ConfigError(
+                f"samples of a memory must hold at most {LARGEST:,} numbers, got {facts['shape']}."
+            )
+        if not facts["calls"]:
+            raise ConfigError("a memory must have learned something, it has not.")
         found = cls(Settings(**facts["settings"]))
         rule = Rule(tuple(facts["shape"]))
         found._begin(rule)

@@ -136,7 +136,8 @@ class Outcome:
             return 130
         if any(not p.expected for p in self.problems):
             return 1
-        return 0 if self.answered and not self.unwritten else 2
+        unfinished = any(p.again for p in self.problems)
+        return 0 if self.answered and not self.unwritten and not unfinished else 2
 
 
 class Study(ABC):

@@ -1,4 +1,5 @@
-# make demo   sets up, runs the main job on the bundled digits, prints where the report lies
+# make demo   sets up, learns digits in two calls without the images of before, asks, prints where the page lies
+# make demo-compare   sets up, compares methods on the bundled digits, prints where the report lies
 # make test   sets up, passes the tests
 # make check  format, lint, types, layers, fast tests
 # make bench  speed, as ratios against hand-written loops
@@ -13,7 +14,7 @@ export ENGRAM_DATA ?= $(abspath ../shared/data)
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 DEMO   ?= demo
 
-.PHONY: setup demo test check format golden index bench kill fuzz clean
+.PHONY: setup demo demo-compare test check format golden index bench kill fuzz clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -30,7 +31,10 @@ $(VENV)/.ready: $(VENV)/.base
 setup: $(VENV)/.ready
 
 demo: $(VENV)/.base
-	$(BIN)/engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 --alone --out $(DEMO) --overwrite
+	$(BIN)/python benchmarks/demo.py $(DEMO)
+
+demo-compare: $(VENV)/.base
+	$(BIN)/engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 --alone --out $(DEMO)/compare --overwrite
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal

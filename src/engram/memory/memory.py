@@ -410,8 +410,8 @@ def audit_words(memory: Memory) -> str:
     audit = memory.record.get("audit")
     if audit is None:
         return f"none, {memory.record['action']} has no images"
-    found = f"{audit['found']:,} rows are" if audit["found"] else "no row is"
-    return f"{found} one of {audit['images']:,} images ({audit['rows']:,} rows compared)"
+    found = f"{audit['found']:,}" if audit["found"] else "none"
+    return f"{found} of {audit['images']:,} images in {audit['rows']:,} rows"
 
 
 def _audit_fault(memory: Memory) -> str:

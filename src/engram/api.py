@@ -77,6 +77,7 @@ def run(
     features: Features = None,
     seed: int = 0,
     device: str = "cpu",
+    compile: bool = False,
     out: str | PathLike[str] | None = None,
     resume: bool = False,
     observer: Observer | None = None,
@@ -90,7 +91,7 @@ def run(
         spec: the method, see above.
         protocol: a scenario's name (class, task, domain) or a `Protocol`; None is that of the settings, else class.
         features: see above; None for the images themselves.
-        seed, device, out, resume, observer, stop_after: as there.
+        seed, device, compile, out, resume, observer, stop_after: as there.
 
     Returns:
         The seed's entry of a result file.
@@ -113,6 +114,7 @@ def run(
         protocol or settings.protocol(),
         seed=seed,
         device=device,
+        compile=compile,
         out=out,
         resume=resume,
         observer=observer,
@@ -152,6 +154,7 @@ def compare(
     recipe: str | None = None,
     seeds: Sequence[int] = (0,),
     device: str = "cpu",
+    compile: bool = False,
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -170,6 +173,7 @@ def compare(
         recipe: a name, ``"none"``, or None for the data's default recipe.
         seeds: distinct integers >= 0.
         device: cpu, cuda, or auto for cuda where there is an accelerator.
+        compile: take training steps as compiled graphs, see :mod:`engram.learning.compiling`.
         jobs: processes side by side; None is the number of cores on a CPU, 1 on an accelerator.
         resume: continue what ``out`` holds; finished seeds are not repeated.
         overwrite: replace what ``out`` holds of these methods.
@@ -197,6 +201,7 @@ def compare(
         held,
         _features(features, chosen),
         accept_edited,
+        compile,
     )
     return conclude(Comparison(settings, _variants(methods, chosen, options)), listener)
 
@@ -218,6 +223,7 @@ def sweep(
     choose_on: str | None = None,
     address: str | None = None,
     device: str = "auto",
+    compile: bool = False,
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -237,7 +243,8 @@ def sweep(
         choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
         address: of a Ray cluster; None starts one on this machine.
         seeds: of every trial.
-        network, features, out, recipe, device, jobs, resume, overwrite, accept_edited, listener: as for `compare`.
+        network, features, out, recipe, device, compile, jobs, resume, overwrite, accept_edited, listener: as for
+            `compare`.
 
     Returns:
         The trials' results, the choice (``outcome.chosen``), the page, and what went wrong.
@@ -263,6 +270,7 @@ def sweep(
         held,
         _features(features, chosen),
         accept_edited,
+        compile,
     )
     axes = axes_of(named, over)
     for axis in axes:
@@ -318,6 +326,7 @@ def tradeoff(
     recipe: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     device: str = "auto",
+    compile: bool = False,
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -337,7 +346,7 @@ def tradeoff(
         required: further required target accuracies, in percent.
         recipe: a name, ``"none"``, or None for ``tradeoff-small``.
         seeds: distinct integers >= 0; a source network each.
-        out, network, features, device, jobs, resume, overwrite, accept_edited, listener: as for `compare`.
+        out, network, features, device, compile, jobs, resume, overwrite, accept_edited, listener: as for `compare`.
 
     Returns:
         Curves and measures (``outcome.found["methods"]``), the page, and what went wrong.
@@ -370,6 +379,7 @@ def tradeoff(
         held,
         _features(features, chosen),
         accept_edited,
+        compile,
     )
     study = Tradeoff(
         settings,

@@ -51,6 +51,7 @@ class Run:
         seeds: such as 0 1 2.
         out: folder for results; by default runs/ and the names of methods and data.
         device: cpu or cuda; auto is cuda where there is an accelerator.
+        compile: take training steps as compiled graphs: faster in long runs, seconds to make at each task.
         jobs: processes side by side, one a method and seed; by default one a core, 1 on cuda.
         resume: continue what --out holds; finished seeds are not repeated.
         overwrite: replace what --out holds of these methods.
@@ -70,6 +71,7 @@ class Run:
     seeds: tuple[int, ...] = (0,)
     out: str | None = None
     device: str = "cpu"
+    compile: bool = False
     jobs: int | None = None
     resume: bool = False
     overwrite: bool = False

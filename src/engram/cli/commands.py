@@ -54,6 +54,7 @@ def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
         recipe,
         features=asked.features,
         accept_edited=o.accept_edited,
+        compile=o.compile,
     )
 
 

@@ -112,6 +112,8 @@ class Learner:
         n_classes, n_tasks: how many will ever come, for methods that must know (DGM with ``label=within_stream``,
             joint training with ``at``); others are not told apart by them.
         device: cpu or cuda.
+        compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`. Part of what the learner is, since
+            the same steps uncompiled give other bits.
 
     Attributes:
         learned: a record of each task, the one in progress included: classes, n_samples, fingerprint.
@@ -132,6 +134,7 @@ class Learner:
         n_classes: int | None = None,
         n_tasks: int | None = None,
         device: str = "cpu",
+        compile: bool = False,
     ) -> None:
         sizes = image_shape if isinstance(image_shape, (tuple, list)) else ()
         if len(sizes) not in (1, 3) or not all(_is_integer(n, 1) for n in sizes):
@@ -145,6 +148,7 @@ class Learner:
         context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
         self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
         self.state = LoopState()
+        self.compile = compile
         self.learned: list[dict[str, Any]] = []
         self._between_epochs = True
 
@@ -172,6 +176,7 @@ class Learner:
             "scenario": context.scenario,
             "seed": context.seed,
             "capacity": self.method.capacity,
+            **({"compile": True} if self.compile else {}),
         }
 
     def task(self, index: int) -> TaskInfo:
@@ -243,7 +248,15 @@ class Learner:
             self._between_epochs = False
 
         self._between_epochs = False
-        train_task(self.method, self.task(index), data, self.state, self.method.context.seed, on_epoch=told)
+        train_task(
+            self.method,
+            self.task(index),
+            data,
+            self.state,
+            self.method.context.seed,
+            on_epoch=told,
+            compile=self.compile,
+        )
         self._between_epochs = True
         if kept is not None:
             self.store(kept)
@@ -490,6 +503,7 @@ class Learner:
                 scenario=stored["scenario"],
                 seed=stored["seed"],
                 device=device,
+                compile=bool(stored.get("compile", False)),
                 **stored["capacity"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from torch import Tensor
 from engram import seeds
 from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
 from engram.errors import ConfigError, DivergedError
+from engram.learning.compiling import Compiled, TakeStep
 from engram.learning.feeder import Feeder
 from engram.learning.optimisers import Stepper
 from engram.learning.state import LoopState
@@ -91,6 +92,7 @@ def train_task(
     seed: int,
     *,
     on_epoch: Callable[[EpochEnd], None] | None = None,
+    compile: bool = False,
 ) -> None:
     """Learn one task, or what is left of it according to ``state.cursor``.
 
@@ -100,6 +102,7 @@ def train_task(
         data: its training samples, on the method's device.
         state: cursor and optimiser states, moved in place; when the task is learned its cursor stands at the next.
         seed: of the run.
+        compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`.
         on_epoch: told after each epoch, when ``state`` and ``method`` are ready to be stored.
 
     Raises:
@@ -115,7 +118,7 @@ def train_task(
         if cursor.epochs == 0:
             method.begin_phase(task, phase.name)
             _settled(method, data)
-        run_phase(method, task, phase, data, state, seed, on_epoch)
+        run_phase(method, task, phase, data, state, seed, on_epoch, compile=compile)
         method.end_phase(task, phase.name)
         _settled(method, data)
         cursor.phase, cursor.epochs = cursor.phase + 1, 0
@@ -153,6 +156,8 @@ def run_phase(
     state: LoopState,
     seed: int,
     on_epoch: Callable[[EpochEnd], None] | None,
+    *,
+    compile: bool = False,
 ) -> None:
     """The epochs of one phase that are not done yet."""
     cursor = state.cursor
@@ -161,6 +166,7 @@ def run_phase(
     for name, player in players.items():
         if cursor.epochs > 0 or player.keep_state:
             optimisers[name].load(state.optimisers.get(name, {}))
+    takes = Compiled(take_step) if compile else take_step
     pools: dict[str, Samples] = {}
     while cursor.epochs < phase.epochs:
         if cursor.epochs and phase.until is not None and phase.until():
@@ -176,7 +182,7 @@ def run_phase(
             optimisers[name].lr = player.optimiser.rate(epoch, phase.epochs)
         at = Step(task, phase.name, epoch, phase.epochs, 0, feeder.n_steps)
         with seeds.seeded(seed, "epoch", *names):
-            sums = _epoch(method, phase, players, optimisers, feeder, at)
+            sums = _epoch(method, phase, players, optimisers, feeder, at, takes)
         losses = {key: value / feeder.n_steps for key, value in sums.items()}
         _check_finite(method, losses, task, phase, epoch)
         cursor.epochs = epoch + 1
@@ -202,6 +208,7 @@ def _epoch(
     optimisers: Mapping[str, Stepper],
     feeder: Feeder,
     at: Step,
+    takes: TakeStep,
 ) -> dict[str, float]:
     sums: dict[str, Tensor] = {}
     method.train()
@@ -214,7 +221,7 @@ def _epoch(
                     terms = update.loss(batch, step)
             else:
                 player, optimiser = players[update.player], optimisers[update.player]
-                terms = take_step(method, update, player, optimiser, batch, step)
+                terms = takes(method, update, player, optimiser, batch, step)
             method.forget_cached()
             for key, value in terms.items():
                 key = f"{update.name}/{key}"

@@ -28,17 +28,29 @@ class Stepper:
         spec: its kind and settings.
 
     Attributes:
-        lr: learning rate of the next steps.
         state: tensors by parameter name, for parameters that have had a gradient.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: Optimiser) -> None:
-        self.parameters, self.spec, self.lr = parameters, spec, spec.lr
+        self.parameters, self.spec = parameters, spec
+        # A tensor beside the number: a graph that was compiled reads it anew in every step.
+        self.rate = torch.zeros((), device=next(iter(parameters.values())).device)
+        self.lr = spec.lr
         self.state: OptimiserState = {}
         if spec.kind == "sgd" and spec.momentum:
             # A parameter may get its first gradient late: its momentum is zero until then.
             for name in parameters:
                 self.begin(name)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next steps."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = value
+        self.rate.fill_(value)
 
     @classmethod
     def of(cls, player: Player) -> Stepper:
@@ -67,7 +79,9 @@ class Stepper:
             self.begin(name)
         moved: list[Tensor] = [self.parameters[name] for name in names]
         along, spec = [grads[name] for name in names], self.spec
-        if spec.kind == "sgd":
+        if torch.compiler.is_compiling():
+            self._written_out(names, along)
+        elif spec.kind == "sgd":
             torch._fused_sgd_(
                 moved,
                 along,
@@ -80,26 +94,44 @@ class Stepper:
                 maximize=False,
                 is_first_step=False,
             )
-            return
-        count, mean, square = (
-            [self.state[name][key] for name in names] for key in ("step", "exp_avg", "exp_avg_sq")
-        )
-        torch._foreach_add_(count, 1)
-        torch._fused_adam_(
-            moved,
-            along,
-            mean,
-            square,
-            [],
-            count,
-            lr=self.lr,
-            beta1=spec.betas[0],
-            beta2=spec.betas[1],
-            weight_decay=spec.weight_decay,
-            eps=EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
+        else:
+            count, mean, square = (
+                [self.state[name][key] for name in names] for key in ("step", "exp_avg", "exp_avg_sq")
+            )
+            torch._foreach_add_(count, 1)
+            torch._fused_adam_(
+                moved,
+                along,
+                mean,
+                square,
+                [],
+                count,
+                lr=self.lr,
+                beta1=spec.betas[0],
+                beta2=spec.betas[1],
+                weight_decay=spec.weight_decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _written_out(self, names: list[str], along: list[Tensor]) -> None:
+        """The same step as sums and products, for a compiler, which makes one kernel of all that happens in a step."""
+        spec, rate = self.spec, self.rate
+        for name, g in zip(names, along, strict=True):
+            p, held = self.parameters[name], self.state.get(name, {})
+            if spec.weight_decay:
+                g = g + spec.weight_decay * p
+            if spec.kind == "sgd":
+                if spec.momentum:
+                    g = held["momentum_buffer"].mul_(spec.momentum).add_(g)
+                p.sub_(rate * g)
+                continue
+            (one, two), count = spec.betas, held["step"].add_(1)
+            mean = held["exp_avg"].lerp_(g, 1 - one)
+            square = held["exp_avg_sq"].mul_(two).addcmul_(g, g, value=1 - two)
+            root = (square / (1 - two**count)).sqrt()
+            p.sub_(rate / (1 - one**count) * mean / (root + EPSILON))
 
     def load(self, state: OptimiserState) -> None:
         """Take tensors by name. Where a parameter has grown since, its new entries start at zero.

@@ -87,6 +87,7 @@ def run(
     *,
     seed: int = 0,
     device: str = "cpu",
+    compile: bool = False,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     observer: Observer | None = None,
@@ -101,6 +102,7 @@ def run(
         protocol: a scenario's name (class, task, domain) or a :class:`Protocol`.
         seed: of everything random in the run.
         device: cpu or cuda.
+        compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`; the same within rounding.
         out: a folder for checkpoints (see `Checkpoints.due`) and generated samples; None keeps nothing on disk.
         resume: continue from the newest checkpoint in ``out``, bit for bit; start if there is none.
         observer: told after each epoch and each task; what it does cannot change the run.
@@ -116,7 +118,16 @@ def run(
     """
     network, spec, protocol = resolve(stream, network, spec, protocol)
     return Session(
-        stream, network, spec, protocol, seed=seed, device=device, out=out, resume=resume, observer=observer
+        stream,
+        network,
+        spec,
+        protocol,
+        seed=seed,
+        device=device,
+        compile=compile,
+        out=out,
+        resume=resume,
+        observer=observer,
     ).go(stop_after)
 
 
@@ -147,6 +158,7 @@ class Session:
         *,
         seed: int,
         device: str,
+        compile: bool = False,
         out: str | os.PathLike[str] | None,
         resume: bool,
         observer: Observer | None,
@@ -162,6 +174,7 @@ class Session:
             n_classes=stream.n_classes,
             n_tasks=stream.n_tasks,
             device=device,
+            compile=compile,
         )
         self.method, self.state = self.learner.method, self.learner.state
         self.view = stream.view if isinstance(stream.view, Extractor) else None

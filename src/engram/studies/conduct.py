@@ -193,6 +193,7 @@ class _Ledger:
             "kind": self.study.kind,
             "seeds": s.seeds,
             "device": s.device,
+            "compile": s.compile,
         }
         what |= {
             "data": s.data.what(),

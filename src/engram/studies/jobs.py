@@ -35,6 +35,7 @@ class Job:
         options: all of its options.
         seed: of everything random in training.
         device: cpu or cuda.
+        compile: take steps as compiled graphs.
         folder: of this seed; gets checkpoints, samples and ``seed.json``.
         resume: continue from the checkpoints in the folder.
         label: what the variant is called in tables and messages.
@@ -71,6 +72,7 @@ class Job:
     size: Size = "network"
     inherits: bool = False
     shared: str = ""
+    compile: bool = False
     ready: tuple[Stream, Network] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> str:

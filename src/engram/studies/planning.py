@@ -155,6 +155,7 @@ class Planner:
             protocol,
             seed=s.seeds[0],
             device="cpu",
+            compile=s.compile,
             out=None,
             resume=False,
             observer=None,
@@ -175,6 +176,7 @@ class Planner:
                 **({"features": facts["features"]} if "features" in facts else {}),
                 "recipe": s.recipe,
                 "device": s.device,
+                **({"compile": True} if s.compile else {}),
             },
             "protocol": {
                 "scenario": protocol.scenario,
@@ -218,6 +220,7 @@ class Planner:
                 size="network" if variant.features is None and self.named else self.size,
                 inherits=inherits,
                 shared=str(s.out / SHARED),
+                compile=s.compile,
                 ready=(seen.stream, seen.network),
             )
             for seed in s.seeds
@@ -254,6 +257,7 @@ class Planner:
             section(spec.name): {k: v for k, v in options.items() if k not in fixed},
             "seeds": list(self.settings.seeds),
             "device": self.settings.device,
+            **({"compile": True} if self.settings.compile else {}),
         }
 
 

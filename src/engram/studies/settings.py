@@ -186,6 +186,7 @@ class Settings:
         recipe: name of the recipe that settings come from, for the record.
         held: by name, data that were given as objects, see :func:`engram.studies.building.hold`.
         accept_edited: take files of ``out`` that do not match their checksum as they are.
+        compile: take training steps as compiled graphs, see :mod:`engram.learning.compiling`.
     """
 
     out: Path
@@ -200,6 +201,7 @@ class Settings:
     held: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     accept_edited: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, Iterable):

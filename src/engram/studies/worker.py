@@ -153,6 +153,7 @@ def learn(job: Job, channel: Any) -> None:
         protocol,
         seed=job.seed,
         device=job.device,
+        compile=job.compile,
         out=folder,
         resume=job.resume and not job.common,
         observer=observe,

@@ -16,16 +16,18 @@ import shutil
 import sysconfig
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from engram.core.contract import Batch, Method, Player, Step, Terms, Update
 from engram.errors import reason
-from engram.learning.optimisers import Stepper
 
-TakeStep = Callable[[Method, Update, Player, Stepper, Batch, Step], Terms]
+if TYPE_CHECKING:
+    from engram.learning.optimisers import Stepper
+
+TakeStep = Callable[[Method, Update, Player, "Stepper", Batch, Step], Terms]
 # Of the trial: largest distance of two movements of a tensor, as a share of the movement. A lost term gives about 1,
 # rounding 1e-3: the first step of Adam divides each gradient by itself, however small.
 TOLERANCE = 0.05

@@ -264,3 +264,11 @@ def test_a_network_of_timm(tmp_path: Path):
     view = Extractor(given, (3, 32, 32))
     assert view.shape == (512,)
     assert view(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 512)
+
+
+def test_images_too_small_for_the_scales_are_refused_before_anything_is_computed():
+    found = features.make("scattering", {"J": 3, "L": 2})
+    with pytest.raises(ConfigError, match=r"needs images of more than 8 pixels squared, got 8x8[^\n]+$"):
+        found.module((1, 8, 8))
+    blank = torch.zeros(2, 1, 9, 9, dtype=torch.uint8)
+    assert extract(found.module((1, 9, 9)), blank, 4).isfinite().all()

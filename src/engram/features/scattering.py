@@ -30,7 +30,7 @@ class Scattering(Features):
     """Wavelet scattering of order two: nothing is learned.
 
     Args:
-        J: scales; each halves the resolution. 2^J must not exceed the images' edge.
+        J: scales; each halves the resolution. 2^J must be smaller than the images' edge.
         L: angles.
         colours: of colour images: rgb, opponent (intensity, red against green, yellow against blue) or grey.
         floor: of the logarithm log(1 + |S| / floor) of the coefficients; 0 leaves them as they are.
@@ -58,10 +58,10 @@ class Scattering(Features):
 
     def module(self, image_shape: Shape) -> nn.Module:
         shape = check_images(self.name, image_shape)
-        if min(shape[1:]) < 2**self.J:
+        if min(shape[1:]) <= 2**self.J:
             raise ConfigError(
-                f"scattering with J = {self.J} needs images of at least {2**self.J} pixels squared, got "
-                f"{shape[1]}x{shape[2]}: give a smaller --scattering.J, or --image-size {2**self.J} or more."
+                f"scattering with J = {self.J} needs images of more than {2**self.J} pixels squared, got "
+                f"{shape[1]}x{shape[2]}: give a smaller --scattering.J, or --image-size {2**self.J + 1} or more."
             )
         options = self.J, self.L, self.colours, self.floor
         return ScatteringVectors(shape, *options, centred=True, mirror=self.mirror, coarse=self.coarse)

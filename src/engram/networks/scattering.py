@@ -97,7 +97,7 @@ class Scattering(nn.Module):
 
     Args:
         image_shape: (C, H, W).
-        scales: J, 1 <= 2^J <= min(H, W).
+        scales: J >= 1; 2^J < min(H, W), or an image is too small to be padded by its reflection.
         angles: L.
         centred: coefficients stand for the centres of squares of 2^J pixels, so that a mirrored image has those of the
             image in another order (but for aliasing), see :func:`mirrored`; otherwise for their first pixels, as in

@@ -71,9 +71,9 @@ class GeneratedDiscriminants(nn.Module):
                 "solver=discriminants needs images, the samples are vectors: use solver=separate."
             )
         channels, *size = context.image_shape
-        if min(size) < 2**scales:
+        if min(size) <= 2**scales:
             raise ConfigError(
-                f"solver_scales must be at most {int(math.log2(min(size)))} for images of {size[0]}x{size[1]}, got "
+                f"solver_scales must be at most {int(math.log2(min(size) - 1))} for images of {size[0]}x{size[1]}, got "
                 f"{scales}: give fewer."
             )
         self.eps, self.to_pixels = eps, context.network.to_pixels

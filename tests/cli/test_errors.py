@@ -81,6 +81,21 @@ from engram.studies.settings import DataSettings, NetworkSettings
         (["run", "dgmw", "--scenario", "task"], ["scenario must be one of class"]),
         (["run", "dgmw", "--recipe", "none", "--network", "mlp"], ["must have a generator"]),
         (["run", "finetune", "--device", "tpu"], ["cpu or cuda"]),
+        (
+            ["run", "packnet", "--scenario", "task", "--tasks", "5", "--packnet.later_prune", "0.01"],
+            ["of 5 tasks task", "finds none left in", "first_prune, later_prune, shares"],
+        ),
+        *[
+            (
+                ["run", name, "--scenario", "task", "--network", "preact-resnet"],
+                [f"{name} needs", "such as mlp"],
+            )
+            for name in ("pnn", "den", "vcl", "pc")
+        ],
+        *[
+            (["run", name.lower()], [f"one of task for {name}"])
+            for name in ("PackNet", "Piggyback", "Pnn", "Den")
+        ],
     ],
 )
 def test_one_line(argv: list[str], words: list[str], refused: Refused, tmp_path: Path, monkeypatch):

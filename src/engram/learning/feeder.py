@@ -58,7 +58,7 @@ class Feeder:
             raise ConfigError(
                 f"pool {name!r} must hold samples, it is empty: check the stream or the method."
             )
-        needed = self.n_steps * self._size(name)
+        needed = self._stop(name, self.n_steps - 1)
         if not self.phase.shuffle:
             return torch.arange(needed) % n
         g = seeds.generator(seed, "order", name, *names)
@@ -67,14 +67,14 @@ class Feeder:
     def _size(self, name: str) -> int:
         return self.phase.sizes.get(name, self.phase.batch_size)
 
+    def _stop(self, name: str, step: int) -> int:
+        """Where a step's rows end; a pool of the primary pool's size follows its short last batch."""
+        stop = (step + 1) * self._size(name)
+        return min(stop, self.full) if self._size(name) == self._size(self.phase.primary) else stop
+
     def _draw(self, name: str, step: int) -> tuple[Tensor, Tensor]:
         if name not in self.drawn:
-            size = self._size(name)
-            # A pool of the primary pool's size follows its short last batch.
-            stop = (step + 1) * size
-            if size == self._size(self.phase.primary):
-                stop = min(stop, self.full)
-            rows = self.rows[name][step * size : stop]
+            rows = self.rows[name][step * self._size(name) : self._stop(name, step)]
             pool = self.pools[name]
             self.drawn[name] = (self.normalise(pool.x.index_select(0, rows)), pool.y.index_select(0, rows))
         return self.drawn[name]

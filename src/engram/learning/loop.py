@@ -238,7 +238,12 @@ def _check_finite(
 ) -> None:
     bad = [key for key, value in losses.items() if not math.isfinite(value)]
     if not bad:
-        bad = [n for n, p in method.named_parameters() if not bool(torch.isfinite(p).all())]
+        named = dict(method.named_parameters())
+        finite = [torch.isfinite(p).all() for p in named.values()]
+        if finite and not bool(
+            torch.stack(finite).all()
+        ):  # one question: an accelerator is waited for with each
+            bad = [n for n, good in zip(named, finite, strict=True) if not good]
     if bad:
         shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
         option = method.tradeoff.option if method.tradeoff is not None and task.index else None

@@ -60,7 +60,7 @@ from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import spread
-from engram.parts.fitting import FitOptions
+from engram.parts.fitting import FreshFitOptions
 from engram.parts.hold import Hold
 from engram.parts.ordered import Ordered
 from engram.parts.proximal import shrink_, shrink_rows_
@@ -70,7 +70,7 @@ FIT, HEAD, RETRAIN, MEASURE, EXPAND, SPLIT = "fit", "head", "retrain", "measure"
 
 
 @dataclass(frozen=True)
-class DenConfig(FitOptions):
+class DenConfig(FreshFitOptions):
     """Options of dynamically expandable networks. ``epochs`` are those of each phase.
 
     Args:
@@ -83,6 +83,7 @@ class DenConfig(FitOptions):
         n_new: units that are added to each layer.
     """
 
+    fresh: ClassVar[str] = "units come and go"
     weight_decay: NonNegative = 1e-4
     head_epochs: Count | None = None
     l1: NonNegative = 1e-5
@@ -91,11 +92,6 @@ class DenConfig(FitOptions):
     loss_threshold: NonNegative = 0.01
     drift_threshold: NonNegative = 0.05
     n_new: Count = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_optimiser:
-            raise ConfigError("keep_optimiser must be false where units come and go: leave it out.")
 
 
 class Den(Method):

@@ -54,12 +54,11 @@ from engram.core.contract import (
     named_parameters,
 )
 from engram.core.options import Count, NonNegative, Positive, Share
-from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier
 from engram.parts.fisher import Labels
-from engram.parts.fitting import FitOptions
+from engram.parts.fitting import FreshFitOptions
 from engram.parts.ordered import Ordered
 from engram.parts.penalty import QuadraticPenalty
 from engram.parts.tables import Table
@@ -71,7 +70,7 @@ PROGRESS, COMPRESS = "progress", "compress"  # phases
 
 
 @dataclass(frozen=True)
-class PcConfig(FitOptions):
+class PcConfig(FreshFitOptions):
     """Options of Progress & Compress.
 
     Args:
@@ -86,6 +85,7 @@ class PcConfig(FitOptions):
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for all.
     """
 
+    fresh: ClassVar[str] = "the active column is fresh"
     compress_epochs: Count | None = None
     strength: NonNegative = 1000.0
     gamma: Share = 0.99
@@ -93,11 +93,6 @@ class PcConfig(FitOptions):
     alpha_max: Positive = 0.1
     fisher_labels: Labels = "sampled"
     fisher_samples: Count | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_optimiser:
-            raise ConfigError("keep_optimiser must be false, the active column is fresh: leave it out.")
 
 
 class Adapter(nn.Module):

@@ -49,7 +49,7 @@ from engram.methods.registry import Entry
 from engram.networks.masks import pack, unpack
 from engram.parts import small
 from engram.parts.classifier import Classifier
-from engram.parts.fitting import FitOptions
+from engram.parts.fitting import FreshFitOptions
 from engram.parts.masked_weights import run_with, weight_names
 from engram.parts.statistics import norms_of
 from engram.parts.window import Window, cross_entropy
@@ -58,7 +58,7 @@ Kind = Literal["binary", "ternary"]
 
 
 @dataclass(frozen=True)
-class PiggybackConfig(FitOptions):
+class PiggybackConfig(FreshFitOptions):
     """Options of Piggyback. ``later_lr`` is the rate of masks and heads: 1e-4 with Adam, as the paper.
 
     Args:
@@ -70,6 +70,7 @@ class PiggybackConfig(FitOptions):
         freeze_norms: batch norms stay the backbone's; otherwise each task moves them, and older tasks drift.
     """
 
+    fresh: ClassVar[str] = "scores start anew in every task"
     later_lr: Positive | None = 1e-4
     masks: Kind = "binary"
     backbone: Literal["first_task", "given"] = "first_task"
@@ -80,10 +81,6 @@ class PiggybackConfig(FitOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep_optimiser:
-            raise ConfigError(
-                "keep_optimiser must be false where scores start anew in every task: leave it out."
-            )
         if self.score <= self.threshold:
             raise ConfigError(
                 f"score must be above threshold, so that a mask starts as the backbone, got {self.score!r} and "

@@ -46,13 +46,13 @@ from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier, spread
-from engram.parts.fitting import FitOptions
+from engram.parts.fitting import FreshFitOptions
 from engram.parts.ordered import Ordered
 from engram.parts.window import Window, cross_entropy
 
 
 @dataclass(frozen=True)
-class PnnConfig(FitOptions):
+class PnnConfig(FreshFitOptions):
     """Options of progressive networks; there is no optimiser state to keep from task to task.
 
     Args:
@@ -60,13 +60,9 @@ class PnnConfig(FitOptions):
         alpha_scale: standard deviation of the first values of alpha.
     """
 
+    fresh: ClassVar[str] = "every task has fresh weights"
     adapters: Literal["mlp", "linear"] = "mlp"
     alpha_scale: Positive = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_optimiser:
-            raise ConfigError("keep_optimiser must be false for fresh weights in every task: leave it out.")
 
 
 class Adapter(nn.Module):

@@ -33,24 +33,20 @@ from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import Classifier, spread
-from engram.parts.fitting import FitOptions
+from engram.parts.fitting import FreshFitOptions
 from engram.parts.window import Window, cross_entropy
 
 
 @dataclass(frozen=True)
-class FromScratchConfig(FitOptions):
+class FromScratchConfig(FreshFitOptions):
     """Options of training from scratch; there is no optimiser state to keep from task to task.
 
     Args:
         zero_head: the output layers start at 0, as in the code of Zenke et al. (2017).
     """
 
+    fresh: ClassVar[str] = "every task has fresh weights"
     zero_head: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_optimiser:
-            raise ConfigError("keep_optimiser must be false for fresh weights in every task: leave it out.")
 
 
 class FromScratch(Method):

@@ -33,7 +33,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ from engram.errors import ConfigError
 from engram.methods.registry import Entry
 from engram.parts import small
 from engram.parts.classifier import spread
-from engram.parts.fitting import FitOptions
+from engram.parts.fitting import FreshFitOptions
 from engram.parts.gaussian import Gaussian
 from engram.parts.memory import SampleMemory, k_centre
 from engram.parts.ordered import Ordered
@@ -71,7 +71,7 @@ DRAWS = 10  # of an answer that are computed at once
 
 
 @dataclass(frozen=True)
-class VclConfig(FitOptions):
+class VclConfig(FreshFitOptions):
     """Options of variational continual learning. A batch_size above the number of samples takes them all in one step.
 
     Args:
@@ -88,6 +88,7 @@ class VclConfig(FitOptions):
         coreset_size: samples of each task that are stored.
     """
 
+    fresh: ClassVar[str] = "every posterior has an optimiser of its own"
     epochs: Count = 100
     batch_size: Count = 256
     n_samples: Count = 10
@@ -99,13 +100,6 @@ class VclConfig(FitOptions):
     start_plain: bool = True
     coreset: Literal["none", "random", "k_centre"] = "none"
     coreset_size: Count = 40
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_optimiser:
-            raise ConfigError(
-                "keep_optimiser must be false, every posterior has a new optimiser: leave it out."
-            )
 
 
 class Vcl(Method):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import nn
 
@@ -68,6 +68,19 @@ class FitOptions(Checked):
             self.optimiser, self.lr, momentum=self.momentum, weight_decay=decay, schedule=schedule
         )
         return Player(parameters, optimiser, keep_state=self.keep_optimiser)
+
+
+@dataclass(frozen=True)
+class FreshFitOptions(FitOptions):
+    """Options of plain training on parameters that are new in every task, so that there is no state to keep."""
+
+    #: What is new, for the refusal of ``keep_optimiser``.
+    fresh: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_optimiser:
+            raise ConfigError(f"keep_optimiser must be false where {self.fresh}: leave it out.")
 
 
 @dataclass(frozen=True)

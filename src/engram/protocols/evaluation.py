@@ -165,8 +165,13 @@ class Oracle(nn.Module):
     @torch.no_grad()
     def spread(self, x: Tensor) -> float:
         """Mean squared distance of the features of images [N, ...], at least one, from their mean."""
+        return float(self.features(x).var(0, unbiased=False).sum())
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Features float64 [N, F] of images as in a stream or in the network's range."""
         parts = [self.trunk(self.network.normalise(part)) for part in x.split(BATCH)]
-        return float(torch.cat(parts).double().var(0, unbiased=False).sum())
+        return torch.cat(parts).double()
 
 
 def oracle_of(stream: Stream, network: Network, folder: Path | None = None) -> Oracle:
@@ -204,13 +209,28 @@ def oracle_of(stream: Stream, network: Network, folder: Path | None = None) -> O
         os.close(handle)
 
 
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Distance of two normal distributions with the moments of features [N, F] and [M, F] (Heusel et al., NIPS 2017).
+
+    |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), covariances S divided by N and M.
+    """
+    means, covariances = zip(*((x.mean(0), x.T.cov(correction=0)) for x in (a, b)), strict=True)
+    values, vectors = torch.linalg.eigh(covariances[0])
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
+    traces = covariances[0].trace() + covariances[1].trace()
+    return float((means[0] - means[1]).square().sum() + traces - 2 * shared)
+
+
 def judge_generator(method: Method, stream: Stream, oracle: Oracle, seed: int) -> dict[str, Any]:
     """What `PER_CLASS` generated images of each class are worth.
 
     Returns:
         ``acc_rev``, the accuracy in [0, 1] on real test images, a mean over tasks, of a classifier that was trained on
         the generated images alone; and ``diversity``, for each class the spread of the oracle's features of generated
-        images divided by that of as many real training images: 1 is as diverse, 0 is one image again and again.
+        images divided by that of as many real training images: 1 is as diverse, 0 is one image again and again;
+        ``frechet``, the distance of generated from real training images, as many of each class, in the oracle's
+        features, and ``frechet_real``, that of real test images from the same: what is to be had at best.
     """
     y = torch.arange(stream.n_classes, device=stream.device).repeat_interleave(PER_CLASS)
     with evaluating(method):
@@ -223,11 +243,16 @@ def judge_generator(method: Method, stream: Stream, oracle: Oracle, seed: int) -
             parts = [student(oracle.network.normalise(part)).argmax(1) for part in test.x.split(BATCH)]
         rows.append(float((torch.cat(parts) == test.y).double().mean()))
     real = real_samples(stream)
-    diversity = []
-    for label in range(stream.n_classes):
-        own = real.x[real.y == label][:PER_CLASS]
-        diversity.append(oracle.spread(x[y == label]) / max(oracle.spread(own), 1e-12))
-    return {"acc_rev": sum(rows) / len(rows), "diversity": diversity}
+    own = [real.x[real.y == label][:PER_CLASS] for label in range(stream.n_classes)]
+    diversity = [oracle.spread(x[y == c]) / max(oracle.spread(some), 1e-12) for c, some in enumerate(own)]
+    of_real = oracle.features(torch.cat(own))
+    of_test = torch.cat([oracle.features(stream.test(j).x) for j in range(stream.n_tasks)])
+    return {
+        "acc_rev": sum(rows) / len(rows),
+        "diversity": diversity,
+        "frechet": frechet(oracle.features(x), of_real),
+        "frechet_real": frechet(of_test, of_real),
+    }
 
 
 def sample_grid(method: Method, n_classes: int, per_class: int, seed: int) -> dict[str, Any]:

@@ -281,6 +281,7 @@ class Session:
                 self.oracle = self._make_oracle()
             n = self.protocol.generated_per_class
             self.record["acc_gen"].append(self.oracle.accuracy(self.method, task, n, self.seed))
+        self._write_samples(task.n_seen, f"samples-{index + 1}.safetensors")
         done = {"task": index, "seconds": seconds, "phases": self.phases, **self.method.report()}
         if self.view is not None:
             done["features"] = features
@@ -288,6 +289,7 @@ class Session:
             done["selected_epoch"] = chosen
         self.phases = []
         self.record["rows"].append(row)
+        done["storage_bytes"] = self._storage_bytes()
         self.record["tasks"].append(done)
         self.record["seconds"].append(seconds)
         if self.checkpoints is not None and (
@@ -376,11 +378,8 @@ class Session:
         if status == "done" and self.method.generative and self.protocol.generated_per_class:
             oracle = self._make_oracle() if self.oracle is None else self.oracle
             generated = judge_generator(self.method, self.stream, oracle, self.seed)
-        images = len(self.method.context.image_shape) == 3
-        if status == "done" and self.method.generative and self.folder is not None and images:
-            grid = sample_grid(self.method, self.stream.n_classes, GRID, self.seed)
-            write_atomically(self.folder / "samples.safetensors", save_tensors(grid))
-            samples = f"{self.folder.name}/samples.safetensors"
+        if status == "done":
+            samples = self._write_samples(self.stream.n_classes, "samples.safetensors")
         wrong = None
         if status == "done" and self.folder is not None and self._knows_pixels():
             found = mistakes(self.learner, self.stream, self.protocol)
@@ -412,6 +411,15 @@ class Session:
     def _knows_pixels(self) -> bool:
         """Whether there are images to show, and the method as it is now gave the answers that are reported."""
         return len(self.stream.images.image_shape) == 3 and self.protocol.selection == "last"
+
+    def _write_samples(self, n_classes: int, name: str) -> str | None:
+        """Write generated images of the first classes, by the same noise every time; the file's place in the study."""
+        images = len(self.method.context.image_shape) == 3
+        if not self.method.generative or self.folder is None or not images:
+            return None
+        grid = sample_grid(self.method, n_classes, GRID, self.seed)
+        write_atomically(self.folder / name, save_tensors(grid))
+        return f"{self.folder.name}/{name}"
 
     def _make_oracle(self) -> Oracle:
         return oracle_of(self.stream, self.method.context.network, self.shared)

@@ -429,7 +429,7 @@ _add(
         "generated images of all classes",
         _dgm(_BOTH, (Column("acc_gen A10", "acc_gen"), Column("acc_rev", "acc_rev"))),
         (),
-        ("samples",),
+        ("samples", "sheets"),
         "The paper shows images and no figures. Sheets after every task: samples of a seed.",
     ),
     Target(

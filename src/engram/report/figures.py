@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engram.protocols.entry import done_seeds
-from engram.report.figures_generative import gate_values, mask_use, network_growth, sample_grid
+from engram.report.figures_generative import (
+    gate_values,
+    mask_use,
+    network_growth,
+    sample_grid,
+    samples_over_tasks,
+)
 from engram.report.style import (
     HATCHES,
     MUTED,
@@ -47,8 +53,11 @@ __all__ = [
     "loss_curves",
     "loss_names",
     "mask_use",
+    "memory_account",
+    "memory_curves",
     "network_growth",
     "sample_grid",
+    "samples_over_tasks",
     "storage_bars",
     "top5_curves",
 ]
@@ -209,6 +218,46 @@ def _plural(n: int, word: str) -> str:
 
 def _over(n: int) -> str:
     return "1 seed" if n == 1 else f"mean over {n} seeds"
+
+
+@styled
+def memory_curves(results: Sequence[Result]) -> Figure:
+    """All that is kept [KiB] after each task, one line per result, against the bytes of the training images so far.
+
+    Args:
+        results: those for which `memory_account` is not empty.
+    """
+    note = f"{setting_words(results)}; mean over the finished seeds. 1 KiB = 1024 bytes."
+    figure = new_figure(3.4, "What is kept after each task", note)
+    axes = figure.add_subplot()
+    for index, result in enumerate(results):
+        kept = sum(memory_account(result).values())
+        x = np.arange(1, len(kept) + 1)
+        axes.plot(x, kept / 1024, label=str(result["label"]), **line_style(index))
+        keep(axes, str(result["label"]), x.tolist(), (kept / 1024).tolist())
+    images = image_bytes(results[0]) / 1024
+    axes.plot(np.arange(1, len(images) + 1), images, color=MUTED, linestyle=":", label="training images")
+    task_axis(axes, len(images))
+    axes.set_yscale("log")
+    axes.set_ylabel("KiB")
+    place_legend(figure)
+    return figure
+
+
+def memory_account(result: Result) -> dict[str, np.ndarray]:
+    """Bytes kept after each task [T] by kind, mean over the finished seeds; empty where they were not recorded."""
+    logs = [[t.get("storage_bytes") or {} for t in s["tasks"]] for s in done_seeds(result)]
+    if not logs or not all(len(tasks) == len(result["tasks"]) and all(tasks) for tasks in logs):
+        return {}
+    kinds = dict.fromkeys(k for tasks in logs for t in tasks for k in t)
+    return {k: np.mean([[t.get(k, 0) for t in tasks] for tasks in logs], axis=0) for k in kinds}
+
+
+def image_bytes(result: Result) -> np.ndarray:
+    """Bytes of the training images of all tasks so far [T]: a byte a pixel and channel, 4 an entry of a vector."""
+    shape = result["data"].get("image_shape") or [0]
+    each = math.prod(shape) * (1 if len(shape) == 3 else 4)
+    return np.cumsum([each * t.get("n_train", 0) for t in result["tasks"]])
 
 
 @styled

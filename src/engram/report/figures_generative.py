@@ -41,6 +41,7 @@ __all__ = [
     "mask_use",
     "network_growth",
     "sample_grid",
+    "samples_over_tasks",
 ]
 
 Result = Mapping[str, Any]
@@ -78,6 +79,39 @@ def sample_grid(result: Result, images: np.ndarray, labels: np.ndarray, *, seed:
     step = -(-n_classes // 36)
     rows = range(0, n_classes, step)
     axes.set_yticks([row * (height + pad) + height / 2 for row in rows], [names[row] for row in rows])
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def samples_over_tasks(result: Result, sheets: Sequence[np.ndarray], *, seed: int) -> Figure:
+    """The first image of each class after each task, a row a task, made from the same noise: what drifts is forgotten.
+
+    Args:
+        result: the result they belong to.
+        sheets: after each task uint8 [C, n, channels, H, W] of the classes known then; in the order of tasks.
+        seed: the seed that generated them.
+    """
+    most, (_, _, channels, height, across) = max(map(len, sheets)), sheets[0].shape
+    shown = 3 if channels == 3 else 1
+    canvas = np.full((len(sheets) * (height + 2), most * (across + 2), shown), 255, dtype=np.uint8)
+    for row, sheet in enumerate(sheets):
+        for column, images in enumerate(sheet):
+            y, x = row * (height + 2), column * (across + 2)
+            canvas[y : y + height, x : x + across] = images[0, :shown].transpose(1, 2, 0)
+    note = f"{setting_words([result])}; seed {seed}. A row after each task, a column a class; not selected."
+    ratio = canvas.shape[0] / canvas.shape[1]
+    figure = new_figure(min(9.0, (width() - 0.5) * ratio), f"{result['label']}: samples after each task", note)
+    axes = figure.add_subplot()
+    axes.imshow(
+        canvas if shown == 3 else canvas[:, :, 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+    )
+    axes.set_yticks(
+        [(height + 2) * (i + 0.5) for i in range(len(sheets))], [str(i + 1) for i in range(len(sheets))]
+    )
+    axes.set_ylabel("task")
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

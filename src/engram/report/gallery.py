@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from engram.studies.results import FoundResult
 
-__all__ = ["comparison_pictures", "load_samples", "method_pictures", "mistakes"]
+__all__ = ["comparison_pictures", "load_samples", "load_sheets", "method_pictures", "mistakes"]
 
 Result = Mapping[str, Any]
 
@@ -63,6 +63,19 @@ def comparison_pictures(results: Sequence[Result], folder: Path) -> list[Picture
                 folder, "storage", partial(figures.storage_bars, shown),
                 f"Bar chart of the storage kept after the last task by kind. Totals: {kib}.",
                 "What has to be kept to go on learning; exemplars are stored real samples.",
+            )
+        )  # fmt: skip
+    accounted = [r for r in shown if figures.memory_account(r)]
+    if accounted and len(shown[0]["tasks"]) > 1:
+        ends = ", ".join(
+            f"{r['label']} {number(sum(v[-1] for v in figures.memory_account(r).values()), scale=1 / 1024)} KiB"
+            for r in accounted
+        )
+        out.append(
+            drawn(
+                folder, "memory", partial(figures.memory_curves, accounted),
+                f"Line chart of all bytes kept after each task, logarithmic. After the last: {ends}.",
+                "Weights, masks, norms and heads, importance, exemplars, sums: all that going on needs.",
             )
         )  # fmt: skip
     if len(strict(shown)) > 1:
@@ -134,6 +147,15 @@ def method_pictures(found: FoundResult, folder: Path) -> tuple[list[Picture], li
                 "Generated after the last task by the first finished seed; the numbers are in its samples.safetensors.",
                 )
         )  # fmt: skip
+    sheets = load_sheets(found)
+    if sheets is not None:
+        more.append(
+            drawn(
+                folder, f"{name}-sheets", partial(figures.samples_over_tasks, result, sheets[1], seed=sheets[0]),
+                f"The first image of each class of {label} after each of {len(sheets[1])} tasks.",
+                "From the same noise after every task: a column that changes downwards is forgotten.",
+            )
+        )  # fmt: skip
     if has_mask_use(result):
         more.append(
             drawn(
@@ -171,13 +193,31 @@ def load_samples(found: FoundResult) -> tuple[int, np.ndarray, np.ndarray] | Non
         None where no seed names a readable file with uint8 images [C, n, channels, H, W] and labels [C].
     """
     for seed in done_seeds(found.result):
-        tensors = _tensors(found, seed, "samples")
-        images, labels = tensors.get("images"), tensors.get("labels")
-        if images is None or labels is None or images.ndim != 5 or images.dtype != "uint8" or not images.size:
-            continue
-        if labels.shape == images.shape[:1]:
+        images, labels = _sheet(_tensors(found.images(seed, "samples")))
+        if images is not None and labels is not None:
             return int(seed["seed"]), images, labels
     return None
+
+
+def load_sheets(found: FoundResult) -> tuple[int, list[np.ndarray]] | None:
+    """The first seed with samples, and its images [C, n, channels, H, W] after each task; None where one lacks."""
+    for seed in done_seeds(found.result):
+        path = found.images(seed, "samples")
+        if path is None:
+            continue
+        n = len(found.result["tasks"])
+        sheets = [_sheet(_tensors(path.with_name(f"samples-{t}.safetensors")))[0] for t in range(1, n + 1)]
+        whole = [s for s in sheets if s is not None]
+        return (int(seed["seed"]), whole) if len(whole) == n else None
+    return None
+
+
+def _sheet(tensors: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Images uint8 [C, n, channels, H, W] and labels [C] of a file of samples; None where it holds something else."""
+    images, labels = tensors.get("images"), tensors.get("labels")
+    if images is None or labels is None or images.ndim != 5 or images.dtype != "uint8" or not images.size:
+        return None, None
+    return (images, labels) if labels.shape == images.shape[:1] else (None, None)
 
 
 def mistakes(found: FoundResult, most: int = 24) -> tuple[str, list[tuple[str, str]]] | None:
@@ -190,7 +230,7 @@ def mistakes(found: FoundResult, most: int = 24) -> tuple[str, list[tuple[str, s
 
     names = [str(c) for c in found.result["data"].get("class_names") or []]
     for seed in done_seeds(found.result):
-        tensors = _tensors(found, seed, "mistakes")
+        tensors = _tensors(found.images(seed, "mistakes"))
         if not {"images", "labels", "predicted"} <= set(tensors):
             continue
         images, *pairs = (tensors[name] for name in ("images", "labels", "predicted"))
@@ -211,13 +251,12 @@ def mistakes(found: FoundResult, most: int = 24) -> tuple[str, list[tuple[str, s
     return None
 
 
-def _tensors(found: FoundResult, seed: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The arrays by name of a seed's file; none where it is missing, damaged, or outside the folder."""
+def _tensors(path: Path | None) -> dict[str, Any]:
+    """The arrays by name of a seed's file; none where it is missing or damaged."""
     # For images alone.
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = found.images(seed, kind)
     try:
         return {} if path is None else load_file(path)
     except (SafetensorError, OSError):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import engram
 from engram.core.files import parsed, with_checksum, write_atomically
 from engram.errors import ConfigError
@@ -20,7 +22,7 @@ from engram.report.analyses import accuracies, omegas, paths
 from engram.report.exports import markdown
 from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.figures_tradeoff import measures_table, tradeoff_figure
-from engram.report.gallery import load_samples
+from engram.report.gallery import load_samples, load_sheets
 from engram.report.picture import slug
 from engram.report.table import Column, Table
 from engram.report.verdicts import SMALLER_IS_BETTER, judge, judge_statement, measured
@@ -219,6 +221,23 @@ def _samples(found: PartFound) -> Drawn:
     return out
 
 
+def _sheets(found: PartFound) -> Drawn:
+    """Of each row all images after each task, and the first of each class after all tasks in one figure."""
+    out: Drawn = []
+    for name, files in found.files.items():
+        sheets = next((s for s in map(load_sheets, files) if s is not None), None)
+        if sheets is not None:
+            result = {**found.results[name], "label": name}
+            out.append(
+                (f"{name}-after-each-task", figures.samples_over_tasks(result, sheets[1], seed=sheets[0]))
+            )
+            for t, images in enumerate(sheets[1], 1):
+                then = {**result, "label": f"{name} after task {t}"}
+                labels = np.arange(len(images))
+                out.append((f"{name}-task-{t}", figures.sample_grid(then, images, labels, seed=sheets[0])))
+    return out
+
+
 def _tradeoffs(found: PartFound) -> Drawn:
     return [("curves", tradeoff_figure(found.curves))] if found.curves else []
 
@@ -231,7 +250,8 @@ FIGURES: dict[str, Callable[[PartFound], Drawn]] = {
     "reuse": _each("mask-use", figures.mask_use, has_mask_use),
     "gates": _each("gates", figures.gate_values, has_gates),
     "top5": _together("top5", figures.top5_curves, lambda r: r["summary"].get("top5")),
-    "memory": _together("memory", figures.storage_bars),
+    "memory": _together("memory", figures.memory_curves, figures.memory_account),
+    "sheets": _sheets,
     "task_panels": _together("task-panels", accuracies.task_panels),
     "against_tasks": _together("against-tasks", accuracies.tasks_figure),
     "correlations": _together("omega-correlations", omegas.matrices_figure, omegas.correlations),

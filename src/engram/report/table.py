@@ -46,7 +46,8 @@ GENERATED = (
     "images that a classifier trained on all real data labels as intended; good images that are all alike score 100 %. "
     "acc_rev: accuracy on real test images of a classifier trained on its generated images alone, which suffers from "
     "bad and from alike images. Diversity: spread of generated images in the features of the classifier of acc_gen, "
-    "that of real ones being 1, of the class where it is least; near 0 the generator has collapsed."
+    "that of real ones being 1, of the class where it is least; near 0 the generator has collapsed. Fréchet distance: "
+    "of generated from real training images in these features; in brackets that of real test images."
 )
 
 
@@ -74,6 +75,12 @@ class Table:
     footnotes: tuple[str, ...] = ()
 
 
+def _frechet(summary: Mapping[str, Any]) -> str:
+    if not summary.get("frechet"):
+        return MISSING
+    return f"{mean_pm(summary['frechet'])} ({number(summary['frechet_real']['mean'])})"
+
+
 def headline_table(results: Sequence[Result]) -> Table:
     """One row per result, best final average accuracy first.
 
@@ -95,6 +102,7 @@ def headline_table(results: Sequence[Result]) -> Table:
         Column("acc_gen", "%, generated samples", short="acc_gen\n%"),
         Column("acc_rev", "%, learned from generated samples", short="acc_rev\n%"),
         Column("Diversity", "least of all classes, of real ones 1", short="Least\ndiv."),
+        Column("Fréchet distance", "of real test images in brackets", short="Fréchet\ndist."),
         Column("Stored real samples", "after the last task", short="Real\nkept", minor=True),
         Column("Storage", "KiB", short="KiB"),
         Column("Time", "s per seed", short="s per\nseed", minor=True),
@@ -114,6 +122,7 @@ def headline_table(results: Sequence[Result]) -> Table:
                 mean_pm(s["final_acc_gen"], scale=100),
                 mean_pm(s.get("acc_rev"), scale=100),
                 mean_pm(s.get("least_diversity"), digits=2),
+                _frechet(s),
                 number((s["stored_real_samples"] or {}).get("mean"), digits=0),
                 number((s["storage_total_bytes"] or {}).get("mean"), scale=1 / 1024),
                 mean_pm(s["seconds"]),

@@ -127,6 +127,8 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     out["final_acc_gen"] = _summarise_values([(s.get("acc_gen") or [None])[-1] for s in done])
     judged = [s.get("generated") or {} for s in done]
     out["acc_rev"] = _summarise_values([g.get("acc_rev") for g in judged])
+    out["frechet"] = _summarise_values([g.get("frechet") for g in judged])
+    out["frechet_real"] = _summarise_values([g.get("frechet_real") for g in judged])
     out["least_diversity"] = _summarise_values([min(g["diversity"]) if g else None for g in judged])
     kinds = list(dict.fromkeys(k for s in done for k in s.get("storage_bytes") or {}))
     out["storage_bytes"] = {

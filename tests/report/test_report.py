@@ -402,6 +402,25 @@ def test_samples_outside_the_folder_or_damaged_are_not_read(folder: Path, tmp_pa
     assert load_samples(FoundResult(tmp_path, good)) is None
 
 
+def test_what_is_kept_after_each_task_and_samples_after_each_task(folder: Path) -> None:
+    result = read_result(folder / "dgmw")
+    n = len(result["tasks"])
+    assert fig.memory_account(result) == {}  # of a version that did not record it
+    for seed in result["seeds"]:
+        for t, task in enumerate(seed["tasks"], 1):
+            task["storage_bytes"] = {"weights": 100 * t, "masks": 10}
+    account = fig.memory_account(result)
+    assert account["weights"].tolist() == [100 * t for t in range(1, n + 1)]
+    figure = fig.memory_curves([result])
+    lines = {str(line.get_label()): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_allclose(lines["dgmw"], [(100 * t + 10) / 1024 for t in range(1, n + 1)])
+    assert lines["training images"][-1] * 1024 == fig.image_bytes(result)[-1]
+    sheets = [np.full((t, 2, 1, 8, 8), t, dtype=np.uint8) for t in (1, 2)]
+    shown = fig.samples_over_tasks(result, sheets, seed=0).axes[0].images[0].get_array()
+    assert shown is not None
+    assert [shown[0, 0], shown[10, 0], shown[10, 10], shown[0, 10]] == [1, 2, 2, 255]
+
+
 def test_colour_samples(folder: Path) -> None:
     result = read_result(folder / "dgmw")
     images = np.random.default_rng(0).integers(0, 255, (2, 3, 3, 8, 8), dtype=np.uint8)

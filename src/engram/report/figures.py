@@ -50,6 +50,7 @@ __all__ = [
     "confusion_matrix",
     "forgetting_curves",
     "gate_values",
+    "image_bytes",
     "loss_curves",
     "loss_names",
     "mask_use",
@@ -231,7 +232,7 @@ def memory_curves(results: Sequence[Result]) -> Figure:
     figure = new_figure(3.4, "What is kept after each task", note)
     axes = figure.add_subplot()
     for index, result in enumerate(results):
-        kept = sum(memory_account(result).values())
+        kept = np.sum(list(memory_account(result).values()), axis=0)
         x = np.arange(1, len(kept) + 1)
         axes.plot(x, kept / 1024, label=str(result["label"]), **line_style(index))
         keep(axes, str(result["label"]), x.tolist(), (kept / 1024).tolist())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engram.core.stored import Gates, Growth, MaskUse, fits
 from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
+from engram.report.plasticity import gate_trajectories, generator_sizes, newly_shares, reserved_weights
 from engram.report.style import (
     GRID,
     HATCHES,
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "gate_values",
-    "has_gates",
-    "has_growth",
-    "has_mask_use",
     "mask_use",
     "network_growth",
     "sample_grid",
@@ -103,7 +100,9 @@ def samples_over_tasks(result: Result, sheets: Sequence[np.ndarray], *, seed: in
             canvas[y : y + height, x : x + across] = images[0, :shown].transpose(1, 2, 0)
     note = f"{setting_words([result])}; seed {seed}. A row after each task, a column a class; not selected."
     ratio = canvas.shape[0] / canvas.shape[1]
-    figure = new_figure(min(9.0, (width() - 0.5) * ratio), f"{result['label']}: samples after each task", note)
+    figure = new_figure(
+        min(9.0, (width() - 0.5) * ratio), f"{result['label']}: samples after each task", note
+    )
     axes = figure.add_subplot()
     axes.imshow(
         canvas if shown == 3 else canvas[:, :, 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
@@ -118,24 +117,6 @@ def samples_over_tasks(result: Result, sheets: Sequence[np.ndarray], *, seed: in
     return figure
 
 
-def _tasks_with(result: Result, key: str, form: Any) -> list[list[Mapping[str, Any]]]:
-    """Per finished seed the task logs, if every task of every finished seed has `key` in its form; else empty."""
-    logs = [list(s.get("tasks") or []) for s in done_seeds(result)]
-    n = len(result["tasks"])
-    good = all(len(tasks) == n and all(t.get(key) and fits(t[key], form) for t in tasks) for tasks in logs)
-    return logs if logs and good else []
-
-
-def has_growth(result: Result) -> bool:
-    """Whether the finished seeds recorded the size of a growing network."""
-    return bool(_tasks_with(result, "growth", Growth))
-
-
-def has_mask_use(result: Result) -> bool:
-    """Whether the finished seeds recorded what the masks use."""
-    return bool(_tasks_with(result, "mask_use", list[MaskUse]))
-
-
 @styled
 def network_growth(results: Sequence[Result]) -> Figure:
     """Weights of the growing network while learning task t against the linear worst case size_1 * t.
@@ -148,11 +129,10 @@ def network_growth(results: Sequence[Result]) -> Figure:
     figure = new_figure(3.4, "Network size, and its linear worst case", note)
     axes = figure.add_subplot()
     for index, result in enumerate(results):
-        logs = _tasks_with(result, "growth", Growth)
-        sizes = np.array([[t["growth"]["weights"] for t in tasks] for tasks in logs], dtype=np.float64) / 1e3
+        sizes = generator_sizes(result) / 1e3
         x = np.arange(1, sizes.shape[1] + 1)
         style = line_style(index)
-        label = f"{result['label']} (n={len(logs)})"
+        label = f"{result['label']} (n={len(sizes)})"
         axes.plot(x, sizes.mean(axis=0), label=f"{label}", zorder=3, **style)
         bands = [Summary.of(column).ci95 for column in sizes.T]
         lows, highs = ([None if b is None else b[i] for b in bands] for i in (0, 1))
@@ -162,8 +142,8 @@ def network_growth(results: Sequence[Result]) -> Figure:
             axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
         worst = sizes[:, 0].mean() * x
         axes.plot(x, worst, color=style["color"], linewidth=1, linestyle=":", label="… size_1 · t")
-        if all(_counts_weights(t) for tasks in logs for t in tasks):
-            reserved = np.array([[np.sum(t["growth"]["reserved"]) for t in tasks] for tasks in logs]) / 1e3
+        reserved = reserved_weights(result) / 1e3
+        if len(reserved):
             axes.plot(x, reserved.mean(axis=0), color=style["color"], linewidth=1, label="… reserved")
             keep(axes, f"{label}, reserved", x.tolist(), reserved.mean(axis=0).tolist())
     task_axis(axes, max(len(r["tasks"]) for r in results), "task")
@@ -171,14 +151,6 @@ def network_growth(results: Sequence[Result]) -> Figure:
     axes.set_ylim(bottom=0)
     place_legend(figure)
     return figure
-
-
-def _counts_weights(task: Mapping[str, Any]) -> bool:
-    """Whether masks cover every weight, so that what is reserved counts weights and not units."""
-    growth, use = task["growth"], task.get("mask_use") or []
-    if growth.get("reserved") is None or not fits(use, list[MaskUse]):
-        return False
-    return bool(sum(layer["size"] for layer in use) == growth["weights"])
 
 
 @styled
@@ -190,12 +162,11 @@ def mask_use(result: Result) -> Figure:
     Args:
         result: a result with `has_mask_use`.
     """
-    logs = _tasks_with(result, "mask_use", list[MaskUse])
-    newly = np.array([[_newly_share(t["mask_use"]) for t in tasks] for tasks in logs])
+    newly = newly_shares(result)
     summaries = [Summary.of(100 * column) for column in newly.T]
     mean = np.array([s.mean for s in summaries])
     x = np.arange(1, len(mean) + 1)
-    note = f"{setting_words([result])}; {seeds_words(len(logs))}{' (error bars)' if len(logs) > 1 else ''}."
+    note = f"{setting_words([result])}; {seeds_words(len(newly))}{' (error bars)' if len(newly) > 1 else ''}."
     figure = new_figure(3.4, f"{result['label']}: what a task's mask uses", note)
     axes = figure.add_subplot()
     bar: dict[str, Any] = {"width": 0.62, "edgecolor": "white", "linewidth": 0.8}
@@ -214,26 +185,6 @@ def mask_use(result: Result) -> Figure:
     return figure
 
 
-def _newly_share(layers: Sequence[Mapping[str, Any]]) -> float:
-    used = sum(layer["used"] for layer in layers)
-    return sum(layer["newly"] for layer in layers) / used if used else float("nan")
-
-
-def _gate_epochs(seed: Mapping[str, Any], task: int) -> list[Mapping[str, Any]]:
-    logs = seed.get("tasks") or []
-    if not -len(logs) <= task < len(logs):
-        return []
-    epochs = [e for p in logs[task].get("phases") or [] for e in p.get("epochs") or []]
-    gates = [e["measures"]["gates"] for e in epochs if (e.get("measures") or {}).get("gates")]
-    good = fits(gates, list[dict[str, Gates]]) and len({tuple(layers) for layers in gates}) == 1
-    return gates if good else []
-
-
-def has_gates(result: Result) -> bool:
-    """Whether the last task of the first finished seed recorded gate values."""
-    return any(_gate_epochs(s, -1) for s in done_seeds(result)[:1])
-
-
 @styled
 def gate_values(result: Result, task: int = -1) -> Figure:
     """Gates over the epochs of one task of the first finished seed (Fig. 3b): mean, share on, histogram.
@@ -243,7 +194,7 @@ def gate_values(result: Result, task: int = -1) -> Figure:
         task: position in the list of tasks, negative from the end.
     """
     seed = done_seeds(result)[0]
-    epochs = _gate_epochs(seed, task)
+    epochs = gate_trajectories(seed, task)
     layers = list(epochs[0])
     number = task % len(seed["tasks"]) + 1
     title = f"{result['label']}: gates of the masks during task {number}"

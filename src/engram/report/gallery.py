@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from engram.protocols.entry import done_seeds
 from engram.report import figures
 from engram.report.figures_cost import cost_figure, strict
-from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.picture import Picture, drawn, slug
+from engram.report.plasticity import has_gates, has_growth, has_mask_use
 from engram.report.words import counts_words, mean_pm, number
 
 if TYPE_CHECKING:

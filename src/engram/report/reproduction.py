@@ -20,10 +20,10 @@ from engram.recipes.targets import Plan, Target
 from engram.report import figures, style
 from engram.report.analyses import accuracies, omegas, paths
 from engram.report.exports import markdown
-from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.figures_tradeoff import measures_table, tradeoff_figure
 from engram.report.gallery import load_samples, load_sheets
 from engram.report.picture import slug
+from engram.report.plasticity import has_gates, has_growth, has_mask_use
 from engram.report.table import Column, Table
 from engram.report.verdicts import SMALLER_IS_BETTER, judge, judge_statement, measured
 from engram.report.words import MISSING, mean_pm

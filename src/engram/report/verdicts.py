@@ -9,7 +9,6 @@ interval: the sign decides, and the verdict says so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from engram.protocols.entry import done_seeds
 from engram.protocols.metrics import Summary
 from engram.recipes.targets import Column, Part, Row, Statement
 from engram.report.analyses.omegas import correlations, mean_between_tasks
+from engram.report.plasticity import newly_shares
 
 if TYPE_CHECKING:
     from engram.studies.reproduction import PartFound
@@ -157,18 +157,8 @@ def _below_linear(found: PartFound, row: str) -> list[float]:
 
 def _reuse_rises(found: PartFound, row: str) -> list[float]:
     """The share reused of what a mask uses, last task less task 2, in points."""
-    out = []
-    for s in done_seeds(found.results[row]) if row in found.results else ():
-        shares = [reused(task["mask_use"]) for task in s["tasks"] if task.get("mask_use")]
-        if len(shares) == len(s["accuracy_matrix"]) > 2:
-            out.append(100 * (shares[-1] - shares[1]))
-    return out
-
-
-def reused(layers: Sequence[Mapping[str, Any]]) -> float:
-    """Share of the elements that a mask uses which earlier tasks had reserved."""
-    used = sum(layer["used"] for layer in layers)
-    return 1 - sum(layer["newly"] for layer in layers) / used if used else math.nan
+    shares = newly_shares(found.results[row]) if row in found.results else []
+    return [100 * float(newly[1] - newly[-1]) for newly in shares if len(newly) > 2]
 
 
 def _correlation(found: PartFound, row: str, layer: int) -> float | None:

@@ -24,7 +24,8 @@ SHARED = "shared"  # what several runs of a study have in common: common starts,
 # What engram writes: names of files in seed-N, seed-N/checkpoints, tensorboard/seed-N, and in the folders above seed-N.
 TEMPORARY = r"\..+\.\d+\.tmp"
 SEED_FILES = (
-    r"(job|seed|result)\.json|worker\.log|(samples(-\d+)?|mistakes|artifacts)\.safetensors|\.task\.lock|" + TEMPORARY
+    r"(job|seed|result)\.json|worker\.log|(samples(-\d+)?|mistakes|artifacts)\.safetensors|\.task\.lock|"
+    + TEMPORARY
 )
 CHECKPOINT = r"\d{8}\.(json|safetensors)|" + TEMPORARY
 JUDGE = r"judge-[0-9a-f]{16}\.safetensors|" + TEMPORARY  # in the folder SHARED

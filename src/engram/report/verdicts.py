@@ -9,7 +9,7 @@ interval: the sign decides, and the verdict says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,7 @@ def _below_linear(found: PartFound, row: str) -> list[float]:
 
 def _reuse_rises(found: PartFound, row: str) -> list[float]:
     """The share reused of what a mask uses, last task less task 2, in points."""
-    shares = newly_shares(found.results[row]) if row in found.results else []
+    shares: Iterable[Any] = newly_shares(found.results[row]) if row in found.results else ()
     return [100 * float(newly[1] - newly[-1]) for newly in shares if len(newly) > 2]
 
 

@@ -41,7 +41,7 @@ def kept_each_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checkpoint, "SHARE", float("inf"))
 
 
-def plain_page(directory: str | os.PathLike[str], *, accept_edited: bool = False) -> Path:
+def plain_page(directory: str | os.PathLike[str], *, accept_edited: bool = False, **_: object) -> Path:
     """Stands in for the report."""
     read(directory, accept_edited=accept_edited)
     page = Path(directory) / "report.html"

@@ -32,7 +32,7 @@ from engram.studies.settings import DataSettings, NetworkSettings
         (
             ["rn", "finetune"],
             [
-                "run, compare, sweep, tradeoff, learn, predict, inspect, verify, undo, forget, export, report, list",
+                "run, compare, sweep, tradeoff, learn, predict, inspect, verify, undo, forget, export, reproduce,",
                 "did you mean run?",
             ],
         ),
@@ -211,6 +211,7 @@ def test_checkpoints_of_another_stream(refused: Refused, killed: Path):
     assert contents(killed) == before
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_training_that_diverges(call: Call, tmp_path: Path):
     out = tmp_path / "wild"
     # Weights grow twentyfold a step: finite after the first epochs, not for long.

@@ -163,6 +163,7 @@ class Stop(BaseException):
     """As a kill, at an epoch."""
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_an_interrupted_learn_goes_on_and_is_not_seen(memory: Path, tmp_path: Path) -> None:
     untouched = Path(shutil.copytree(memory, tmp_path / "untouched"))
     images, others = draw(tmp_path / "de", "de"), draw(tmp_path / "f", "f")

@@ -45,6 +45,7 @@ def test_learning_after_undo_takes_the_place_of_what_was_undone(memory: Path, tm
     assert [(one.number, one.current) for one in verify(memory)] == [(1, False), (3, True)]
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_undo_drops_an_unfinished_learn_first(memory: Path, tmp_path: Path) -> None:
     before = contents(memory)
     known = Memory.open(memory)
@@ -61,6 +62,7 @@ def test_undo_drops_an_unfinished_learn_first(memory: Path, tmp_path: Path) -> N
     assert contents(memory) == before
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_an_unfinished_first_learn_can_be_undone(tmp_path: Path) -> None:
     def stop(what: str, done: int, n: int) -> None:
         if done:

@@ -17,6 +17,7 @@ import engram
 from calling import no_figures
 from engram.core import files
 from engram.errors import PlaceError
+from engram.studies.jobs import Event
 from engram.studies.results import read
 from engram.studies.study import Outcome, Problem
 
@@ -86,10 +87,24 @@ def test_a_choice_of_what_there_was_room_for_is_not_the_end() -> None:
         assert Outcome(Path(), problems=[problem], answered=True).exit_code == code
 
 
+def test_a_sweep_that_is_stopped_between_two_trials_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_figures(monkeypatch)
+
+    def stop(event: Event) -> None:
+        if event.kind == "done":
+            raise KeyboardInterrupt
+
+    assert sweep(tmp_path, listener=stop).interrupted
+    assert len(read(tmp_path).results) == 1
+    assert len(sweep(tmp_path, resume=True).results) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("study", [run, comparison, sweep])
 def test_a_full_disk_loses_nothing_and_is_said(
-    study: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_epoch: None
 ) -> None:
     no_figures(monkeypatch)
     with full_after(10**6, monkeypatch) as made:

@@ -88,8 +88,11 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
                         todo, ledger.note, here, root=settings.out, starts=listener, dropped=study.dropped
                     )
                 # Where the system refuses a place, what follows from the runs so far is not what would follow later.
-                refused = any(p.expected and p.again for p in ledger.outcome.problems)
-                works = [] if refused else ledger.planned(planner, study.next(ledger.done))
+                if any(p.expected and p.again for p in ledger.outcome.problems):
+                    break
+                works = ledger.planned(planner, study.next(ledger.done))
+            else:
+                ledger.over = True
         except KeyboardInterrupt:
             ledger.outcome.interrupted = True
         try:
@@ -133,6 +136,7 @@ class _Ledger:
         self.found: dict[str, Any] = {}
         self.sent: list[Job] = []
         self.partial: dict[tuple[str, int], tuple[list[Any], list[float]]] = {}
+        self.over = False  # the study asks for nothing more
         self.earlier = {} if self.settings.overwrite else self.stored.get("found", {})
         replaced = study.territory() if self.settings.overwrite else []
         for record in self.stored.get("variants", []):
@@ -371,7 +375,7 @@ class _Ledger:
         for record in (self.records[label] for label in order if label in self.records):
             kept = {k: v for k, v in record.items() if k not in self.shared}
             listed.append({**kept, "config": {k: v for k, v in kept["config"].items() if k != "data"}})
-        last = {"asked": self._asked(), "labels": labels, "complete": ended}
+        last = {"asked": self._asked(), "labels": labels, "complete": self.over and ended}
         study = {
             "kind": self.study.kind,
             "last": last,

@@ -151,9 +151,9 @@ class Optimiser:
     """An optimiser and its settings; the names are those of ``torch.optim``.
 
     Args:
-        kind: ``"adam"`` or ``"sgd"``.
+        kind: ``"adam"``, ``"nadam"``, ``"rmsprop"`` or ``"sgd"``.
         lr: learning rate, > 0.
-        betas: decay rates of Adam's moments.
+        betas: decay rates of Adam's and NAdam's moments; the second is RMSProp's.
         momentum: of SGD.
         weight_decay: factor of an L2 term, whose gradient is added to that of the loss; 0 by default, for it moves
             frozen weights.
@@ -161,7 +161,7 @@ class Optimiser:
             phase on and a hundredth from three quarters on. The rate is set anew at every epoch.
     """
 
-    kind: Literal["adam", "sgd"] = "adam"
+    kind: Literal["adam", "nadam", "rmsprop", "sgd"] = "adam"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.0

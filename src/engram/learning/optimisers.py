@@ -1,7 +1,8 @@
 """Optimisers of the loop: the state of a player by parameter name, moved by PyTorch's fused kernels.
 
-The mathematics and the bits are those of ``torch.optim.Adam`` and ``torch.optim.SGD`` with ``fused=True``. Their
-classes are not used because the first one made loads PyTorch's compiler, which takes longer than a short run learns.
+The mathematics and the bits are those of ``torch.optim.Adam`` and ``torch.optim.SGD`` with ``fused=True``. NAdam and
+RMSProp, for which there are no such kernels, are PyTorch's but for rounding. Their classes are not used because the
+first one made loads PyTorch's compiler, which takes longer than a short run learns.
 Nothing is read from the device: steps are counted in tensors.
 """
 
@@ -16,8 +17,14 @@ from engram.core.contract import Optimiser, Player
 from engram.errors import CheckpointError
 from engram.learning.state import OptimiserState
 
-STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}
-EPSILON = 1e-8  # of Adam, as in torch.optim
+STATES = {
+    "adam": {"step", "exp_avg", "exp_avg_sq"},
+    "nadam": {"step", "exp_avg", "exp_avg_sq", "mu_product"},
+    "rmsprop": {"exp_avg_sq"},
+    "sgd": {"momentum_buffer"},
+}
+EPSILON = 1e-8  # of all but SGD, as in torch.optim
+FADING = 0.96**4e-3  # a step, of half of NAdam's first moment, as in torch.optim
 
 
 class Stepper:
@@ -63,8 +70,8 @@ class Stepper:
             return
         p = self.parameters[name]
         self.state[name] = {
-            key: torch.zeros((), device=p.device)
-            if key == "step"
+            key: torch.full((), float(key == "mu_product"), device=p.device)
+            if key in ("step", "mu_product")
             else torch.zeros_like(p, requires_grad=False)
             for key in sorted(STATES[self.spec.kind], reverse=True)
         }
@@ -79,7 +86,7 @@ class Stepper:
             self.begin(name)
         moved: list[Tensor] = [self.parameters[name] for name in names]
         along, spec = [grads[name] for name in names], self.spec
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or spec.kind in ("nadam", "rmsprop"):
             self._written_out(names, along)
         elif spec.kind == "sgd":
             torch._fused_sgd_(
@@ -116,7 +123,9 @@ class Stepper:
             )
 
     def _written_out(self, names: list[str], along: list[Tensor]) -> None:
-        """The same step as sums and products, for a compiler, which makes one kernel of all that happens in a step."""
+        """The step as sums and products: for a compiler, which makes one kernel of all that happens in a step, and of
+        what has no kernel of its own, NAdam (Dozat, ICLR-W 2016) and RMSProp (Tieleman and Hinton 2012).
+        """
         spec, rate = self.spec, self.rate
         for name, g in zip(names, along, strict=True):
             p, held = self.parameters[name], self.state.get(name, {})
@@ -127,10 +136,19 @@ class Stepper:
                     g = held["momentum_buffer"].mul_(spec.momentum).add_(g)
                 p.sub_(rate * g)
                 continue
-            (one, two), count = spec.betas, held["step"].add_(1)
-            mean = held["exp_avg"].lerp_(g, 1 - one)
+            one, two = spec.betas
             square = held["exp_avg_sq"].mul_(two).addcmul_(g, g, value=1 - two)
+            if spec.kind == "rmsprop":
+                p.sub_(rate * g / (square.sqrt() + EPSILON))
+                continue
+            count, mean = held["step"].add_(1), held["exp_avg"].lerp_(g, 1 - one)
             root = (square / (1 - two**count)).sqrt()
+            if spec.kind == "nadam":
+                now, then = (one * (1 - 0.5 * FADING**k) for k in (count, count + 1))
+                product = held["mu_product"].mul_(now)
+                ahead = (1 - now) / (1 - product) * g + then / (1 - product * then) * mean
+                p.sub_(rate * ahead / (root + EPSILON))
+                continue
             p.sub_(rate / (1 - one**count) * mean / (root + EPSILON))
 
     def load(self, state: OptimiserState) -> None:

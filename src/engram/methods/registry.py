@@ -92,6 +92,7 @@ METHODS: dict[str, str | Entry] = {
     "dgr": "engram.methods.dgr",
     "pc": "engram.methods.pc",
     "den": "engram.methods.den",
+    "fearnet": "engram.methods.fearnet",
 }
 
 

@@ -211,7 +211,15 @@ def test_step_schedule_drops_at_half_and_three_quarters(n_epochs: int, drops: li
     assert rates == pytest.approx([0.2 * 0.1**d for d in drops])
 
 
-@pytest.mark.parametrize("spec", [Optimiser("adam", 0.1), Optimiser("sgd", 0.1, momentum=0.9)])
+KINDS = [
+    Optimiser("adam", 0.1),
+    Optimiser("nadam", 0.1),
+    Optimiser("rmsprop", 0.1, (0.0, 0.9)),
+    Optimiser("sgd", 0.1, momentum=0.9),
+]
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda s: s.kind)
 def test_optimiser_state_of_a_grown_parameter_is_padded_with_zeros(spec: Optimiser) -> None:
     small = Player({"w": nn.Parameter(torch.ones(2, 3))}, spec)
     optimiser = Stepper.of(small)
@@ -229,9 +237,24 @@ def test_optimiser_state_of_a_grown_parameter_is_padded_with_zeros(spec: Optimis
         assert found[key][:, 3:].abs().sum() == 0
 
 
-def test_optimiser_state_round_trip_continues_bit_for_bit() -> None:
-    spec = Optimiser("adam", 0.1)
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+@pytest.mark.parametrize("kind", ["nadam", "rmsprop"])
+def test_optimisers_without_a_fused_kernel_are_pytorchs(kind: str, decay: float) -> None:
+    own, other = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
+    stepper = Stepper.of(Player({"w": own}, Optimiser(kind, 0.1, (0.8, 0.9), weight_decay=decay)))
+    torchs: torch.optim.Optimizer = torch.optim.RMSprop([other], lr=0.1, alpha=0.9, weight_decay=decay)
+    if kind == "nadam":
+        torchs = torch.optim.NAdam([other], lr=0.1, betas=(0.8, 0.9), weight_decay=decay)
+    for i in range(5):
+        other.grad = torch.sin(torch.arange(6.0) + i).view(2, 3)
+        stepper.step({"w": other.grad})
+        torchs.step()
+        torch.testing.assert_close(own, other)
+    assert float((own.detach() - 1.0).abs().max()) > 0.1
 
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda s: s.kind)
+def test_optimiser_state_round_trip_continues_bit_for_bit(spec: Optimiser) -> None:
     def steps(n: int, optimiser: Stepper, first: int) -> None:
         for i in range(n):
             optimiser.step(

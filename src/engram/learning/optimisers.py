@@ -123,8 +123,8 @@ class Stepper:
             )
 
     def _written_out(self, names: list[str], along: list[Tensor]) -> None:
-        """The step as sums and products: for a compiler, which makes one kernel of all that happens in a step, and of
-        what has no kernel of its own, NAdam (Dozat, ICLR-W 2016) and RMSProp (Tieleman and Hinton 2012).
+        """The step as sums and products: for a compiler, which makes one kernel of all that happens in a step; and for
+        NAdam (Dozat, ICLR-W 2016) and RMSProp (Tieleman and Hinton, lecture 6.5, 2012).
         """
         spec, rate = self.spec, self.rate
         for name, g in zip(names, along, strict=True):

@@ -59,9 +59,9 @@ def shown(names: Collection[str]) -> str:
 
 
 def timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A seed's result without what no run can repeat: times, peak memory, a checksum of these, places of samples."""
+    """A seed's result without what no run can repeat: times, peak memory, a checksum of these, places of images."""
     dropped = {"seconds", "seconds_per_task", "seconds_other", "seconds_checkpoints", "other", "checkpoints"}
-    dropped |= {"peak_memory_bytes", "samples", "sha256"}
+    dropped |= {"peak_memory_bytes", "samples", "mistakes", "sha256"}
     kept = {k: v for k, v in entry.items() if k not in dropped}
     if kept.get("tasks") is not None:
         kept["tasks"] = [{k: v for k, v in t.items() if k != "seconds"} for t in kept["tasks"]]

@@ -1,6 +1,6 @@
 """What engram's loop costs beside the same mathematics written by hand (``limit/``): docs/benchmarks.md.
 
-    python benchmarks/bench.py [--quick] [--device cpu] [--out FILE]
+    python benchmarks/bench.py [--quick] [--modes] [--device cpu] [--out FILE]
 
 Both train from the same weights on the same batches and noise, in one process on one thread, in blocks that
 take turns: engram's own epochs through its real loop, then the hand-written one. A ratio is that of two
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,7 @@ from limit import si as limit_si
 from engram import seeds
 from engram.core.contract import Context, Method, Phase, Scenario, TaskInfo
 from engram.core.network import Network
+from engram.learning import compiling
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.loop import EpochEnd, run_phase, train_task
 from engram.learning.state import LoopState
@@ -216,10 +219,10 @@ class FinetuneTwin:
 class SiTwin:
     """The hand-written perceptron with the weights, importances and reference of a subject, fed with the same rows."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, *, compiled: bool = False) -> None:
         self.subject, method = subject, subject.method
         config = method.config
-        self.limit = limit_si.Si(
+        self.limit = (limit_si.CompiledSi if compiled else limit_si.Si)(
             subject.data.x,
             subject.data.y,
             method.net.head.n_outputs,
@@ -257,6 +260,9 @@ class Duel:
 
     subject: Subject
     twin: DgmTwin | FinetuneTwin | SiTwin
+    compiled: bool = False  # steps of engram's
+    plain: SiTwin | None = None  # the plain loop, where the twin is the compiled bound
+    plains: list[float] = field(default_factory=list)  # of processor time, as shares of the twin's
     ours: list[float] = field(default_factory=list)
     limit: list[float] = field(default_factory=list)
     busy: list[float] = field(
@@ -278,6 +284,7 @@ class Duel:
             ),
             SEED,
             self.on_epoch,
+            compile=self.compiled,
         )
 
     def now(self) -> float:
@@ -298,6 +305,11 @@ class Duel:
             self.ours.append(between - self.began)
             self.limit.append(end - between)
             self.busy.append((busy_between - self.busy_began) / (busy_end - busy_between))
+        if self.plain is not None:
+            began = time.process_time()
+            self.plain.block(event.epoch)
+            if event.epoch:
+                self.plains.append((time.process_time() - began) / (busy_end - busy_between))
         self.began, self.busy_began = self.now(), time.process_time()
 
     def row(self, what: str) -> dict[str, Any]:
@@ -314,6 +326,7 @@ class Duel:
             "ratio_min": min(ratios),
             "ratio_max": max(ratios),
             "ratio_processor_time": statistics.median(self.busy),
+            **({"plain_to_limit": statistics.median(self.plains)} if self.plains else {}),
             "blocks": len(ratios),
             "steps_a_block": steps,
             "difference": self.difference,
@@ -341,9 +354,19 @@ def finetune_duel(stream: Stream, index: int, blocks: int, steps: int | None = N
 
 
 def si_duel(
-    stream: Stream, index: int, blocks: int, steps: int, network: Network | None = None, **options: Any
+    stream: Stream,
+    index: int,
+    blocks: int,
+    steps: int,
+    network: Network | None = None,
+    compiled: bool = False,
+    **options: Any,
 ) -> Duel:
-    """Synaptic Intelligence on a perceptron at task ``index``; one masked head where tasks differ in their classes."""
+    """Synaptic Intelligence on a perceptron at task ``index``; one masked head where tasks differ in their classes.
+
+    Args:
+        compiled: engram with compiled steps against the compiled bound, the plain loop beside them.
+    """
     first, last = stream.tasks[0].classes, stream.tasks[-1].classes
     domain = first == last
     subject = at_task(
@@ -357,7 +380,9 @@ def si_duel(
         masked_head=not domain,
         **options,
     )
-    return Duel(subject, SiTwin(subject))
+    if not compiled:
+        return Duel(subject, SiTwin(subject))
+    return Duel(subject, SiTwin(subject, compiled=True), compiled=True, plain=SiTwin(subject))
 
 
 def median_seconds(f: Callable[[], object], n: int) -> float:
@@ -410,6 +435,64 @@ def digits_checkpoints(n: int) -> list[dict[str, Any]]:
     return rows
 
 
+def modes(device: torch.device, quick: bool) -> dict[str, Any]:
+    """Engram's own steps, as they are and compiled: seconds an iteration."""
+    steps, blocks = (4 if quick else 20), 6
+    digits = class_incremental(images(32), n_tasks=10, seed=SEED).to(device)
+    split = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
+    dgm = {"solver": "shared", "label": "within_stream", "batch_size": 64}
+    cases: dict[str, Callable[[], Subject]] = {
+        "SI, split MNIST, task 2": lambda: at_task(
+            "si", Mlp(), split, 1, blocks=blocks, steps=100, scenario="task", masked_head=True, c=1.0
+        ),
+        **{
+            f"{name}, MNIST, task 2": lambda name=name: at_task(
+                name, Mlp(), split, 1, blocks=blocks, steps=100, scenario="task"
+            )
+            for name in ("finetune", "ewc", "lwf")
+        },
+        **{
+            f"DGM, MNIST 32x32, task {index + 1}": lambda index=index: at_task(
+                "dgmw", Dcgan(), digits, index, blocks=blocks, steps=steps, **dgm
+            )
+            for index in (0, 4)
+        },
+    }
+    rows = []
+    for what, make in cases.items():
+        row: dict[str, Any] = {"what": what}
+        for mode in ("eager", "compiled"):
+            subject = make()
+            times: list[float] = []
+
+            def now(subject: Subject = subject) -> float:
+                if subject.data.x.is_cuda:
+                    torch.cuda.synchronize()
+                return time.perf_counter()
+
+            began = now()
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                run_phase(
+                    *(subject.method, subject.task, subject.phase, subject.data, subject.state),
+                    SEED,
+                    lambda event, times=times, now=now: times.append(now()),
+                    compile=mode == "compiled",
+                )
+            between = [b - a for a, b in itertools.pairwise(times)]
+            row[f"{mode}_s"] = statistics.median(between) / (subject.phase.steps_per_epoch or 1)
+            row[f"{mode}_first_s"] = times[0] - began
+            row["said"] = [str(w.message) for w in said if "not compiled" in str(w.message)]
+        row["gain"] = row["eager_s"] / row["compiled_s"]
+        rows.append(row)
+        print(
+            f"{what:32} eager {row['eager_s']:.5f}, compiled {row['compiled_s']:.5f} ({row['gain']:.2f} times), first "
+            f"block {row['compiled_first_s']:.1f} s {' '.join(row['said'])}",
+            flush=True,
+        )
+    return {"modes": rows}
+
+
 def device_class(device: torch.device) -> str:
     """The kind of machine, no names."""
     if device.type == "cuda":
@@ -433,7 +516,8 @@ def measure(device: torch.device, quick: bool) -> dict[str, Any]:
         spread = f"[{r['ratio_min']:.2f}, {r['ratio_max']:.2f}]"
         print(
             f"{what:32} {r['engram_s']:9.5f} {r['limit_s']:9.5f} {r['ratio']:6.3f} {spread:>14} "
-            f"{r['ratio_processor_time']:10.3f} {r['difference']:11.1e}",
+            f"{r['ratio_processor_time']:10.3f} {r['difference']:11.1e}"
+            + (f"  plain loop / bound {r['plain_to_limit']:.2f}" if "plain_to_limit" in r else ""),
             flush=True,
         )
         checkpoints.append(checkpoint_row(what, duel.subject.method, duel.subject.state, 0, 5))
@@ -449,9 +533,15 @@ def measure(device: torch.device, quick: bool) -> dict[str, Any]:
         told(finetune_duel(stream, index, 2 * pairs + 1), f"fine-tuning, MNIST, task {index + 1} of 5")
     # From the second task on the penalty acts.
     told(si_duel(stream, 1, 2 * pairs + 1, 100, c=1.0), "SI, split MNIST, task 2")
+    compiles = not compiling.why_not()
+    if compiles:
+        told(si_duel(stream, 1, 2 * pairs + 1, 100, compiled=True, c=1.0), "SI, split MNIST, compiled")
     stream = permuted(images(None), 2, seed=SEED).to(device)
     wide = Mlp((2000, 2000))
-    told(si_duel(stream, 1, pairs + 1, 8, wide, batch_size=256, c=0.1, xi=0.1), "SI, permuted MNIST, task 2")
+    permuting = {"batch_size": 256, "c": 0.1, "xi": 0.1}
+    told(si_duel(stream, 1, pairs + 1, 8, wide, **permuting), "SI, permuted MNIST, task 2")
+    if compiles:
+        told(si_duel(stream, 1, pairs + 1, 8, wide, True, **permuting), "SI, permuted MNIST, compiled")
     if device.type == "cpu":
         checkpoints += digits_checkpoints(5 if quick else 15)
     print(f"\n{'checkpoint of an epoch':44} {'seconds':>9} {'kB':>8}")
@@ -469,12 +559,20 @@ def main() -> int:
     """Measure and print; 1 where a median ratio is above the target."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
+    parser.add_argument(
+        "--modes", action="store_true", help="engram's steps as they are and compiled, nothing else"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(args.device)
     print(f"{device_class(device)}, PyTorch {torch.__version__}, 1 thread\n")
+    if args.modes:
+        result = modes(device, args.quick)
+        if args.out:
+            args.out.write_text(json.dumps({"device": device_class(device), **result}, indent=1) + "\n")
+        return 0
     result = measure(device, args.quick)
     worst = max(r["ratio"] for r in result["rows"])
     print(f"\nlargest median ratio {worst:.3f}, target {TARGET}")

@@ -108,7 +108,7 @@ class CompiledSi(Si):
         self.mean, self.square = (
             [torch.zeros_like(p, requires_grad=False) for p in self.theta] for _ in range(2)
         )
-        self.count = torch.zeros(())
+        self.count = torch.zeros((), device=self.theta[0].device)
         self.compiled = torch.compile(self.whole, fullgraph=True, dynamic=False)
 
     def epoch(self, order: Tensor) -> Tensor:

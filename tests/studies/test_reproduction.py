@@ -60,7 +60,7 @@ def test_from_nothing_to_verdicts_and_nothing_is_run_twice(tiny: str, pretend: P
     made = api.reproduce(tiny, out=out, jobs=1)
     assert verdicts(made) == {"plain": "reached", "held": "short", "other": "not comparable"}
     assert (len(made.outcomes), made.exit_code, len(pretend.ran)) == (1, 0, 6)
-    assert [p.name for p in made.figures if p.is_file()] == ["digits-accuracies.png"]
+    assert [p.name for p in made.figures if p.is_file()] == ["digits-accuracies.svg"]
     text = (out / "table.md").read_text()
     for words in ("short by", "not comparable, because it is another thing", "A paper, Table 9"):
         assert words in text

@@ -113,6 +113,18 @@ def test_fisher_information_is_normed_decays_and_holds_from_the_second_task_on()
     torch.testing.assert_close(grads[name], 1000.0 * 0.5 * net.fisher[name] * 0.5)
 
 
+def test_nothing_holds_the_base_in_the_first_compress() -> None:
+    net = pc()
+    net.begin_task(task_of(0), STREAM.train(0))
+    theta = net.players(task_of(0), "compress")["kb"].parameters
+    grads = {name: torch.zeros_like(p) for name, p in theta.items()}
+    with torch.no_grad():
+        for p in theta.values():
+            p.add_(0.5)
+    net.after_backward("kb", grads, Step(task_of(0), COMPRESS, 0, 1, 0, 1))
+    assert not any(bool(g.any()) for g in grads.values())
+
+
 def test_what_lasts_is_one_network_and_two_tensors_a_parameter() -> None:
     net, state = pc(), LoopState()
     for t in range(3):

@@ -259,3 +259,18 @@ def test_a_trained_method_takes_no_more_of_a_known_class(
     before = contents(memory)
     assert "finetune keeps none" in refused("learn", draw(tmp_path / "a", "ad"), "--into", memory, "--refine")
     assert contents(memory) == before
+
+
+def test_the_first_images_decide_what_is_left_open(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (3, 40, 48)).astype(np.uint8)
+    colour = np.stack([grey, grey[::-1], grey], 3)
+    for name, images, channels, eps, mirror in (("g", grey, 1, 0.01, False), ("c", colour, 3, 0.2, True)):
+        known = Memory.create(tmp_path / name)
+        known.learn({"a": images, "b": images[::-1, ::-1]})
+        s = Memory.open(tmp_path / name).model.settings
+        assert (s.image_size, s.channels, s.method_options["eps"]) == (32, channels, eps)
+        assert (s.features_options["L"], s.features_options["mirror"]) == (4, mirror)
+    given = Settings(method_options={"eps": 0.5}, features_options={"mirror": False}).decided(3)
+    assert (given.method_options, given.features_options) == ({"eps": 0.5}, {"mirror": False, "L": 4})
+    assert Settings(features="pixels").decided(3).method_options == {}
+    assert Settings("ncm").decided(3).features_options == {"L": 4, "mirror": True}

@@ -68,10 +68,15 @@ def learn(words: Sequence[str]) -> int:
     asked: dict[str, Any] = {n: str(deciding[flag_of(n)]) for n in KINDS if flag_of(n) in deciding}
     usual = stored or Settings(**asked)
     groups = {"what to learn": options(Learn()), "of the memory": options(usual, OPTION_FIELDS)}
+    left_open = usual.open_options()
     for kind, about in KINDS.items():
-        name = getattr(usual, kind)
+        name, field = getattr(usual, kind), f"{kind}_options"
         if name is not None:
-            known = typed_all(name, about(name).options, getattr(usual, f"{kind}_options"))
+            known = typed_all(name, about(name).options, getattr(usual, field))
+            for option, (grey, colour) in left_open.get(field, {}).items():
+                known[option] = (
+                    grey if grey == colour else f"{shown(grey)} for grey images, {shown(colour)} for colour"
+                )
             own = {
                 f"--{name}.{o.name}": replace(o, default=known.get(o.name, o.default))
                 for o in about(name).options

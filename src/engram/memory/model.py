@@ -123,6 +123,7 @@ class Model:
         s, shape = self.settings, rule.shape
         found: dict[str, Any] = {}
         if len(shape) == 3:
+            s = s.decided(shape[0])
             found |= {"image_size": shape[1], "channels": shape[0]}
         else:  # vectors are features already
             s = replace(s, features=None, features_options={})

@@ -17,7 +17,7 @@ from engram.errors import ConfigError, DataError
 from engram.streams.decode import Content, Decoder, Encoded, shorter_sides
 from engram.streams.images import as_array, pixels_of
 
-LARGEST = 64  # pixels squared, where neither the user nor a network says how many
+LARGEST = 32  # pixels squared, where neither the user nor a network says how many
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from engram import features, networks
@@ -14,6 +14,12 @@ from engram.methods import registry
 
 METHOD = "slda"
 FEATURES = "scattering"  # of methods in closed form, which learn none of their own
+#: Options that the first images decide where they are left open, by owner: for grey ones and for colour ones. From the
+#: table in docs/your-photos.md. Those of slda are for these features.
+OF_IMAGES: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
+    "scattering": {"L": (4, 4), "mirror": (False, True)},
+    "slda": {"eps": (0.01, 0.2)},
+}
 SMALL_IMAGE, NETWORK_SMALL, NETWORK = 12, "dcgan8", "dcgan"  # pixels; for methods that learn from images
 
 
@@ -27,7 +33,7 @@ class Settings(Checked):
             methods in closed form, else none.
         network: of methods that train one, see engram list; by default the one that fits.
         image_size: pixels squared to which images are brought; by default what network or features need, else the
-            median of their shorter sides, at most 64.
+            median of their shorter sides, at most 32.
         channels: 1 for grey or 3 for colour; by default colour if any of the first images is.
         valid_fraction: share of each class's images that is held out to measure it, at least one image; 0 for none.
         seed: of everything random.
@@ -84,6 +90,25 @@ class Settings(Checked):
             ("network_options", self.network, networks.about(self.network).options if self.network else ()),
         ):
             object.__setattr__(self, options, typed_all(str(name), found, getattr(self, options)))
+
+    def open_options(self) -> dict[str, Mapping[str, tuple[Any, Any]]]:
+        """Of `OF_IMAGES` those that these settings leave to the first images, by field."""
+        if self.features != FEATURES:
+            return {}
+        return {
+            field: {k: v for k, v in OF_IMAGES.get(name, {}).items() if k not in given}
+            for field, name, given in (
+                ("features_options", self.features, self.features_options),
+                ("method_options", self.method, self.method_options),
+            )
+        }
+
+    def decided(self, channels: int) -> Settings:
+        """With what images of 1 or 3 channels decide."""
+        found: dict[str, Any] = {}
+        for field, options in self.open_options().items():
+            found[field] = {**getattr(self, field), **{k: v[channels == 3] for k, v in options.items()}}
+        return replace(self, **found)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""

@@ -96,8 +96,8 @@ class Settings(Checked):
         if self.features != FEATURES:
             return {}
         return {
-            field: {k: v for k, v in OF_IMAGES.get(name, {}).items() if k not in given}
-            for field, name, given in (
+            options: {k: v for k, v in OF_IMAGES.get(name, {}).items() if k not in given}
+            for options, name, given in (
                 ("features_options", self.features, self.features_options),
                 ("method_options", self.method, self.method_options),
             )
@@ -106,8 +106,8 @@ class Settings(Checked):
     def decided(self, channels: int) -> Settings:
         """With what images of 1 or 3 channels decide."""
         found: dict[str, Any] = {}
-        for field, options in self.open_options().items():
-            found[field] = {**getattr(self, field), **{k: v[channels == 3] for k, v in options.items()}}
+        for name, options in self.open_options().items():
+            found[name] = {**getattr(self, name), **{k: v[channels == 3] for k, v in options.items()}}
         return replace(self, **found)
 
     def to_json(self) -> dict[str, Any]:

@@ -536,20 +536,18 @@ def check(found: Findings, rng: random.Random) -> None:
     for _, text in FORMATS.values():
         text(found)
     parts = {found.kind: found.found} if found.kind in ("sweep", "tradeoff") else {}
-    render(results, (), [()] * len(results), **parts)
+    render(results, (), [((), ())] * len(results), [None] * len(results), **parts)
     if rng.random() < 0.02:  # figures take a second
-        with (
-            mock.patch("engram.report.gallery.save", _unsaved),
-            mock.patch("engram.report.analyses.sections.save", _unsaved),
-        ):
+        with mock.patch("engram.report.picture.save", _unsaved):
             comparison_pictures(results, Path())
             for f in found.results:
                 method_pictures(f, Path())
             analysis_pictures(results, found.root, Path())
 
 
-def _unsaved(figure: Any, path: Path) -> str:
-    return ""
+def _unsaved(make: Callable[[], Any], stem: Path) -> tuple[str, str]:
+    make()
+    return "", ""
 
 
 def _numbers(found: Findings) -> tuple[Any, ...]:

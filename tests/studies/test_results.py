@@ -18,10 +18,10 @@ from engram.core.files import with_checksum
 from engram.errors import DataError, EngramError
 from engram.report.analyses.omegas import correlations
 from engram.report.comparable import comparable
-from engram.report.figures_generative import has_gates, has_growth, has_mask_use
 from engram.report.figures_sweep import sweep_table
 from engram.report.figures_tradeoff import measures_table
 from engram.report.html import render
+from engram.report.plasticity import has_gates, has_growth, has_mask_use
 from engram.studies.results import (
     read,
     read_entry,
@@ -339,7 +339,7 @@ def test_an_edited_file_is_refused_or_taken_and_said(tmp_path: Path, name: str, 
         assert seed["final_average_accuracy"] == pytest.approx(np.mean(seed["accuracy_matrix"][-1]))
     after = result["summary"]["final_average_accuracy"]["mean"]
     assert (after != before) == (change is better_matrix)
-    page = render([result], (), [()])
+    page = render([result], (), [((), ())], [None])
     assert "icarl (edited)" in page
     assert f"{name}: changed after engram wrote it" in page
 
@@ -360,7 +360,7 @@ def test_a_file_without_checksum_must_agree_with_itself(
     marked = read_result(root)
     assert (marked["edited"], marked["no_checksum"]) == ([], [name])
     assert marked["summary"] == whole["summary"]
-    assert f"icarl: {name}: without a checksum" in render([marked], (), [()])
+    assert f"icarl: {name}: without a checksum" in render([marked], (), [((), ())], [None])
     changed(root / name, change, sealed=False)
     with pytest.raises(EngramError, match=match):
         read(root)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -83,6 +84,9 @@ class Drawing:
 
 def main() -> None:
     """Load what a page needs and draw a figure for nobody, so that fonts are at hand; then draw the pages asked for."""
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # where its folders cannot be made it tells at length
     for name in ("engram.report.html", "engram.report.analyses.sections", "scipy.special", "jinja2", "yaml"):
         importlib.import_module(name)
     style.every_format = False

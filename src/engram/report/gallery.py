@@ -236,7 +236,9 @@ def mistakes(found: FoundResult, most: int = 24) -> tuple[str, list[tuple[str, s
         images, *pairs = (tensors[name] for name in ("images", "labels", "predicted"))
         if images.ndim != 4 or images.dtype != "uint8" or not images.size:
             continue
-        if not all(p.shape == images.shape[:1] and ((p >= 0) & (p < len(names))).all() for p in pairs):
+        if any(p.dtype.kind not in "iu" or p.shape != images.shape[:1] for p in pairs):
+            continue
+        if not all(((p >= 0) & (p < len(names))).all() for p in pairs):
             continue
         out = []
         for image, true, taken in list(zip(images, *pairs, strict=True))[:most]:

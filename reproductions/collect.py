@@ -1,4 +1,5 @@
-"""Copy the results of a run or comparison into this folder, without what only its report needs.
+"""Copy the results of a run, of a comparison, or of a reproduction's folder ``results`` into this folder, without what
+only their report needs.
 
     python reproductions/collect.py DIR NAME
 
@@ -14,7 +15,8 @@ from typing import Any
 
 from engram.core.files import with_checksum, write_atomically
 from engram.studies.folders import folder_name
-from engram.studies.results import as_text, read
+from engram.studies.reproduction import gather
+from engram.studies.results import as_text
 
 HERE = Path(__file__).resolve().parent
 
@@ -31,7 +33,7 @@ def slim(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(source: str, name: str) -> None:
-    for found in read(source).results:
+    for found in gather([Path(source)]).results:
         path = HERE / name / f"{folder_name(found.result['label'])}.json"
         write_atomically(path, (as_text(with_checksum(slim(found.result))) + "\n").encode())
         print(path.relative_to(HERE))

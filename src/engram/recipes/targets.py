@@ -92,7 +92,7 @@ class Statement:
         of: its arguments: names of rows, and numbers.
         unit: of the margin.
         not_below: a margin of 0 will do, and one that is not below 0 beyond noise does not contradict it.
-        part: number of the part that it is read from.
+        part: number of the part that it is read from; left out where a budget has no such part.
     """
 
     said: str
@@ -346,14 +346,24 @@ _add(
 )
 
 
-def _dgm(rows: Mapping[str, str], columns: Sequence[Column], published: str | None = None) -> dict[str, Plan]:
-    """Rows of Table 1's runs on MNIST."""
+def _dgm(
+    rows: Mapping[str, str], columns: Sequence[Column], published: str | None = None, *, digits: bool = False
+) -> dict[str, Plan]:
+    """Rows of Table 1's runs on MNIST; quick may have them on the small digits too."""
     quick = Part("mnist", "dgm-table1-quick", _rows(rows), tuple(columns), published=published, smaller=_600)
-    full = Part("mnist", "dgm-table1", quick.rows, quick.columns, published=published)
+    small = Part("digits", "digits", quick.rows, quick.columns, smaller="8x8 digits and small networks")
+    full = replace(quick, recipe="dgm-table1", smaller="")
+    parts = (quick, small) if digits else (quick,)
+    data = f"{_MNIST}, digits" if digits else _MNIST
     return {
-        "quick": Plan((quick,), "minutes, from the runs of dgm-table1", _MNIST),
+        "quick": Plan(parts, "minutes, from the runs of dgm-table1", data),
         "full": Plan((full,), "days; an accelerator", _MNIST),
     }
+
+
+def _on_both(*statements: Statement) -> tuple[Statement, ...]:
+    """Statements on MNIST, and on the small digits where they are a part."""
+    return (*statements, *(replace(s, said=f"{s.said}; 8x8 digits", part=1) for s in statements))
 
 
 _PACKED = "masks are packed to a bit an element here, in a sparse format there"
@@ -391,23 +401,24 @@ _add(
                 Column("in all", "generator_bytes", why_not=_PACKED),
             ),
             "dgm-table4",
+            digits=True,
         ),
-        (
+        _on_both(
             Statement(
                 "weights of DGMw take less than those of DGMa", "less", ("DGMw", "DGMa", "weights"), "MB"
             ),
             Statement("masks of DGMw take more than those of DGMa", "less", ("DGMa", "DGMw", "masks"), "MB"),
             Statement("DGMw takes less in all", "less", ("DGMw", "DGMa", "in all"), "MB"),
         ),
-        ("memory",),
+        ("memory", "storage"),
         "Smaller is better. Sizes are those after the growth that follows the last task.",
     ),
     Target(
         "dgm-fig3",
         DGM,
         "what a task's mask uses, newly reserved or reused, and how gates settle",
-        _dgm(_BOTH, (Column("A10"),)),
-        (
+        _dgm(_BOTH, (Column("A10"),), digits=True),
+        _on_both(
             Statement(
                 "DGMw: the share that is reused rises from task 2 to the last",
                 "reuse_rises",
@@ -436,8 +447,8 @@ _add(
         "dgm-fig6",
         DGM,
         "size of the generator against the number of tasks",
-        _dgm(_BOTH, (Column("size init.", "generator", 1), Column("size final", "generator"))),
-        (
+        _dgm(_BOTH, (Column("size init.", "generator", 1), Column("size final", "generator")), digits=True),
+        _on_both(
             Statement("DGMw grows less than linearly", "below_linear", ("DGMw",), "% of the line size_1 t"),
             Statement("DGMa grows less than linearly", "below_linear", ("DGMa",), "% of the line size_1 t"),
             Statement(

@@ -88,7 +88,7 @@ def conclude(target: Target, budget: str, plan: Plan, found: Sequence[PartFound]
         table, rows = _part(one)
         tables.append(table)
         parts.append({"name": one.part.name, "smaller": one.part.smaller, "rows": rows})
-    judged = [(s, *judge_statement(s, found)) for s in target.statements]
+    judged = [(s, *judge_statement(s, found)) for s in target.statements if s.part < len(found)]
     if judged:
         title = f"{target.name}: what the paper says in words ({target.paper})"
         columns = (Column("Statement", text=True), Column("Part", text=True), Column("Verdict", text=True))
@@ -251,6 +251,7 @@ FIGURES: dict[str, Callable[[PartFound], Drawn]] = {
     "gates": _each("gates", figures.gate_values, has_gates),
     "top5": _together("top5", figures.top5_curves, lambda r: r["summary"].get("top5")),
     "memory": _together("memory", figures.memory_curves, figures.memory_account),
+    "storage": _together("storage", figures.storage_bars),
     "sheets": _sheets,
     "task_panels": _together("task-panels", accuracies.task_panels),
     "against_tasks": _together("against-tasks", accuracies.tasks_figure),

@@ -84,12 +84,13 @@ def judge(
     if why:
         return Verdict("not comparable", f"not comparable, because {why}")
     s = Summary.of(values.values())
-    short = (published - s.mean) * (-1 if column.measure in SMALLER_IS_BETTER else 1)
+    size = column.measure in SMALLER_IS_BETTER
+    short = s.mean - published if size else published - s.mean
     setting = " in a smaller setting" if part.smaller else ""
     alone = "; one seed, no interval" if s.ci95 is None else ""
     if short <= 0 or (s.ci95 is not None and s.ci95[0] <= published <= s.ci95[1]):
         return Verdict("reached", f"reached{setting}{alone}")
-    return Verdict("short", f"short by {short:.1f}{setting}{alone}")
+    return Verdict("short", f"short by {short:.{2 if size else 1}f}{setting}{alone}")
 
 
 # Statements ---------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ A reproduction asks for studies as a study asks for runs:
     while studies := reproduction.missing(): execute(...)
 
 A result counts where its method's options, its data and its network are those that the recipe gives today; the device
-and the recipe's name do not matter. An option that a file does not know yet must have its default today. Seeds of one
-method may come from different folders.
+and the recipe's name do not matter. An option that a file does not know yet must have its default today, or what runs
+did before it was there. Seeds of one method may come from different folders.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from engram.studies.variants import Variant, variant
 __all__ = ["Gathered", "PartFound", "found", "gather", "missing", "seeds_of"]
 
 Result = dict[str, Any]
+
+#: What runs did before an option was there, where that is not its default today.
+BEFORE = {"label": "within_stream"}
 
 
 @dataclass
@@ -229,7 +232,7 @@ def _agree(
         if option.name in skip:
             continue
         value = plain(given.get(option.name, option.default))
-        if there.get(option.name, plain(option.default)) != value:
+        if there.get(option.name, BEFORE.get(option.name, plain(option.default))) != value:
             return False
     return True
 

@@ -3,6 +3,7 @@
 # make test   sets up, passes the tests
 # make check  format, lint, types, layers, fast tests
 # make bench  speed, as ratios against hand-written loops
+# make bench-check  a minute: fails when a step got half as slow again
 # make kill   kills every method twenty times at random, compares final weights bit by bit
 # make fuzz   reads 10,000 mutated inputs: each must be read rightly or refused in one line
 # make golden REASON="..."   writes the golden figures anew
@@ -14,7 +15,7 @@ export ENGRAM_DATA ?= $(abspath ../shared/data)
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 DEMO   ?= demo
 
-.PHONY: setup demo demo-compare test check format golden index bench kill fuzz clean
+.PHONY: setup demo demo-compare test check format golden index bench bench-check kill fuzz clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -52,6 +53,9 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/bench.py
+
+bench-check: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --check
 
 kill: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --kills 20

@@ -21,7 +21,11 @@ from engram.streams import Stream, class_incremental, from_arrays
 #: What cannot be, by method and network: the line that says so.
 REFUSED = {
     **{(name, "linear"): "the network must have a generator" for name in ("dgmw", "dgma")},
-    **{(name, "mlp"): "samples must be images" for name in ("mergan-jtr", "mergan-ra", "ewc-gan", "dgr")},
+    **{
+        (name, "mlp"): "samples must be images"
+        for name in ("mergan-jtr", "mergan-ra", "ewc-gan", "dgr", "dgdmn")
+    },
+    ("dgdmn", "linear"): "samples must be images",
     **{
         (name, "linear"): "the network must have a generator"
         for name in ("mergan-jtr", "mergan-ra", "ewc-gan", "dgr")

@@ -49,6 +49,7 @@ from engram.parts import small
 from engram.parts.classifier import Classifier
 from engram.parts.fitting import FitOptions
 from engram.parts.gan import BATCH, Gan, GanOptions
+from engram.parts.replay import by_answer
 from engram.parts.teacher import FrozenCopy, Teacher
 
 #: Images drawn for each that is asked for, of which the solver chooses.
@@ -225,13 +226,7 @@ class Dgr(Method):
         source = self.gan.generator if self.config.generator == "gan" else self.vae
         x = torch.cat([self.made(source, part) for part in z.split(BATCH)])
         p = torch.cat([self.net.predict(part, None) for part in x.split(BATCH)]).softmax(1)
-        chosen = torch.zeros_like(y)
-        for label in y.unique().tolist():
-            wanted, own = (y == label).nonzero().flatten(), p.argmax(1) == label
-            # Those it takes for the label in the order of their drawing, then the others by their probability.
-            rank = torch.where(own, 2.0 - torch.arange(len(x), device=y.device) / len(x), p[:, label])
-            chosen[wanted] = rank.argsort(descending=True, stable=True)[: len(wanted)]
-        return x[chosen]
+        return x[by_answer(y, p)]
 
     def predict(self, x: Tensor, *, task: TaskInfo | None = None) -> Tensor:
         return self.net.predict(x, None)

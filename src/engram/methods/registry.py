@@ -93,6 +93,7 @@ METHODS: dict[str, str | Entry] = {
     "pc": "engram.methods.pc",
     "den": "engram.methods.den",
     "fearnet": "engram.methods.fearnet",
+    "dgdmn": "engram.methods.dgdmn",
 }
 
 

@@ -52,6 +52,11 @@ class Vae(nn.Module):
         divergence = -0.5 * (1.0 + log_var - mean.square() - log_var.exp()).sum()
         return (reconstruction + divergence) / len(x)
 
+    def error(self, x: Tensor) -> Tensor:
+        """Reconstruction error in nats [B] of pixels [B, C, H, W], from the mean of the code."""
+        logits = self.decoder(self.mean(self.encoder(x.flatten(1))))
+        return F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1)
+
     def forward(self, z: Tensor) -> Tensor:
         """Pixels [B, C, H, W] of codes [B, n_z]."""
         return self.decoder(z).sigmoid().view(-1, *self.image_shape)

@@ -69,3 +69,16 @@ def solver_set(
     if mixed:
         sets.append(repeated(data, n * task.n_classes, normalise, generator))
     return joined(sets)
+
+
+def by_answer(y: Tensor, p: Tensor) -> Tensor:
+    """Rows [N] of drawn images, one for each of labels ``y`` [N], by a classifier's probabilities ``p`` [M, L] of them.
+
+    Those that it takes for the label in the order of their drawing, then the likeliest of the label.
+    """
+    chosen = torch.zeros_like(y)
+    for label in y.unique().tolist():
+        wanted, own = (y == label).nonzero().flatten(), p.argmax(1) == label
+        rank = torch.where(own, 2.0 - torch.arange(len(p), device=y.device) / len(p), p[:, label])
+        chosen[wanted] = rank.argsort(descending=True, stable=True)[: len(wanted)]
+    return chosen

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from engram.cli.command_line import KINDS, options_by_title
+from engram.cli.main import main
 from engram.core.options import type_words
 from engram.core.values import split_variant
 from engram.methods.registry import METHODS, about
@@ -31,6 +34,67 @@ def test_every_option_is_explained():
     for name in METHODS:
         for option in about(name).options:
             assert option.help, f"{name}.{option.name} is not in the docstring"
+
+
+def test_help_is_short_and_leads_to_the_rest(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "dgmw", "--help"]) == 0
+    usual = capsys.readouterr().out
+    assert len(usual.splitlines()) <= 60
+    assert max(map(len, usual.splitlines())) <= 116
+    for shown in (
+        "what most people set:",
+        "dgmw, as in its paper:",
+        "network dcgan8:",
+        "--dgmw.lambda_ru",
+        "--dcgan8.n_z",
+    ):
+        assert shown in usual
+    for hidden in ("--dgmw.zero_unused", "--label-column", "--mlp.hidden"):
+        assert hidden not in usual
+    assert main(["run", "dgmw", "--help-all"]) == 0
+    whole = capsys.readouterr().out
+    assert "--dgmw.zero_unused" in whole
+    assert "--label-column" in whole
+    assert "--mlp.hidden" not in whole
+    more = whole.count("\n  --") - usual.count("\n  --")
+    assert f"{more} more options" in usual
+
+
+def test_a_line_of_help_is_understood_alone():
+    """It says what an option is, and does not lean on its name or on the line above."""
+    groups = [
+        group for kind in KINDS.values() for group in options_by_title(kind(), sorted(METHODS), None).values()
+    ]
+    for flag, option in ((f, o) for group in groups for f, o in group.items()):
+        first = option.help.split()[0].rstrip(",;:")
+        assert first not in (
+            "of",
+            "or",
+            "which",
+            "whose",
+            "its",
+            "such",
+            "as",
+            "None",
+            "above",
+            "by",
+            "to",
+        ), flag
+        assert len(option.help.split()) > 2, flag
+
+
+def test_a_method_is_told_on_a_page(capsys: pytest.CaptureFixture[str]):
+    assert main(["list", "ewc"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    for told in (
+        "Kirkpatrick",
+        "Departures",
+        "Cost:",
+        "Scenarios: class, domain, task",
+        "As in its paper",
+        "Further",
+    ):
+        assert told in page
 
 
 def test_types_in_words():

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Literal, NoReturn
 
 from engram import features, networks
@@ -41,16 +41,16 @@ class Run:
 
     Args:
         config: YAML file with any of these options; the command line wins.
-        recipe: settings by name, see engram list; none for plain defaults.
-        network: see engram list, or FILE.py:NAME for one of your own; by default the one that fits the images.
-        features: fixed ones that methods see the images through: pixels, fourier, scattering, first-task, timm:NAME, or
-            FILE.py:NAME for a torch module of your own; none for the images themselves.
+        recipe: named settings to start from, see engram list; none for plain defaults.
+        network: network by name (engram list) or FILE.py:NAME; none for the one that fits the images.
+        features: fixed features that methods see instead of images: pixels, fourier, scattering, first-task,
+            timm:NAME or FILE.py:NAME; none for the images.
         weights: safetensors file with the weights of FILE.py:NAME or timm:NAME.
-        trained_on: what those weights were trained on, for the tables.
+        trained_on: what the weights of --weights were trained on, for the tables.
         method_file: Python file with methods of your own, which may then be named. Repeat for more.
-        seeds: such as 0 1 2.
+        seeds: seeds to run, such as 0 1 2: tables give their mean and its interval.
         out: folder for results; by default runs/ and the names of methods and data.
-        device: cpu or cuda; auto is cuda where there is an accelerator.
+        device: where to compute: cpu, or cuda; auto is cuda where there is an accelerator.
         compile: take training steps as compiled graphs: faster in long runs, seconds to make at each task.
         jobs: processes side by side, one a method and seed; by default one a core, 1 on cuda.
         resume: continue what --out holds; finished seeds are not repeated.
@@ -97,11 +97,12 @@ class Sweep(Run):
     """Options of `engram sweep`.
 
     Args:
-        over: NAME=v1,v2,... tries these values; NAME=low..high[:log|:int] is a range for optuna. Repeat for a product.
-        engine: grid; optuna (TPE, median pruning); ray: the grid on a Ray cluster.
+        over: values to try: NAME=v1,v2,... tries these values; NAME=low..high[:log|:int] is a range for optuna.
+            Repeat for a product.
+        engine: how values are tried: grid; optuna (TPE, median pruning); ray: the grid on a Ray cluster.
         trials: number of trials of optuna, those before --resume included.
         sweep_seed: seed of optuna's sampler.
-        choose_on: validation data that choose: first_tasks:K, valid_current or valid_all; by default first_tasks:3.
+        choose_on: the validation data that choose: first_tasks:K, valid_current or valid_all; by default first_tasks:3.
         address: HOST:PORT of a Ray cluster, or auto; by default one is started here.
     """
 
@@ -153,8 +154,48 @@ ABOUT = {
     "measures:\nthe maximum achievable average accuracy, and the source accuracy at a required target accuracy. "
     f"The default\nrecipe is {RECIPE}.",
 }
+WIDE, INDENT = 116, 26  # letters of a line of help, and before an option's words
 # Options whose words add up where they are given more than once.
 REPEATED = ("config", "method_file", "over")
+# What most people set, and other options of commands and data that are shown with --help-all only.
+USUAL = {
+    *(
+        "data",
+        "data_dir",
+        "scenario",
+        "tasks",
+        "recipe",
+        "network",
+        "features",
+        "seeds",
+        "out",
+        "device",
+        "resume",
+    ),
+    *(
+        "overwrite",
+        "over",
+        "engine",
+        "trials",
+        "choose_on",
+        "source",
+        "target",
+        "epochs",
+        "steps_per_epoch",
+        "batch_size",
+    ),
+    *(
+        "lr",
+        "lr_d",
+        "lr_g",
+        "gan_epochs",
+        "gan_steps",
+        "gan_lr",
+        "solver",
+        "memory_budget",
+        "memory_per_class",
+    ),
+}
 # Of the data options, what a trade-off decides: two data sets with task labels, measured after the last epoch.
 DECIDED = ("data", "scenario", "tasks", "groups", "class_order", "selection", "domain", "max_angle", "angles")
 
@@ -225,7 +266,8 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
         (),
         {"": _deciding(kind)},
     ).parse_known_args(flags)
-    wants_help = hasattr(deciding, "--help")
+    everything = hasattr(deciding, "--help-all")
+    wants_help = everything or hasattr(deciding, "--help")
     if wants_help and not names:
         print(_short_help(command))
         return None
@@ -259,7 +301,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     groups = options_by_title(kind, bases, recipe)
     parser = OptionParser(command, bases, groups, (f"network {network}", f"features {seen}"))
     if wants_help:
-        print(parser.format_help(), end="")
+        print(parser.format_help() if everything else parser.usual_help(), end="")
         return None
     parsed, unknown = parser.parse_known_args(flags)
     given = vars(parsed)
@@ -436,26 +478,65 @@ class OptionParser(argparse.ArgumentParser):
             prog=prog,
             usage=f"{prog} {usage}",
             description=said if about is None else about,
-            epilog=f"Networks: {', '.join(networks.NETWORKS)}; features: {', '.join(features.FEATURES)}; "
-            "their options: see engram list.",
-            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=6, width=108),
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
             add_help=False,
         )
-        self.add_argument(
-            "-h", "--help", dest="--help", action="store_true", help="print this and do nothing else"
-        )
-        for title, options in groups.items():
-            group = self.add_argument_group(title)
-            visible = not title.startswith(("network ", "features ")) or title in used
+        self.add_argument("-h", "--help", dest="--help", action="store_true")
+        self.add_argument("--help-all", dest="--help-all", action="store_true")
+        for options in groups.values():
             for flag, option in options.items():
-                group.add_argument(
-                    flag,
-                    dest=flag,
-                    **self._takes(option),
-                    help=self._help(option) if visible else argparse.SUPPRESS,
-                )
+                self.add_argument(flag, dest=flag, **self._takes(option))
+        self.shown = {
+            title: list(options.items())
+            for title, options in groups.items()
+            if not title.startswith(("network ", "features ")) or title in used
+        }
+
+    def format_help(self) -> str:
+        """Every option of the command, of its data, and of methods, network and features in use."""
+        return self._page(self.shown, "")
+
+    def usual_help(self) -> str:
+        """What most people set, a method's own options as its paper has them, and the network's; not the rest."""
+        usual: dict[str, list[tuple[str, Option]]] = {"what most people set": []}
+        for title, options in self.shown.items():
+            for flag, option in options:
+                if option.name in USUAL and not title.startswith(("network ", "features ")):
+                    usual["what most people set"].append((flag, option))
+                elif title not in ("what to run", "data") and not option.further:
+                    name = title.removeprefix("method ")
+                    of_paper = f"{name}, as in its paper" if title.startswith("method ") else title
+                    usual.setdefault(of_paper, []).append((flag, option))
+        left = sum(map(len, self.shown.values())) - sum(map(len, usual.values()))
+        return self._page(
+            usual, f"{left} more options, departures from papers among them: {self.prog} --help-all. "
+        )
+
+    def _page(self, groups: Mapping[str, Sequence[tuple[str, Option]]], more: str) -> str:
+        lines = [f"usage: {self.usage}", "", self.description or "", ""]
+        for title, options in groups.items():
+            lines += [
+                f"{title}:",
+                *(line for flag, option in options for line in self._lines(flag, option)),
+                "",
+            ]
+        names = f"Networks: {', '.join(networks.NETWORKS)}; features: {', '.join(features.FEATURES)}."
+        return "\n".join([*lines, *textwrap.wrap(f"{more}{names} See engram list.", WIDE)]) + "\n"
+
+    @staticmethod
+    def _lines(flag: str, option: Option) -> list[str]:
+        """An option: its flag, and beside it what it is, its type in words and its default."""
+        named = all(word in option.help for word in re.split(r" \| | or ", option.kind))
+        facts = [] if named or option.kind.startswith(("text", "true", "list of integers")) else [option.kind]
+        facts += [] if option.default is None else [f"default {shown(option.default)}"]
+        what = option.help.rstrip(".").replace("``", "") + (f" ({'; '.join(facts)})" if facts else "")
+        first = f"  {flag}".ljust(INDENT)
+        if len(first) > INDENT:
+            first += " "
+        return textwrap.wrap(
+            what, WIDE, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
+        )
 
     @staticmethod
     def _takes(option: Option) -> dict[str, Any]:
@@ -467,10 +548,6 @@ class OptionParser(argparse.ArgumentParser):
             return {"nargs": "+", "metavar": " | ".join(map(type_words, each)), **again}
         only = {"nargs": "?", "const": "true"} if option.type is bool else {}
         return {"metavar": option.kind, **only}
-
-    @staticmethod
-    def _help(option: Option) -> str:
-        return f"{option.help} (default: {shown(option.default)})".replace("``", "").replace("%", "%%")
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message.removeprefix('argument ')}: see {self.prog} --help.")
@@ -533,5 +610,6 @@ def _refuse_others(
 def _short_help(command: str) -> str:
     return (
         f"usage: engram {command} {USAGES[command]}\n\n{ABOUT[command]}\n"
-        f"Name a method to see all options: engram {command} si --help\nMethods: see engram list."
+        f"Name a method to see options: engram {command} si --help, or --help-all for all of them.\n"
+        "Methods: see engram list."
     )

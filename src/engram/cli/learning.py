@@ -36,8 +36,8 @@ class Learn:
         into: folder of the memory; made by the first call.
         refine: classes of DATA may be known already: their images are added to what is known, where the method can.
         data_dir: folder with data sets as sub-folders; by default $ENGRAM_DATA.
-        image_column: of a table, the column of images; by default the only one there is.
-        label_column: of a table, the column of labels; by default the one of class labels, or called label.
+        image_column: the column of a table that holds images; by default the only one there is.
+        label_column: the column of a table that holds labels; by default the one of class labels, or called label.
         quiet: print nothing but the table.
     """
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engram import features, networks
+from engram.cli.command_line import USUAL
 from engram.core.data_names import SHORT_NAMES
 from engram.core.options import shown
 from engram.methods import registry
@@ -73,14 +74,25 @@ def everything() -> Iterator[Any]:
 
 
 def one_method(name: str) -> Iterator[Any]:
-    """What a method is, and its options.
+    """A page of a method: its paper, departures and cost as its file says them, scenarios, and its options by group.
 
     Raises:
         ConfigError: there is no such method.
     """
     found = registry.about(name)
     yield Text(f"{name}: {found.summary}", style="bold")
-    yield Text(f"scenarios: {', '.join(found.scenarios)}")
-    yield Text(f"reads: {READS[found.reads]}")
-    rows = [(f"--{name}.{o.name}", o.kind, shown(o.default), o.help) for o in found.options]
-    yield table("Options", ("option", "type", "default", "what"), rows)
+    yield Text(f"\n{registry.docstring(name)}\n")
+    yield Text(f"Scenarios: {', '.join(found.scenarios)}. Reads {READS[found.reads]}.")
+    if found.tradeoff:
+        yield Text(f"Trades old tasks for new ones by --{name}.{found.tradeoff}: engram tradeoff {name}.")
+    groups: dict[str, list[tuple[str, ...]]] = {
+        "What most people set": [],
+        "As in its paper": [],
+        "Further": [],
+    }
+    for o in found.options:
+        title = list(groups)[0 if o.name in USUAL else 1 + o.further]
+        groups[title].append((f"--{name}.{o.name}", o.kind, shown(o.default), o.help.replace("``", "")))
+    for title, rows in groups.items():
+        if rows:
+            yield table(title, ("option", "type", "default", "what"), rows)

@@ -42,15 +42,22 @@ class About:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; types as they are written in Python."""
-        options = {o.name: [_written(o.type), o.default, o.help] for o in self.options}
+        further: dict[bool, list[Any]] = {True: ["further"], False: []}
+        options = {o.name: [_written(o.type), o.default, o.help, *further[o.further]] for o in self.options}
         return {**asdict(self), "options": options}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> About:
         """What `to_json` wrote."""
         options = [
-            Option(name, _hint(hint), tuple(default) if isinstance(default, list) else default, text)
-            for name, (hint, default, text) in values["options"].items()
+            Option(
+                name,
+                _hint(hint),
+                tuple(default) if isinstance(default, list) else default,
+                text,
+                bool(further),
+            )
+            for name, (hint, default, text, *further) in values["options"].items()
         ]
         return cls(**{**values, "options": tuple(options), "scenarios": tuple(values["scenarios"])})
 

@@ -52,12 +52,17 @@ BelowOne = Annotated[float, Range(0, 1, open="high")]
 
 @dataclass(frozen=True)
 class Option:
-    """One field of a configuration: its type hint, its default, and its line of help."""
+    """One field of a configuration: its type hint, its default, its line of help.
+
+    What stands under "Further" in a docstring are departures from a paper, choices of its released code, and what few
+    people set.
+    """
 
     name: str
     type: Any
     default: Any
     help: str = ""
+    further: bool = False
 
     @property
     def kind(self) -> str:
@@ -69,30 +74,31 @@ def options_of(config: Any, skip: Iterable[str] = ()) -> tuple[Option, ...]:
     """The options of a dataclass instance, which gives the defaults; those in ``skip`` are left out."""
     cls = type(config)
     hints = typing.get_type_hints(cls, include_extras=True)
-    helps = argument_help(cls)
+    helps, further = argument_help(cls), argument_help(cls, "Further")
+    helps |= further
     return tuple(
-        Option(f.name, hints[f.name], getattr(config, f.name), helps.get(f.name, ""))
+        Option(f.name, hints[f.name], getattr(config, f.name), helps.get(f.name, ""), f.name in further)
         for f in fields(cls)
         if f.name not in skip
     )
 
 
-def argument_help(cls: type) -> dict[str, str]:
-    """The entries of the ``Args:`` sections of a class and of those it inherits options from, each on one line."""
+def argument_help(cls: type, section: str = "Args") -> dict[str, str]:
+    """The entries of this section of a class's docstring and of those it inherits options from, each on one line."""
     helps: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        helps |= _own_argument_help(base.__doc__ or "")
+        helps |= _own_argument_help(base.__doc__ or "", section)
     return helps
 
 
-def _own_argument_help(docstring: str) -> dict[str, str]:
+def _own_argument_help(docstring: str, section: str) -> dict[str, str]:
     doc = inspect.cleandoc(docstring)
-    found = re.search(r"^Args:\n(.*?)(?:\n\S|\Z)", doc, re.S | re.M)
+    found = re.search(rf"^{section}:\n(.*?)(?:\n\S|\Z)", doc, re.S | re.M)
     helps: dict[str, str] = {}
     if found is None:
         return helps
     names: list[str] = []
-    for line in found[1].splitlines():
+    for line in filter(str.strip, found[1].splitlines()):
         head = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
         if head:
             names = head[1].split(", ")

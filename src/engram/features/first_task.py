@@ -39,11 +39,11 @@ class FirstTask(Features):
     """The trunk of a network trained on the first task, frozen.
 
     Args:
-        network: by name, see engram list; none for the one that fits the images.
+        network: the trunk's network by name, see engram list; none for the one that fits the images.
         epochs: passes over the first task.
-        lr: of Adam, falling to 0 as a cosine.
-        batch_size: of its steps.
-        seed: of initial weights and order.
+        lr: learning rate of Adam at its start; it falls to 0 as a cosine.
+        batch_size: images in a step of the trunk's training.
+        seed: seed of the trunk's initial weights and of the order of images.
     """
 
     name: ClassVar[str] = "first-task"

@@ -44,9 +44,9 @@ class Fourier(Features):
     """Random Fourier features of pixels.
 
     Args:
-        n_features: D.
-        gamma: of the kernel exp(-gamma |x - y|^2) between images with pixels in [0, 1].
-        seed: of the random frequencies and phases.
+        n_features: number of features, D.
+        gamma: width of the kernel exp(-gamma |x - y|^2) between images with pixels in [0, 1].
+        seed: seed of the random frequencies and phases.
     """
 
     name: ClassVar[str] = "fourier"

@@ -30,12 +30,13 @@ class Scattering(Features):
     """Wavelet scattering of order two: nothing is learned.
 
     Args:
-        J: scales; each halves the resolution. 2^J must be smaller than the images' edge.
-        L: angles.
-        colours: of colour images: rgb, opponent (intensity, red against green, yellow against blue) or grey.
-        floor: of the logarithm log(1 + |S| / floor) of the coefficients; 0 leaves them as they are.
-        mirror: averages over an image and its mirror image: for photographs, not for digits or letters. Halves D.
-        coarse: of opponent colours, the two beside the intensity are averaged over so many places squared; 1 for none.
+        J: number of scales; each halves the resolution. 2^J must be smaller than the images' edge.
+        L: number of angles.
+        colours: how colour images are seen: rgb, opponent (intensity, red against green, yellow against blue) or grey.
+        floor: the floor of the logarithm log(1 + |S| / floor) of the coefficients; 0 leaves them as they are.
+        mirror: average over an image and its mirror image: for photographs, not for digits or letters. Halves D.
+        coarse: places squared over which the two colours beside the intensity are averaged, with opponent colours; 1
+            for none.
     """
 
     name: ClassVar[str] = "scattering"

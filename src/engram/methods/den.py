@@ -75,11 +75,13 @@ class DenConfig(FreshFitOptions):
 
     Args:
         head_epochs: epochs of the phase that trains a new output layer alone; None for as many.
-        l1: proximal step of every weight, towards 0.
-        group_lasso: proximal step of the incoming weights of each new unit together.
+        l1: strength with which every weight is pulled towards 0 (L1, by proximal steps).
+        group_lasso: strength with which the incoming weights of each new unit are together pulled towards 0 (proximal
+            steps).
         pull: strength with which weights are held where the last task left them; the term has a factor 1/2.
-        loss_threshold: tau, the loss above which a task gets new units.
-        drift_threshold: sigma, the Euclidean distance by which incoming weights of a unit may move before it is split.
+        loss_threshold: the loss tau above which a task gets new units.
+        drift_threshold: the distance sigma: Euclidean distance by which incoming weights of a unit may move before it
+            is split.
         n_new: units that are added to each layer.
     """
 

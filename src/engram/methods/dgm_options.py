@@ -19,58 +19,68 @@ class DgmConfig(SolverOptions):
 
     Args:
         mask: a gate per weight (DGMw) or per unit (DGMa).
-        epochs: of the generative phase, a task.
-        steps_per_epoch: None for passes over the task; a number makes an epoch a block of full batches.
-        batch_size: samples a step.
+        epochs: epochs of the generative phase of a task.
+        steps_per_epoch: steps of an epoch; none for a pass over the task's images.
+        batch_size: images in a step of the generative phase.
         lr_d: learning rate of the critic.
         lr_g: learning rate of the generator, weights and gates alike.
-        schedule: of both learning rates over the generative phase, as in `engram.core.contract.Optimiser`.
-        beta1, beta2: decay rates of Adam's first and second moment (both players).
-        n_critic: adversarial critic steps an iteration.
-        lambda_gp: weight of the gradient penalty.
-        penalty_every: take the gradient penalty in every n-th step only, with n times its weight.
+        beta1, beta2: decay rate of Adam's first (beta1) and second (beta2) moment, for critic and generator.
+        n_critic: steps of the critic for each step of the generator.
+        lambda_gp: weight of the gradient penalty in the critic's loss.
         lambda_adv: weight of the adversarial term in the generator's loss.
-        lambda_ru: weight of the sparsity term, multiplied by the growth factor alpha_t.
-        g_class_weight: weight of the class term in the generator's loss; None is 0 for one-class tasks, else 1.
+        lambda_ru: weight of the term that keeps masks sparse, multiplied by the growth factor alpha_t.
+        s_max: largest slope of the sigmoids that gates are while they are trained.
+        local_annealing: let the slope of the gates rise within each epoch too; none does for masks per weight only, as
+            the paper.
+        solver: what classifies: shared, the critic's class head, as in the paper; separate, a network trained on
+            generated images; or discriminants, linear ones on scattering coefficients of generated images, which train
+            nothing.
+        memory_ratio: share r of the replayed samples that are stored real ones (the paper's relaxed mode); 0 stores
+            none.
+        memory_budget: real samples stored over all classes, K (the paper's relaxed mode); 0 stores none.
+
+    Further:
+        schedule: how both learning rates fall over the generative phase: constant; cosine, to 0; or step, a tenth from
+            half of the epochs on and a hundredth from three quarters on.
+        penalty_every: take the gradient penalty in every n-th step only, with n times its weight.
+        g_class_weight: weight of the class term in the generator's loss; none is 0 for one-class tasks, else 1.
         feature_matching: weight, in the generator's loss, of the squared distance between the mean features of real and
             generated samples in the critic's trunk (Salimans et al., NIPS 2016); absent in the released code.
         d_class_on_fake: add the class loss on current fakes to the critic (AC-GAN; absent in the released code).
-        s_max: largest slope of the gates.
-        annealing: of the slope over epochs and steps: shifted, paper or official.
-        local_annealing: anneal within an epoch too; None does for masks per weight only, as the paper.
-        mask_grad: gate gradient by autograd, or in closed form.
-        compensate: make the embedding gradient independent of the slope (HAT).
+        annealing: how the slope of the gates rises over epochs and steps: as in the paper, as in the official code, or
+            shifted by a step.
+        mask_grad: take the gradient of the gates by autograd, or in closed form.
+        compensate: make the gradient of the gates' embeddings independent of the slope, as HAT does.
         hard_tail: last share of the generative phase in which the gates are fixed at their binary values, so that the
             weights settle under the very mask that replay will use; 0 for none, as released.
-        emb_clamp: bound on embeddings after each step (HAT has 6); None for none, as released.
+        emb_clamp: bound on the gates' embeddings after each step (HAT has 6); none for no bound, as released.
         clip_norm: bound on the norm of all generator gradients together.
         act_gate: where a unit's gate acts: post (after the ReLU) or pre_bn.
         threshold: a gate is on from 0.5 (ge) or above it (gt).
         replay_mask: generate old classes with exact binary masks, or soft ones as released.
         replay_refresh: draw the replay set once a task, every epoch, or every step.
         expansion: per_task replaces what the task reserved; carry credits earlier roundings.
-        ratio: growth factor alpha_t from neurons or from params.
+        ratio: whether the growth factor alpha_t counts neurons or params (weights).
         reinit_d: start the critic afresh in every task.
         reset_statistics: with ``reinit_d``, reset its running statistics too.
-        critic_norm: batch, group or none.
+        critic_norm: normalisation in the critic: batch, group or none.
         d_statistics: which passes of a shared critic update its running statistics: all, or class only.
         bn_reestimate: batches of noise with which the generator's running statistics are taken anew with the binary
             mask before it freezes; 0 for none, as released.
-        average_g: decay of a running average of the generator's free parameters, used from the task's end on; 0 off.
+        average_g: decay of a running average of the generator's free parameters, used from the task's end on; 0 for
+            none.
         zero_unused: parameters that a loss does not reach get zero gradients, as in PyTorch 1.0.
         shuffle: new order of data and replay in every epoch.
         label: what the noise vector's one-hot names: the class within its task, so that nothing depends on tasks to
             come; or within_stream, the class among all of the stream, whose number must be known, as released.
-        n_label: entries of the one-hot; None is 10, or with ``label=within_stream`` the number of classes.
-        solver: shared is the paper's (the critic's class head); separate trains its own network; discriminants fits
-            linear ones to scattering coefficients of generated samples after each task and trains nothing.
-        solver_average: decay of a running average of a separate solver's weights, used for prediction; 0 off.
-        solver_scales, solver_angles: of the scattering whose coefficients ``solver=discriminants`` takes.
-        solver_shrinkage: share of the mean variance that it shrinks their covariance towards.
-        memory_ratio: relaxed mode: share r of replayed samples that are stored real ones.
-        memory_budget: relaxed mode: stored real samples K over all classes.
-        memory_choice: relaxed mode: which ones: random, as published; or herding (Rebuffi et al., CVPR 2017, Algorithm
-            4), on the critic's features, of length 1, at the task's end.
+        n_label: entries of the noise vector's one-hot; none is 10, or with ``label=within_stream`` the number of
+            classes.
+        solver_average: decay of a running average of a separate solver's weights, used for prediction; 0 for none.
+        solver_scales, solver_angles: scales and angles of the scattering whose coefficients ``solver=discriminants``
+            takes.
+        solver_shrinkage: share of the mean variance that the discriminants' covariance is shrunk towards.
+        memory_choice: which real samples are stored: random, as published; or herding (Rebuffi et al., CVPR 2017,
+            Algorithm 4), on the critic's features, of length 1, at the task's end.
     """
 
     mask: Literal["weight", "unit"] = "weight"

@@ -61,14 +61,15 @@ class DgrConfig(GanOptions, FitOptions):
     """Options of deep generative replay. Those of plain training are the solver's.
 
     Args:
-        generator: a GAN, or a variational autoencoder (vae), which learns for ``gan_epochs`` times ``gan_steps`` steps
-            of ``gan_batch`` samples too.
-        ratio: r, the weight of the new task; None is 1 / t at task t. 1 is fine-tuning.
-        labels: of replayed images: hard, the old solver's answer; or soft, its probabilities at ``temperature``.
-        temperature: of soft labels, in both softmaxes; the loss is multiplied by its square.
+        generator: what generates: a GAN (gan), or a variational autoencoder (vae), which learns for ``gan_epochs``
+            times ``gan_steps`` steps of ``gan_batch`` samples too.
+        ratio: weight r of the new task; None is 1 / t at task t. 1 is fine-tuning.
+        labels: what replayed images are labelled with: hard, the old solver's answer; or soft, its probabilities at
+            ``temperature``.
+        temperature: temperature of soft labels, in both softmaxes; the loss is multiplied by its square.
         vae_lr: learning rate of the autoencoder (Adam).
-        vae_hidden: width of its hidden layers.
-        vae_z: entries of its code.
+        vae_hidden: width of the autoencoder's hidden layers.
+        vae_z: entries of the autoencoder's code.
     """
 
     generator: Literal["gan", "vae"] = "gan"

@@ -34,10 +34,10 @@ class EwcConfig(FisherOptions):
     """Options of Elastic Weight Consolidation.
 
     Args:
-        strength: lambda in Eq. 3, which has a factor 1/2.
-        penalty_step: gradient, the penalty's gradient joins that of the loss, as the paper; or proximal, each step of
-            the optimiser, which must be sgd, is followed by an implicit one of the penalty alone, which is stable for
-            any strength.
+        strength: strength of the penalty, lambda in Eq. 3, which has a factor 1/2.
+        penalty_step: how the penalty acts: gradient, the penalty's gradient joins that of the loss, as the paper; or
+            proximal, each step of the optimiser, which must be sgd, is followed by an implicit one of the penalty
+            alone, which is stable for any strength.
     """
 
     strength: NonNegative = 1000.0

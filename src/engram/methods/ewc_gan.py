@@ -54,11 +54,11 @@ class EwcGanConfig(GanOptions, SolverOptions):
     """Options of EWC in a GAN.
 
     Args:
-        strength: lambda, which has a factor 1/2.
-        fisher_of: whose squared gradient is the Fisher information: the critic's score, or the log probability that its
-            class head gives the class.
-        fisher_samples: images that it is taken over, of all classes known as evenly as can be.
-        normalise: scale it to a largest entry of 1 over all parameters together.
+        strength: strength of the penalty, lambda, which has a factor 1/2.
+        fisher_of: what the Fisher information is the squared gradient of: the critic's score, or the log probability
+            that its class head gives the class.
+        fisher_samples: images that the Fisher information is taken over, of all classes known as evenly as can be.
+        normalise: scale the Fisher information to a largest entry of 1 over all parameters together.
         lambda_class: weight of the class terms of critic and generator.
     """
 

@@ -36,9 +36,9 @@ class EwcOnlineConfig(FisherOptions):
     """Options of online EWC.
 
     Args:
-        strength: lambda; the penalty has a factor 1/2.
-        gamma: how much of the old Fisher information is kept, at each task's end and again in the penalty.
-        normalise: each task's Fisher information before it is added: as it is, or divided by its largest
+        strength: strength of the penalty, lambda; it has a factor 1/2.
+        gamma: share of the old Fisher information is kept, at each task's end and again in the penalty.
+        normalise: whether each task's Fisher information is added as it is, or divided by its largest
             entry.
     """
 

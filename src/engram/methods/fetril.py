@@ -51,11 +51,11 @@ class FetrilConfig(PassOptions):
     """Options of FeTrIL.
 
     Args:
-        epochs: of the head after each task, with new pseudo-features in each.
-        samples: features of each class an epoch, drawn at random.
-        head_batch: features a step of the head.
-        lr: its learning rate, cosine to 0.
-        weight_decay: its L2 term.
+        epochs: epochs for which the head is trained after each task, with new pseudo-features in each.
+        samples: features of each class in an epoch of the head, drawn at random.
+        head_batch: features in a step of the head.
+        lr: learning rate of the head at its start; it falls to 0 as a cosine.
+        weight_decay: L2 term of the head's optimiser.
     """
 
     epochs: Count = 20

@@ -62,10 +62,10 @@ class HatConfig(FitOptions):
     Args:
         s_max: largest slope of the gates.
         c: strength of the capacity regulariser.
-        masks: of tasks that have ended: binary (held exactly) or soft (as the paper; plain sgd only, since
-            any other optimiser undoes the scaling of gradients).
-        annealing: of the slope within an epoch: paper (reaches s_max in the last step) or official (does
-            not).
+        masks: what masks of tasks that have ended are: binary (held exactly) or soft (as the paper; plain sgd only,
+            since any other optimiser undoes the scaling of gradients).
+        annealing: how the slope of the gates rises within an epoch: paper (reaches s_max in the last step) or
+            official (does not).
         compensate: make the embedding gradient independent of the slope.
         emb_clamp: bound on the absolute value of embeddings; None for none.
         clip_norm: bound on the norm of all gradients together; None for none.

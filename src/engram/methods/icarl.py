@@ -58,7 +58,7 @@ class IcarlConfig(FitOptions):
     Args:
         memory_budget: exemplars K over all classes together; floor(K / t) of each when t are known.
         memory_per_class: exemplars of each class instead of a budget ("iCaRL-S"); 0 for a budget.
-        classify: by the nearest_mean of exemplars, or by the network's outputs (hybrid1).
+        classify: how images are classified: by the nearest_mean of exemplars, or by the network's outputs (hybrid1).
         distil: keep the old outputs (Algorithm 3); false trains old outputs on labels too (hybrid2).
     """
 

@@ -64,8 +64,8 @@ class ImmConfig(TrainOptions):
         ratio: weight of the old network in the merge after each task; none for equal weights of all tasks, as the
             paper.
         l2: strength of the L2 transfer, lambda, which pulls towards the network before the task; no factor 1/2.
-        statistics: running statistics of batch norm are merged with weight ratio, or recomputed on the new task's
-            data.
+        statistics: whether running statistics of batch norm are merged with weight ratio, or recomputed on the new
+            task's data.
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for all.
     """
 

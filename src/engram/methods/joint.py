@@ -65,11 +65,11 @@ class JointConfig(Checked):
         rotate: degrees by which they are rotated at random, at most.
         mirror: every second one is mirrored: for photographs, not for digits or letters.
         colour: share by which contrast and brightness of each of their channels change at random, at most.
-        norm: of the network: batch, group or none.
-        steps_per_epoch: None for whole passes.
-        batch_size: samples a step.
+        norm: normalisation in the network: batch, group or none.
+        steps_per_epoch: steps of an epoch; none for a pass over all data so far.
+        batch_size: samples in a training step.
         optimiser: adam or sgd.
-        lr: learning rate.
+        lr: learning rate of the optimiser.
         schedule: constant; cosine from lr to 0 over each training; or step, a tenth of lr from half of the epochs on
             and a hundredth from three quarters on.
         at: train after these tasks and after the last one only, counted from 1, [] for the last alone; after the

@@ -34,9 +34,9 @@ class L2spConfig(TrainOptions):
     """Options of L2-SP.
 
     Args:
-        strength: alpha, how strongly weights are held where they stood before the task; with a factor 1/2.
-        head_strength: beta, how strongly new rows of the output layer are held at 0 from the second task on; with a
-            factor 1/2.
+        strength: strength alpha: how strongly weights are held where they stood before the task; with a factor 1/2.
+        head_strength: strength beta: how strongly new rows of the output layer are held at 0 from the second task on;
+            with a factor 1/2.
     """
 
     strength: NonNegative = 0.1

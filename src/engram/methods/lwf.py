@@ -53,13 +53,13 @@ class LwfConfig(TrainOptions):
     """Options of Learning without Forgetting.
 
     Args:
-        strength: lambda_o, of the distillation.
-        balance: sum: cross entropy + lambda_o distillation, as the paper; convex: the same divided by 1 + lambda_o, so
-            that a large lambda_o does not diverge at a rate that suits a small one.
-        temperature: T of Sec. 3, which flattens both softmaxes.
+        strength: strength of the distillation, lambda_o.
+        balance: how losses are put together: sum, cross entropy + lambda_o distillation, as the paper; convex: the
+            same divided by 1 + lambda_o, so that a large lambda_o does not diverge at a rate that suits a small one.
+        temperature: temperature T of Sec. 3, which flattens both softmaxes.
         temperature_squared: multiply the distillation by T^2, so that its gradient does not shrink with T;
             the paper does not.
-        distil: with task labels, a softmax for each old head, or one over all of them.
+        distil: what is distilled with task labels: a softmax for each old head, or one over all of them.
         warmup_epochs: epochs in which only the new rows of the output layer learn; 0 for none.
     """
 

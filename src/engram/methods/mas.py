@@ -34,7 +34,7 @@ class MasConfig(TrainOptions):
     """Options of Memory Aware Synapses.
 
     Args:
-        strength: lambda in Sec. 4.2; the penalty has no factor 1/2.
+        strength: strength of the penalty, lambda in Sec. 4.2; the penalty has no factor 1/2.
         samples: training samples that the importance is taken over, drawn at random; None for all.
     """
 

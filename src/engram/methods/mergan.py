@@ -55,10 +55,10 @@ class MerganConfig(GanOptions, SolverOptions):
         replay: joint, old classes are learned from the images of the old generator; or alignment, the generator is
             to make what the old one makes of the same noise and label.
         lambda_class: weight of the class terms of critic and generator.
-        alignment: lambda_RA, of the squared distance summed over samples and pixels, as the released code: 1e-3 for
-            MNIST, 1e-2 for SVHN.
-        over_classes: replayed terms of each old class are added up, as in the released code for MNIST and SVHN, or
-            averaged (mean), as for LSUN.
+        alignment: weight lambda_RA of the squared distance summed over samples and pixels, as the released code: 1e-3
+            for MNIST, 1e-2 for SVHN.
+        over_classes: whether replayed terms of each old class are added up, as in the released code for MNIST and
+            SVHN, or averaged (mean), as for LSUN.
     """
 
     replay: Literal["joint", "alignment"] = "joint"

@@ -28,7 +28,7 @@ class NcmConfig(PassOptions):
     """Options of the nearest class mean.
 
     Args:
-        metric: euclidean, the smallest distance; or cosine, the largest cosine.
+        metric: what nearest means: euclidean, the smallest distance; or cosine, the largest cosine.
     """
 
     metric: Literal["euclidean", "cosine"] = "euclidean"

@@ -62,13 +62,13 @@ class PackNetConfig(FitOptions):
     """Options of PackNet.
 
     Args:
-        shares: how much a task frees: rates (first_prune and later_prune) or equal (each of the stream's tasks
-            keeps as much; their number must be known beforehand).
+        shares: how much of its weights a task frees: rates (first_prune and later_prune) or equal (each of the
+            stream's tasks keeps as much; their number must be known beforehand).
         first_prune: share of its weights that the first task frees.
-        later_prune: share that every later task frees.
+        later_prune: share of its weights that every later task frees.
         retrain_epochs: epochs after pruning; None for half as many as before it.
         retrain_lr: learning rate after pruning; None for a tenth of the one before it.
-        freeze_norms: batch norms stay as the first task left them; otherwise later tasks move them, and old tasks
+        freeze_norms: leave batch norms as the first task left them; otherwise later tasks move them, and old tasks
             drift.
     """
 

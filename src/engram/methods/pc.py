@@ -75,13 +75,14 @@ class PcConfig(FreshFitOptions):
 
     Args:
         compress_epochs: epochs of the second phase; None for as many as of the first.
-        strength: lambda; the penalty has a factor 1/2.
-        gamma: how much of the old Fisher information is kept, at each task's end and again in the penalty.
+        strength: strength of the penalty, lambda; it has a factor 1/2.
+        gamma: share of the old Fisher information is kept, at each task's end and again in the penalty.
         normalise: each task's Fisher information before it is added: norm (divided by its Euclidean norm over all
             weights) or none.
         alpha_max: alphas start uniform in 0 .. alpha_max.
-        fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact (expectation
-            over all labels), empirical (the true label), predicted (the most probable one).
+        fisher_labels: the labels whose gradient is squared for the Fisher information: sampled (one label drawn from
+            the prediction), exact (expectation over all labels), empirical (the true label), predicted (the most
+            probable one).
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for all.
     """
 

@@ -62,12 +62,13 @@ class PiggybackConfig(FreshFitOptions):
     """Options of Piggyback. ``later_lr`` is the rate of masks and heads: 1e-4 with Adam, as the paper.
 
     Args:
-        masks: binary or ternary.
-        backbone: first_task (the first task trains it) or given (the network as it comes, for one trained before).
-        threshold: above which a score means 1.
-        score: where scores start.
-        score_start: constant (every score is ``score``) or uniform (within plus and minus ``score``).
-        freeze_norms: batch norms stay the backbone's; otherwise each task moves them, and older tasks drift.
+        masks: values that a mask may take: binary (0, 1) or ternary (-1, 0, 1).
+        backbone: where the backbone comes from: first_task (the first task trains it) or given (the network as it
+            comes, for one trained before).
+        threshold: the score above which a weight is in use.
+        score: the value at which scores start.
+        score_start: how scores start: constant (every score is ``score``) or uniform (within plus and minus ``score``).
+        freeze_norms: leave batch norms as the backbone's; otherwise each task moves them, and older tasks drift.
     """
 
     fresh: ClassVar[str] = "scores start anew in every task"

@@ -56,7 +56,8 @@ class PnnConfig(FreshFitOptions):
     """Options of progressive networks; there is no optimiser state to keep from task to task.
 
     Args:
-        adapters: mlp, as Eq. 2; or linear, the sum of U^{kj} h^j over the columns before, as Eq. 1.
+        adapters: how a column reads the columns before: mlp, as Eq. 2; or linear, the sum of U^{kj} h^j over the
+            columns before, as Eq. 1.
         alpha_scale: standard deviation of the first values of alpha.
     """
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from engram.core import sources
@@ -211,6 +215,16 @@ def about(name: str) -> About:
     check_name(name)
     found = METHODS[name]
     return found.about() if isinstance(found, Entry) else index("methods")[name]
+
+
+def docstring(name: str) -> str:
+    """What a method's file says of it: paper, departures, cost; read without importing it. Errors as `check_name`."""
+    check_name(name)
+    found = METHODS[name]
+    if isinstance(found, str):
+        file = resources.files(found.rpartition(".")[0]) / f"{found.rpartition('.')[2]}.py"
+        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return inspect.getdoc(sys.modules[found.make.__module__]) or inspect.getdoc(found.make) or ""
 
 
 def method(name: str, options: Mapping[str, Any] | None = None, **more: Any) -> MethodSpec:

@@ -75,14 +75,15 @@ class ResclConfig(FitOptions):
     """Options of Residual Continual Learning.
 
     Args:
-        decay: lambda, strength of the L1 decay of the alphas; it trades the new task for the old ones.
-        decay_step: proximal, which reaches exact zeros; or subgradient, which adds lambda sign(alpha) to the gradient.
-        temperature: T of both divergences, each times T^2; 1 is the paper's formula as printed.
-        old_tasks: sum or mean over the old heads' divergences.
+        decay: strength lambda of the L1 decay of the alphas; it trades the new task for the old ones.
+        decay_step: how the decay acts: proximal, which reaches exact zeros; or subgradient, which adds lambda
+            sign(alpha) to the gradient.
+        temperature: temperature T of both divergences, each times T^2; 1 is the paper's formula as printed.
+        old_tasks: how old tasks count: the sum or the mean over the old heads' divergences.
         combine_epochs: epochs of the second phase; None for as many as of the first.
         combine_lr: learning rate of the second phase; None for that of the first.
         alpha_start: first values of alpha_s and alpha_t.
-        per_channel: an alpha a channel, as the paper; otherwise one a layer.
+        per_channel: give each channel an alpha, as the paper; otherwise each layer has one.
         trained: what the second phase trains: both (alphas and target network), alphas, or target.
         train_old_heads: train the heads of old tasks too in the second phase.
         reestimate: estimate the target's running statistics anew before folding, in one pass over the task's images.

@@ -49,12 +49,13 @@ class RidgeConfig(PassOptions):
     """Options of ridge regression.
 
     Args:
-        gamma: strength, > 0; None for the one of 1e-8 .. 1e8 with the least squared error on held-out samples of each
-            task.
-        projection: M, number of random features relu(B z); None for the features as they are.
-        intercept: outputs have an offset, which gamma does not act on.
-        scatter: pooled, one for all classes; or classes, one for each, so that a class can be forgotten.
-        balance: each sample counts the same, or each class.
+        gamma: strength of the ridge penalty, > 0; None for the one of 1e-8 .. 1e8 with the least squared error on
+            held-out samples of each task.
+        projection: number M of random features relu(B z); None for the features as they are.
+        intercept: give outputs an offset, which gamma does not act on.
+        scatter: which scatter matrix is kept: pooled, one for all classes; or classes, one for each, so that a class
+            can be forgotten.
+        balance: whether each sample counts the same, or each class.
     """
 
     gamma: Positive | None = None

@@ -44,10 +44,10 @@ class RwalkConfig(TrainOptions):
     """Options of Riemannian Walk.
 
     Args:
-        strength: lambda in Sec. 4.3, without a factor 1/2.
+        strength: strength of the penalty, lambda in Sec. 4.3, without a factor 1/2.
         alpha: weight of the newest squared gradients in the running Fisher information.
         interval: steps between two updates of Fisher information and score (Delta t).
-        damping: epsilon under the score's fraction; 1e-3 in the released code.
+        damping: a small number, epsilon, under the score's fraction; 1e-3 in the released code.
         normalise: scale F and s to [0, 1] over all parameters together before they are added, as the released
             code.
     """

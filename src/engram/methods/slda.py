@@ -40,11 +40,12 @@ class SldaConfig(PassOptions):
     """Options of streaming linear discriminant analysis.
 
     Args:
-        shrinkage: relative, towards eps times the mean variance; absolute, towards eps; oas, towards the mean variance
-            by a share that follows from the data.
+        shrinkage: what the covariance is shrunk towards: relative, eps times the mean variance; absolute, towards
+            eps; oas, towards the mean variance by a share that follows from the data.
         eps: share of what the covariance is shrunk towards; not used by oas.
-        scatter: pooled, one for all classes; or classes, one for each, so that a class can be forgotten.
-        balance: in the covariance each sample counts the same, or each class.
+        scatter: which scatter matrix is kept: pooled, one for all classes; or classes, one for each, so that a class
+            can be forgotten.
+        balance: whether each sample counts the same in the covariance, or each class.
     """
 
     shrinkage: Shrinkage = "relative"

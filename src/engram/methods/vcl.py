@@ -75,16 +75,17 @@ class VclConfig(FreshFitOptions):
     """Options of variational continual learning. A batch_size above the number of samples takes them all in one step.
 
     Args:
-        n_samples: K, draws of the weights in a training step.
+        n_samples: number K of draws of the weights in a training step.
         n_predict: draws of the weights in an answer.
-        reparameterisation: weights (a draw of all weights for the whole batch, as the paper) or local (a draw of each
-            layer's outputs for each sample).
+        reparameterisation: what is drawn: weights (a draw of all weights for the whole batch, as the paper) or local
+            (a draw of each layer's outputs for each sample).
         sd: standard deviation at which weights start.
         prior_sd: standard deviation of the first prior.
         mean_sd: standard deviation, cut at two, of the first means: of all weights when the first task begins, later of
             new output rows; biases start at 0. None leaves them as the network has them, for one trained before.
         start_plain: train the means as a plain network before the first task.
-        coreset: none, random or k_centre (first the first sample, then always the one farthest from those chosen).
+        coreset: how stored samples are chosen: none, random or k_centre (first the first sample, then always the one
+            farthest from those chosen).
         coreset_size: samples of each task that are stored.
     """
 

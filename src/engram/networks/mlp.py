@@ -54,12 +54,12 @@ class Mlp(Network):
     """Multi-layer perceptron.
 
     Args:
-        hidden: widths of the hidden layers, at least one.
-        init: of the hidden layers. ``pytorch``: weights and biases uniform within 1 / sqrt(n_in). ``glorot``: weights
-            uniform within sqrt(6 / (n_in + n_out)), biases 0 (Glorot and Bengio, AISTATS 2010, Eq. 16).
+        hidden: numbers of units of the hidden layers, at least one.
+        init: how the hidden layers start. ``pytorch``: weights and biases uniform within 1 / sqrt(n_in). ``glorot``:
+            weights uniform within sqrt(6 / (n_in + n_out)), biases 0 (Glorot and Bengio, AISTATS 2010, Eq. 16).
         n_f: units of each of a vector generator's two masked layers; None takes 128 for masks per weight, 256 per
             unit.
-        n_z: its noise entries, the label's one-hot included.
+        n_z: noise entries of a vector generator, the label's one-hot included.
     """
 
     name: ClassVar[str] = "mlp"

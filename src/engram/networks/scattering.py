@@ -201,7 +201,7 @@ class ScatteringVectors(nn.Module):
     Args:
         image_shape, J, L, centred: as for :class:`Scattering`.
         colours: of three channels: as they are, opponent (van de Sande et al., PAMI 32(9), 2010), or intensity alone.
-        floor: of the logarithm log(1 + |S| / floor); 0 for none.
+        floor: the floor of the logarithm log(1 + |S| / floor); 0 for none.
         mirror: average with those of the mirror image, and keep the half that says it all; ``centred`` only.
         coarse: opponent colours beside the intensity are averaged over so many places squared.
     """

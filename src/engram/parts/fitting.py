@@ -24,19 +24,19 @@ MemoryWeight = Literal["samples", "classes"]
 class FitOptions(Checked):
     """Options of plain training on a task.
 
-    Args:
-        epochs: passes over each task, or blocks of ``steps_per_epoch`` steps.
-        steps_per_epoch: None for whole passes.
-        batch_size: samples a step, stored ones included.
-        optimiser: adam or sgd.
-        lr: learning rate.
-        momentum: of sgd.
-        weight_decay: L2 in the optimiser, no part of any task gradient that a method sees.
-        schedule: constant; cosine from lr to 0 over each task; or step, a tenth of lr from half of the epochs on
-            and a hundredth from three quarters on.
+    Further:
+        epochs: passes over each task's data, or blocks of ``steps_per_epoch`` steps.
+        steps_per_epoch: steps of an epoch; none for a pass over the task's data.
+        batch_size: samples in a training step, stored ones included.
+        optimiser: the optimiser: adam or sgd.
+        lr: learning rate of the optimiser.
+        momentum: momentum of ``optimiser=sgd``.
+        weight_decay: L2 term in the optimiser, no part of any task gradient that a method sees.
+        schedule: how the learning rate falls: constant; cosine from lr to 0 over each task; or step, a tenth of lr
+            from half of the epochs on and a hundredth from three quarters on.
         keep_optimiser: keep the optimiser's state from task to task; otherwise a fresh one for each.
-        later_epochs: epochs of every task but the first; None for as many.
-        later_lr: learning rate of every task but the first; None for the same.
+        later_epochs: epochs of every task but the first; none for as many as of the first.
+        later_lr: learning rate of every task but the first; none for the same as of the first.
     """
 
     epochs: Count = 10
@@ -87,7 +87,7 @@ class FreshFitOptions(FitOptions):
 class TrainOptions(FitOptions):
     """Options of plain training, of the output layer and of stored samples.
 
-    Args:
+    Further:
         masked_head: with task labels: one output layer whose softmax is masked to the task, instead of a
             layer a task. Outputs of earlier tasks get no gradient, but move with momentum that ``keep_optimiser``
             keeps and with ``weight_decay``.
@@ -96,11 +96,11 @@ class TrainOptions(FitOptions):
             otherwise those of the new task replace them, which old tasks forget by.
         memory_per_class: real samples of each class stored at the end of its task ("-S"); in a
             domain-incremental stream, of each class and task.
-        memory_choice: which ones: random, or mean_of_features: one by one, the sample that brings their mean feature
-            closest to that of the whole class (Chaudhry et al., ECCV 2018, Sec. 4.3; herding, Rebuffi et al., CVPR
-            2017, Algorithm 4, without its normalisation).
-        memory_weight: of the loss of stored samples: samples, every sample of a batch counts the same; or classes, the
-            stored samples together count as their classes' share of all classes seen, in class- and
+        memory_choice: which real samples are stored: random, or mean_of_features: one by one, the sample that brings
+            their mean feature closest to that of the whole class (Chaudhry et al., ECCV 2018, Sec. 4.3; herding,
+            Rebuffi et al., CVPR 2017, Algorithm 4, without its normalisation).
+        memory_weight: weight of stored samples in the loss: samples, every sample of a batch counts the same; or
+            classes, the stored samples together count as their classes' share of all classes seen, in class- and
             task-incremental streams.
         memory_share: share of each batch that is drawn from the stored samples.
     """

@@ -80,12 +80,13 @@ class GanOptions(Checked):
     """Options of a GAN that goes on from task to task. Defaults are those of Wu et al. (NeurIPS 2018) for MNIST.
 
     Args:
-        gan_epochs: of the generative phase of a task, each a block of ``gan_steps``.
-        gan_steps: generator steps an epoch.
-        gan_batch: samples an update.
+        gan_epochs: epochs of the generative phase of a task, each a block of ``gan_steps``.
+        gan_steps: steps of the generator in an epoch.
+        gan_batch: images in a step of critic or generator.
         gan_critic: critic steps before each generator step, each on other samples.
         gan_lr: learning rate of generator and critic.
-        gan_beta1, gan_beta2: decay rates of Adam's first and second moment; its state starts empty in every task.
+        gan_beta1, gan_beta2: decay rate of Adam's first (beta1) and second (beta2) moment; its state starts empty in
+            every task.
         lambda_gp: weight of the gradient penalty.
     """
 

@@ -29,7 +29,8 @@ class PassOptions(Checked):
 
     Args:
         batch_size: samples at a time; does not matter for the result but for rounding.
-        precision: of products of samples: float32, or float64, which takes twice as long; sums are float64.
+        precision: number format of products of samples: float32, or float64, which takes twice as long; sums are
+            float64.
         memory_limit: GiB that statistics, and what is computed from them, may take.
     """
 

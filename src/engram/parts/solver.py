@@ -35,20 +35,24 @@ CALIBRATION_BATCHES = 50
 class SolverOptions(Checked):
     """Options of a separate solver.
 
-    Args:
-        solver_data: of a separate solver: generated samples of all classes, or mixed (new real, old generated).
-        solver_epochs: of a separate solver, a task.
-        solver_steps: steps an epoch of a separate solver.
-        solver_batch: samples a step of a separate solver.
-        solver_samples: generated samples a class and refresh, or fit.
-        solver_lr: learning rate of a separate solver, cosine to 0.
-        solver_norm: batch, group or none.
-        solver_start: fresh weights in every task, or continue.
-        solver_shift: pixels by which its training images are shifted at random, at most.
-        solver_rotate: degrees by which they are rotated at random, at most.
-        solver_mirror: every second one is mirrored: for photographs, not for digits or letters.
-        solver_colour: share by which contrast and brightness of each of their channels change at random, at most.
-        solver_smoothing: label smoothing.
+    Further:
+        solver_data: what a separate solver learns from: generated samples of all classes, or mixed (new real, old
+            generated).
+        solver_epochs: epochs for which a separate solver is trained after each task.
+        solver_steps: steps in an epoch of a separate solver.
+        solver_batch: samples in a step of a separate solver.
+        solver_samples: generated samples of each class that a separate solver is trained on at a time, or that
+            discriminants are fitted to.
+        solver_lr: learning rate of a separate solver at its start; it falls to 0 as a cosine.
+        solver_norm: normalisation in a separate solver: batch, group or none.
+        solver_start: whether a separate solver has fresh weights in every task, or continues with its old ones.
+        solver_shift: pixels by which a separate solver's training images are shifted at random, at most.
+        solver_rotate: degrees by which a separate solver's training images are rotated at random, at most.
+        solver_mirror: mirror every second training image of a separate solver: for photographs, not for digits or
+            letters.
+        solver_colour: share by which contrast and brightness of each channel of a separate solver's training images
+            change at random, at most.
+        solver_smoothing: label smoothing of a separate solver.
     """
 
     solver_data: Literal["generated", "mixed"] = "generated"

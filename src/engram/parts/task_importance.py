@@ -22,8 +22,9 @@ class FisherOptions(TrainOptions):
     """Options of plain training and of the Fisher information that each task leaves.
 
     Args:
-        fisher_labels: whose gradient is squared: sampled (one label drawn from the prediction), exact
-            (expectation over all labels), empirical (the true label), predicted (the most probable one).
+        fisher_labels: the labels whose gradient is squared for the Fisher information: sampled (one label drawn from
+            the prediction), exact (expectation over all labels), empirical (the true label), predicted (the most
+            probable one).
         fisher_samples: training samples that the Fisher information is taken over, drawn at random; None for all.
     """
 

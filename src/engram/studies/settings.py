@@ -34,28 +34,28 @@ class DataSettings:
     """The data, how they arrive, and how a run is judged.
 
     Args:
-        data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name
+        data: the data set: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, a folder, or a Hugging Face name
             "user/name"; ":FIRST-LAST" behind it keeps these classes; several with "+" between them are a task
             each, such as cifar10+cifar100:0-9.
         data_dir: folder with data sets as sub-folders; by default $ENGRAM_DATA.
         cache_dir: folder for decoded data; by default $ENGRAM_CACHE or ~/.cache/engram.
-        scenario: class (new classes, no task label at test time), task (new classes, label given) or domain
-            (same classes, other images).
+        scenario: what tasks bring: class (new classes, no task label at test time), task (new classes, label given)
+            or domain (same classes, other images).
         selection: the test accuracy that is reported: last, after a task's last epoch; or val_real_all, at the
             epoch that is best on real validation data of all tasks so far, as DGM's released code (not strict).
         tasks: number of tasks; by default one a class, at most 10.
-        groups: or the number of classes of each task, such as [5, 3, 2].
+        groups: number of classes of each task, such as [5, 3, 2], in place of --tasks.
         class_order: order of arrival, as labels such as [3, 1, 0, 2] or as class names such as [dog, cat]; random; by
             default 0, 1, 2, ...
-        stream_seed: of a random class order, permutations and splits.
+        stream_seed: seed of a random class order, permutations and splits.
         valid_fraction: share of each class's training samples that is held out.
         max_per_class: use only so many training samples of a class.
         image_size: resize images to this many pixels squared; by default to what the network needs.
-        image_column: of a table, the column of images; by default the only one there is.
-        label_column: of a table, the column of labels; by default the one of class labels, or called label.
+        image_column: the column of a table that holds images; by default the only one there is.
+        label_column: the column of a table that holds labels; by default the one of class labels, or called label.
         domain: what changes from task to task in scenario domain: permuted pixels or rotated images.
-        max_angle: of rotated images: angles are equally spaced from 0 to this many degrees.
-        angles: of rotated images: or the angles themselves, one a task.
+        max_angle: largest angle of rotated images: angles are equally spaced from 0 to this many degrees.
+        angles: the angles of rotated images themselves, one a task.
     """
 
     data: str = "digits"

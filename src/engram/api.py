@@ -36,7 +36,7 @@ from engram.studies import reproduction
 from engram.studies.axes import Axis, axes_of, not_both
 from engram.studies.conduct import execute
 from engram.studies.folders import folder_name
-from engram.studies.jobs import Listener
+from engram.studies.jobs import Event, Job, Listener, told
 from engram.studies.search import Search
 from engram.studies.settings import (
     FINETUNE,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from engram.learning.loop import EpochEnd
     from engram.protocols.protocol import Protocol
     from engram.protocols.session import Observer, TaskEnd
+    from engram.studies.trackers import Tracker
 
     Method = str | MethodSpec | type[MethodClass]
     Network = Any
@@ -80,6 +81,7 @@ def run(
     compile: bool = False,
     out: str | PathLike[str] | None = None,
     resume: bool = False,
+    progress: bool | None = None,
     observer: Observer | None = None,
     stop_after: Callable[[EpochEnd | TaskEnd], bool] | None = None,
 ) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def run(
         spec: the method, see above.
         protocol: a scenario's name (class, task, domain) or a `Protocol`; None is that of the settings, else class.
         features: see above; None for the images themselves.
+        progress: say what is going on; None where somebody watches: in a terminal and in a notebook.
         seed, device, compile, out, resume, observer, stop_after: as there.
 
     Returns:
@@ -103,23 +106,35 @@ def run(
     from engram.core.network import Network as NetworkObject
     from engram.protocols import session
     from engram.studies.building import prepare
+    from engram.studies.progress import Progress, somebody_watches
 
     settings, held = _data(data, None)
     given = network if isinstance(network, NetworkObject) else _network(network, None)
     stream, fitting = prepare(settings, given, held, _features(features, None))
-    return session.run(
-        stream,
-        fitting,
-        spec,
-        protocol or settings.protocol(),
-        seed=seed,
-        device=device,
-        compile=compile,
-        out=out,
-        resume=resume,
-        observer=observer,
-        stop_after=stop_after,
-    )
+    name = split_variant(spec)[0] if isinstance(spec, str) else registered(spec).name
+    job = Job(settings, NetworkSettings(None), name, {}, seed, device, str(out or ""), label=name)
+    with Progress(quiet=not (somebody_watches() if progress is None else progress)) as shown:
+
+        def heard(event: EpochEnd | TaskEnd) -> None:
+            shown(Event(job, *told(event)))
+            if observer is not None:
+                observer(event)
+
+        shown(Event(job, "spawn"))
+        shown(Event(job, "start", {"rows": [], "seconds": [], "n_tasks": stream.n_tasks, "epochs_done": 0}))
+        return session.run(
+            stream,
+            fitting,
+            spec,
+            protocol or settings.protocol(),
+            seed=seed,
+            device=device,
+            compile=compile,
+            out=out,
+            resume=resume,
+            observer=heard,
+            stop_after=stop_after,
+        )
 
 
 @os_errors()
@@ -143,6 +158,25 @@ def conclude(study: Study, listener: Listener | None = None) -> Outcome:
     return outcome
 
 
+def _watched(
+    study: Study, progress: bool | None, track: Sequence[str | Tracker], listener: Listener | None
+) -> Outcome:
+    """Conclude a study while its progress is shown, trackers are told, and a listener of the caller's."""
+    from engram.studies.progress import (  # with rich, which a command loads when it starts
+        Progress,
+        somebody_watches,
+    )
+
+    with Progress(quiet=not (somebody_watches() if progress is None else progress), track=track) as shown:
+
+        def heard(event: Event) -> None:
+            shown(event)
+            if listener is not None:
+                listener(event)
+
+        return conclude(study, heard)
+
+
 def compare(
     methods: Sequence[Method],
     data: Data = None,
@@ -159,6 +193,8 @@ def compare(
     resume: bool = False,
     overwrite: bool = False,
     accept_edited: bool = False,
+    progress: bool | None = None,
+    track: Sequence[str | Tracker] = (),
     listener: Listener | None = None,
 ) -> Outcome:
     """Learn one stream with several methods and seeds, and write the report.
@@ -178,6 +214,8 @@ def compare(
         resume: continue what ``out`` holds; finished seeds are not repeated.
         overwrite: replace what ``out`` holds of these methods.
         accept_edited: take files of ``out`` that do not match their checksum as they are, see `engram.studies.results`.
+        progress: say what is going on; None where somebody watches: in a terminal and in a notebook.
+        track: experiment trackers (`engram.studies.trackers`): tensorboard, mlflow, wandb, or objects of your own.
         listener: told what the workers say.
 
     Returns:
@@ -203,7 +241,7 @@ def compare(
         accept_edited,
         compile,
     )
-    return conclude(Comparison(settings, _variants(methods, chosen, options)), listener)
+    return _watched(Comparison(settings, _variants(methods, chosen, options)), progress, track, listener)
 
 
 def sweep(
@@ -228,6 +266,8 @@ def sweep(
     resume: bool = False,
     overwrite: bool = False,
     accept_edited: bool = False,
+    progress: bool | None = None,
+    track: Sequence[str | Tracker] = (),
     listener: Listener | None = None,
 ) -> Outcome:
     """Learn one stream with several values of a method's options, and choose among them on validation data.
@@ -243,8 +283,8 @@ def sweep(
         choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
         address: of a Ray cluster; None starts one on this machine.
         seeds: of every trial.
-        network, features, out, recipe, device, compile, jobs, resume, overwrite, accept_edited, listener: as for
-            `compare`.
+        network, features, out, recipe, device, compile, jobs, resume, overwrite, accept_edited, progress, track,
+            listener: as for `compare`.
 
     Returns:
         The trials' results, the choice (``outcome.chosen``), the page, and what went wrong.
@@ -287,7 +327,7 @@ def sweep(
         choose_on=choose_on,
         address=address,
     )
-    return conclude(study, listener)
+    return _watched(study, progress, track, listener)
 
 
 def sweep_study(
@@ -331,6 +371,8 @@ def tradeoff(
     resume: bool = False,
     overwrite: bool = False,
     accept_edited: bool = False,
+    progress: bool | None = None,
+    track: Sequence[str | Tracker] = (),
     listener: Listener | None = None,
 ) -> Outcome:
     """Draw the trade-off curves of several methods between two data sets, and measure them.
@@ -346,7 +388,8 @@ def tradeoff(
         required: further required target accuracies, in percent.
         recipe: a name, ``"none"``, or None for ``tradeoff-small``.
         seeds: distinct integers >= 0; a source network each.
-        out, network, features, device, compile, jobs, resume, overwrite, accept_edited, listener: as for `compare`.
+        out, network, features, device, compile, jobs, resume, overwrite, accept_edited, progress, track, listener: as
+            for `compare`.
 
     Returns:
         Curves and measures (``outcome.found["methods"]``), the page, and what went wrong.
@@ -390,7 +433,7 @@ def tradeoff(
         required=required,
         beside=beside,
     )
-    return conclude(study, listener)
+    return _watched(study, progress, track, listener)
 
 
 @dataclass

@@ -56,7 +56,8 @@ class Run:
         resume: continue what --out holds; finished seeds are not repeated.
         overwrite: replace what --out holds of these methods.
         accept_edited: take files of --out that were edited as they are; what follows from them is computed anew.
-        tensorboard: write losses and accuracies for TensorBoard too.
+        track: experiment trackers that get losses and accuracies: tensorboard, mlflow or wandb, each an extra.
+        tensorboard: write losses and accuracies for TensorBoard too, as --track tensorboard.
         quiet: print nothing but the table.
         print_config: print the settings as a file for --config, and do nothing else.
     """
@@ -76,6 +77,7 @@ class Run:
     resume: bool = False
     overwrite: bool = False
     accept_edited: bool = False
+    track: tuple[str, ...] = ()
     tensorboard: bool = False
     quiet: bool = False
     print_config: bool = False

@@ -31,7 +31,8 @@ def main(command: str, words: Sequence[str]) -> int:
     from engram.api import conclude  # with numpy, which help does without
 
     o = asked.options
-    with ending.watched(said, quiet=o.quiet, tensorboard=o.tensorboard) as progress:
+    track = dict.fromkeys([*o.track, *(["tensorboard"] if o.tensorboard else [])])
+    with ending.watched(said, quiet=o.quiet, track=list(track)) as progress:
         outcome = conclude(study, progress)
     return ending.finish(outcome, [command, *words], o.quiet, o.accept_edited)
 

@@ -112,9 +112,9 @@ def console() -> Any:
 
 
 @contextlib.contextmanager
-def watched(said: str, *, quiet: bool = False, tensorboard: bool = False) -> Iterator[Any]:
+def watched(said: str, *, quiet: bool = False, track: Sequence[str] = ()) -> Iterator[Any]:
     """What is going on is shown; a polite kill stops the workers too, as Ctrl-C does."""
-    from engram.cli.progress import Progress  # with rich, which help does without
+    from engram.studies.progress import Progress  # with rich, which help does without
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -122,7 +122,7 @@ def watched(said: str, *, quiet: bool = False, tensorboard: bool = False) -> Ite
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if in_main else None
     try:
-        with Progress(quiet=quiet, headline=said, tensorboard=tensorboard) as progress:
+        with Progress(quiet=quiet, headline=said, track=track) as progress:
             yield progress
     finally:
         if in_main:

@@ -165,9 +165,9 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet: bool) -> None:
     # As above.
     from engram.cli.listing import table
-    from engram.cli.progress import duration
     from engram.memory.facts import accuracy, copying, membership_words, size
     from engram.memory.memory import audit_words
+    from engram.studies.progress import duration
 
     if learned.call["refined"]:
         more = ", ".join(learned.call["refined"])

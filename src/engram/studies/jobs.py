@@ -16,10 +16,12 @@ from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettin
 
 if TYPE_CHECKING:
     from engram.core.network import Network
+    from engram.learning.loop import EpochEnd
     from engram.protocols.protocol import Protocol as Judged
+    from engram.protocols.session import TaskEnd
     from engram.streams.stream import Stream
 
-__all__ = ["Event", "Executor", "Job", "Listener"]
+__all__ = ["Event", "Executor", "Job", "Listener", "told"]
 
 # In the folder of a seed, beside its checkpoints.
 
@@ -120,6 +122,18 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+
+
+def told(event: EpochEnd | TaskEnd) -> tuple[str, dict[str, Any]]:
+    """What a run says of an epoch or a task: kind and data of an `Event`."""
+    of_task = hasattr(event, "accuracies")
+    names = (
+        ("task", "accuracies", "seconds", "valid")
+        if of_task
+        else ("task", "phase", "epoch", "n_epochs", "losses")
+    )
+    said = {name: getattr(event, name) for name in names}
+    return "task" if of_task else "epoch", {k: v for k, v in said.items() if v is not None}
 
 
 class Executor(Protocol):

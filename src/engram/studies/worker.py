@@ -26,7 +26,7 @@ from typing import Any, TextIO
 from engram.core.files import open_own, os_errors
 from engram.errors import EngramError, PlaceError
 from engram.studies.folders import LOG_FILE
-from engram.studies.jobs import Job
+from engram.studies.jobs import Job, told
 from engram.studies.results import write_entry
 
 
@@ -120,27 +120,16 @@ def learn(job: Job, channel: Any) -> None:
     # Torch comes with these; a process that only sends jobs, or reads their results, does without.
     import torch
 
-    from engram.learning.loop import EpochEnd
     from engram.protocols import common_start
-    from engram.protocols.session import Session, TaskEnd, resolve
+    from engram.protocols.session import Session, resolve
     from engram.studies.building import prepare
 
     if job.device == "cpu":
         torch.set_num_threads(1)
 
-    def observe(event: EpochEnd | TaskEnd) -> None:
-        if isinstance(event, TaskEnd):
-            more = {} if event.valid is None else {"valid": event.valid}
-            channel.send("task", task=event.task, accuracies=event.accuracies, seconds=event.seconds, **more)
-        else:
-            channel.send(
-                "epoch",
-                task=event.task,
-                phase=event.phase,
-                epoch=event.epoch,
-                n_epochs=event.n_epochs,
-                losses=event.losses,
-            )
+    def observe(event: Any) -> None:
+        kind, said = told(event)
+        channel.send(kind, **said)
 
     began = time.perf_counter()
     stream, given = job.ready or prepare(job.data, job.network, job.held, job.features, job.size)

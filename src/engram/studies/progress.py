@@ -1,4 +1,4 @@
-"""What is going on: a live display on a terminal, a line a task elsewhere, and TensorBoard on request.
+"""What is going on: a live display on a terminal, a line a task elsewhere, and trackers on request.
 
 Observers only: they are told what workers say and cannot change a run.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,16 @@ from engram.studies.jobs import Event
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from engram.cli.tensorboard import TensorBoard
+    from engram.studies.trackers import Tracker, Tracking
 
-__all__ = ["Progress", "duration"]
+
+__all__ = ["Progress", "duration", "somebody_watches"]
+
+
+def somebody_watches() -> bool:
+    """Whether what is printed is read while it is: standard output is a terminal, or this is a notebook."""
+    shell = sys.modules.get("IPython")
+    return sys.stdout.isatty() or (shell is not None and shell.get_ipython() is not None)
 
 
 def duration(seconds: float) -> str:
@@ -92,27 +99,32 @@ class Progress:
         quiet: print nothing.
         live: None is "when standard output is a terminal".
         headline: said once the first worker starts, when everything has been checked.
-        tensorboard: write event files too.
+        track: trackers that are told too, by name or given.
 
     Raises:
-        ConfigError: TensorBoard is asked for and not installed.
+        ConfigError: a tracker is asked for and not installed, or there is none of that name.
     """
 
     def __init__(
-        self, *, quiet: bool = False, live: bool | None = None, headline: str = "", tensorboard: bool = False
+        self,
+        *,
+        quiet: bool = False,
+        live: bool | None = None,
+        headline: str = "",
+        track: Sequence[str | Tracker] = (),
     ) -> None:
         self.quiet = quiet
         self.live_wanted = (sys.stdout.isatty() if live is None else live) and not quiet
         self.rows: dict[tuple[str, int], Row] = {}
         self.lock = threading.Lock()
         self.began = time.monotonic()
-        self.board: TensorBoard | None = None
+        self.tracking: Tracking | None = None
         self._live: Any = None
         self.headline = headline
-        if tensorboard:
-            from engram.cli.tensorboard import TensorBoard  # with torch
+        if track:
+            from engram.studies.trackers import Tracking  # what it loads may be heavy
 
-            self.board = TensorBoard()
+            self.tracking = Tracking(track)
 
     def __enter__(self) -> Progress:
         if self.live_wanted:
@@ -133,8 +145,8 @@ class Progress:
     ) -> None:
         if self._live is not None and self._live.is_started:
             self._live.stop()
-        if self.board is not None:
-            self.board.close()
+        if self.tracking is not None:
+            self.tracking.close()
 
     def say(self, line: str) -> None:
         """A line above the display, or on standard output; nothing when quiet."""
@@ -150,7 +162,7 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Take in what a worker said."""
-        job, said = event.job, event.data
+        job = event.job
         if self.headline:
             headline, self.headline = self.headline, ""
             self.say(headline)
@@ -161,8 +173,8 @@ class Progress:
             self.say(line)
         if self._live is not None and not self._live.is_started and event.kind == "spawn":
             self._live.start()
-        if self.board is not None:
-            self.board.take(job, event.kind, said)
+        if self.tracking is not None:
+            self.tracking(event)
 
     def _take(self, row: Row, event: Event) -> str:
         """Bring a row up to date; returns a line worth saying, or nothing."""

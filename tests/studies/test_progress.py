@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 from rich.console import Console
 
-from engram.cli.progress import Progress, Row, by_update, duration
+import engram
 from engram.studies.jobs import Event, Job
+from engram.studies.progress import Progress, Row, by_update, duration, somebody_watches
 from engram.studies.settings import DataSettings, NetworkSettings
 
 JOB = Job(DataSettings(), NetworkSettings("mlp"), "dgmw", {}, 3, "cpu", "nowhere", label="dgmw")
@@ -52,6 +56,25 @@ def test_the_live_display_shows_what_runs():
     console.file.close()
     for word in ("dgmw", "2/4", "gan", "5/10", "critic 1.5", "generator -2", "50.0 %", "0 of 1 done"):
         assert word in text
+
+
+def test_progress_in_python_is_shown_where_somebody_watches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    stream = engram.class_incremental(engram.load("digits"), n_tasks=2, max_per_class=5)
+    spec = engram.method("finetune", epochs=1)
+    engram.run(stream, "mlp", spec)
+    assert not somebody_watches()
+    assert capsys.readouterr().out == "", "output is kept, nobody reads it now"
+    engram.run(stream, "mlp", spec, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("finetune seed 0: task 1 of 2 in ")
+    notebook = SimpleNamespace(get_ipython=lambda: object())
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    assert somebody_watches()
+    engram.run(stream, "mlp", spec, progress=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_time_left():

@@ -79,16 +79,16 @@ class FearnetConfig(Checked):
         code: entries of the code.
         input_weight: lambda_0, of the reconstruction of vectors.
         layer_weight: lambda_j, of that of the layers between.
-        covariance: of each class's codes: full; or diagonal, which forgets how entries vary together.
+        covariance: what is kept of each class's codes: full; or diagonal, which forgets how entries vary together.
         jitter: added to variances before codes are drawn.
         pseudo_per_class: vectors imagined of each old class in sleep; None for the mean number of a new class.
         batch_size: vectors a step.
-        base_epochs, sleep_epochs: of mPFC on the first task, and in every sleep.
+        base_epochs, sleep_epochs: epochs of mPFC on the first task (base) and in every sleep (sleep).
         lr: learning rate of all but the decoder (NAdam).
         decoder_rate: the decoder's learning rate as a multiple of ``lr``.
         bla_hidden: width of BLA's hidden layer.
-        bla_epochs: of BLA, from the start in every task without sleep.
-        eps: in beta_k.
+        bla_epochs: epochs of BLA, from the start in every task without sleep.
+        eps: the small number in beta_k.
     """
 
     sleep_every: Count = 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlflow
-
 from engram.studies.jobs import Job
 
 
@@ -14,6 +12,8 @@ class Tracker:
     """Losses and accuracies as metrics, options as parameters; see :class:`engram.studies.trackers.Tracker`."""
 
     def __init__(self) -> None:
+        import mlflow  # an extra
+
         self.client = mlflow.MlflowClient()
         self.runs: dict[str, str] = {}
 

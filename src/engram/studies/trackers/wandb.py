@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import wandb
-
 from engram.studies.jobs import Job
 
 
@@ -17,11 +15,14 @@ class Tracker:
     """Losses against epochs and accuracies against tasks; see :class:`engram.studies.trackers.Tracker`."""
 
     def __init__(self) -> None:
+        import wandb  # an extra
+
+        self.init = wandb.init
         self.runs: dict[str, Any] = {}
 
     def begin(self, job: Job, epochs_done: int) -> None:
         folder = str(Path(job.folder).absolute())
-        run = self.runs[job.folder] = wandb.init(
+        run = self.runs[job.folder] = self.init(
             project=os.environ.get("WANDB_PROJECT", "engram"),
             name=f"{job.label} seed {job.seed}",
             group=job.data.data,

@@ -33,7 +33,12 @@ def slim(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(source: str, name: str) -> None:
-    for found in gather([Path(source)]).results:
+    gathered = gather([Path(source)])
+    for found in gathered.tradeoffs:
+        path = HERE / name / "tradeoff.json"
+        write_atomically(path, (as_text(with_checksum({**found, "schema": 1})) + "\n").encode())
+        print(path.relative_to(HERE))
+    for found in gathered.results:
         path = HERE / name / f"{folder_name(found.result['label'])}.json"
         write_atomically(path, (as_text(with_checksum(slim(found.result))) + "\n").encode())
         print(path.relative_to(HERE))

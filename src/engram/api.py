@@ -522,7 +522,7 @@ def reproduce(
         if outcomes and outcomes[-1].interrupted:
             found += [reproduction.found(p, (), reproduction.Gathered()) for p in plan.parts[len(found) :]]
             break
-    concluded = conclude_reproduction(wanted, budget, plan, found)
+    concluded = conclude_reproduction(wanted, budget, found)
     return Reproduced(root, concluded, write_reproduction(root, wanted, found, concluded), outcomes)
 
 

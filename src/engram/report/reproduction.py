@@ -16,7 +16,7 @@ from engram.errors import ConfigError
 from engram.protocols.entry import plain
 from engram.protocols.metrics import Summary
 from engram.recipes.published import TABLES
-from engram.recipes.targets import Plan, Target
+from engram.recipes.targets import Target
 from engram.report import figures, style
 from engram.report.analyses import accuracies, omegas, paths
 from engram.report.exports import markdown
@@ -74,7 +74,7 @@ def check_folder(out: Path, target: str, budget: str) -> None:
 
 
 # Tables -----------------------------------------------------------------------------------------------------
-def conclude(target: Target, budget: str, plan: Plan, found: Sequence[PartFound]) -> Conclusion:
+def conclude(target: Target, budget: str, found: Sequence[PartFound]) -> Conclusion:
     """Tables and values; a pure function of its arguments."""
     tables: list[Table] = []
     parts: list[dict[str, Any]] = []
@@ -88,15 +88,20 @@ def conclude(target: Target, budget: str, plan: Plan, found: Sequence[PartFound]
         table, rows = _part(one)
         tables.append(table)
         parts.append({"name": one.part.name, "smaller": one.part.smaller, "rows": rows})
-    judged = [(s, *judge_statement(s, found)) for s in target.statements if s.part < len(found)]
+    judged = [
+        (s, one.part.name, *judge_statement(s, one))
+        for s in target.statements
+        for one in found
+        if one.part.name == (s.part or found[0].part.name)
+    ]
     if judged:
         title = f"{target.name}: what the paper says in words ({target.paper})"
         columns = (Column("Statement", text=True), Column("Part", text=True), Column("Verdict", text=True))
-        cells = tuple((s.said, plan.parts[s.part].name, v.words) for s, v, _ in judged)
+        cells = tuple((s.said, part, v.words) for s, part, v, _ in judged)
         notes = ("Margins are paired over the seeds that both methods have, with 95 % Student-t intervals.",)
         tables.append(Table(title, columns, cells, notes))
     statements = [
-        {"said": s.said, "verdict": v.kind, "words": v.words, "margins": values} for s, v, values in judged
+        {"said": s.said, "verdict": v.kind, "words": v.words, "margins": values} for s, _, v, values in judged
     ]
     whole = {"schema": SCHEMA, "engram": engram.__version__, "target": target.name, "budget": budget}
     return Conclusion(tuple(tables), plain({**whole, "parts": parts, "statements": statements}))

@@ -94,9 +94,9 @@ def judge(
 
 
 # Statements ---------------------------------------------------------------------------------------------------
-def judge_statement(statement: Statement, found: Sequence[PartFound]) -> tuple[Verdict, list[float]]:
-    """The verdict on a statement, and its margins, one a seed."""
-    values = MARGINS[statement.margin](found[statement.part], *statement.of)
+def judge_statement(statement: Statement, found: PartFound) -> tuple[Verdict, list[float]]:
+    """The verdict on a statement about a part, and its margins, one a seed."""
+    values = MARGINS[statement.margin](found, *statement.of)
     if not values:
         return Verdict("not run", "not run"), []
     s, unit = Summary.of(values), statement.unit

@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from engram import features
 from engram.checks import SMALL
 from engram.core.contract import Context
 from engram.core.network import Network
 from engram.errors import ConfigError
+from engram.features.extractor import Extractor
 from engram.methods.registry import METHODS, entry, method
 from engram.networks import Linear, Mlp
 from engram.protocols.protocol import Protocol
 from engram.protocols.session import run
-from engram.streams import Stream, class_incremental, from_arrays
+from engram.streams import Stream, class_incremental, from_arrays, load
 
 #: What cannot be, by method and network: the line that says so.
 REFUSED = {
@@ -119,6 +121,25 @@ def test_generated_vectors_keep_old_classes(name: str) -> None:
     plain = run(vectors(40), Mlp((32,)), method("finetune", {"epochs": 20}), Protocol("class", 0))
     assert plain["final_average_accuracy"] < 0.6
     assert found["final_average_accuracy"] > 0.9
+
+
+def test_features_of_real_images_are_generated_well_enough_to_keep_old_classes() -> None:
+    images = class_incremental(load("digits"), n_tasks=5, max_per_class=60)
+    seen = images.through(Extractor(features.make("scattering", {"J": 1, "L": 3}), images.image_shape))
+    gan = {"epochs": 10, "steps_per_epoch": 12, "batch_size": 24, "lr_g": 4e-3, "beta1": 0.0, "beta2": 0.9}
+    masks = {
+        "lambda_ru": 0.01,
+        "hard_tail": 0.3,
+        "bn_reestimate": 10,
+        "average_g": 0.9,
+        "critic_norm": "none",
+    }
+    solver = {"solver_epochs": 3, "solver_steps": 30, "solver_samples": 60, "solver_lr": 5e-3}
+    options = {**gan, **masks, "solver": "separate", **solver, "solver_smoothing": 0.1}
+    found = run(seen, Mlp((32,), n_f=32, n_z=32), method("dgmw", options), Protocol("class", 0))
+    plain = run(seen, Mlp((32,)), method("finetune", {"epochs": 10}), Protocol("class", 0))
+    assert plain["final_average_accuracy"] < 0.2
+    assert found["final_average_accuracy"] > 0.35
 
 
 def test_the_last_vector_of_an_epoch_may_stand_alone() -> None:

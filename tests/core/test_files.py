@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import engram
 from engram.core.files import in_use, os_errors, read_regular, write_atomically
-from engram.errors import PlaceError
+from engram.errors import EngramError, PlaceError
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
@@ -41,6 +42,13 @@ def test_memory_that_is_not_there_is_one_line(n: int) -> None:
     with pytest.raises(PlaceError, match="there must be memory for what is asked for") as caught, os_errors():
         torch.empty(n, 64)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_place_is_one_line() -> None:
+    for call in (engram.load, engram.write_report, engram.Memory.open, engram.Memory.create):
+        with pytest.raises(EngramError, match="names of files must be usable") as caught:
+            call(3)
+        assert "\n" not in str(caught.value)
 
 
 def test_other_errors_stay_what_they_are() -> None:

@@ -243,6 +243,8 @@ def test_what_cannot_be_learned_is_refused(memory: Path, tmp_path: Path) -> None
     (bad / "d" / "00.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"00\.png"):
         known.learn(arriving(bad))
+    with pytest.raises(DataError, match="got none: give some"):
+        known.learn({})
     with pytest.raises(ConfigError, match="labels must be given"):
         known.learn([])
     with pytest.raises(DataError, match="got 1 for 2 images"):

@@ -24,7 +24,7 @@ DEEPEST = 64  # levels of a JSON file of ours
 LEFT_OR_FULL = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What Python says of names that cannot be, and torch of memory that is not there.
-NO_NAME = ("embedded null", "has an empty name", "Could not determine home")
+NO_NAME = ("embedded null", "has an empty name", "Could not determine home", "bytes or os.PathLike object")
 NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate",
     "Storage size calculation overflowed",
@@ -41,7 +41,7 @@ def os_errors(path: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, RuntimeError, MemoryError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, EngramError):
             raise
         if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):

@@ -146,7 +146,7 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def closest(given: str, known: Iterable[str]) -> str:
+def closest(given: object, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` where one of the known names is near, else nothing."""
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(given), list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -69,6 +69,7 @@ class Memory:
         self.record: dict[str, Any] = {}
 
     @classmethod
+    @os_errors()
     def create(cls, path: str | os.PathLike[str], **settings: Any) -> Memory:
         """A memory that is made in ``path`` when it first learns.
 
@@ -86,6 +87,7 @@ class Memory:
         return cls(root, Model(Settings(**settings)))
 
     @classmethod
+    @os_errors()
     def open(cls, path: str | os.PathLike[str]) -> Memory:
         """The memory in ``path``. Takes no lock, so it may be read while another process writes.
 
@@ -153,6 +155,8 @@ class Memory:
         with folder.held(self.path):
             self._renew()
             arrival, y, names = _arrived(images, labels)
+            if not len(y):
+                raise DataError("images must be given to be learned, got none: give some of each class.")
             base, model = self.generation, self.model
             last = self.record.get("data")
             tell("reading images", 0, len(y))

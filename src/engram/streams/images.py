@@ -51,7 +51,7 @@ class ImageData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", printable(self.name))
+        object.__setattr__(self, "name", printable(str(self.name)))
         for texts in ("class_names", "notes"):
             object.__setattr__(self, texts, tuple(map(printable, getattr(self, texts))))
         twice = next((n for k, n in enumerate(self.class_names) if n in self.class_names[:k]), None)

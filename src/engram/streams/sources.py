@@ -91,7 +91,7 @@ def load(
     """
     if image_size is not None:
         check_size(image_size)
-    given = os.fspath(name_or_path)
+    given = os.fsdecode(name_or_path)
     name, classes = _split_range(given)
     if name == "digits":
         if image_column or label_column:
@@ -151,7 +151,7 @@ def arriving(
     Raises:
         DataError, ConfigError: as `load`.
     """
-    given = os.fspath(name_or_path)
+    given = os.fsdecode(name_or_path)
     name, classes = _split_range(given)
     if name == "digits":
         found = _digits()

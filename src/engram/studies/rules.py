@@ -95,7 +95,7 @@ def rule(text: str | None, n_tasks: int) -> Rule:
     """
     if text is None:
         return Rule("first_tasks", n_tasks, min(TUNING_TASKS, max(2, n_tasks - 1), n_tasks))
-    kind, _, number = text.partition(":")
+    kind, _, number = str(text).partition(":")
     if kind not in NAMES or bool(number) != (kind == "first_tasks"):
         known = ["first_tasks:K", *NAMES[1:]]
         raise ConfigError(

@@ -98,7 +98,11 @@ def judge_statement(statement: Statement, found: PartFound) -> tuple[Verdict, li
     """The verdict on a statement about a part, and its margins, one a seed."""
     values = MARGINS[statement.margin](found, *statement.of)
     if not values:
-        return Verdict("not run", "not run"), []
+        rows = {r.name: r.variant for r in found.part.rows if r.name in statement.of}
+        there = {m["label"] for m in found.curves.get("methods", ())} | {rows.get(n) for n in found.results}
+        run = bool(rows) and set(rows.values()) <= there
+        word = "not measured" if run else "not run"
+        return Verdict(word, f"{word}: no target is reached" if run and found.part.tradeoff else word), []
     s, unit = Summary.of(values), statement.unit
     half = "" if s.half_width is None else f" ± {s.half_width:.2f}"
     said = f"{s.mean:+.2f}{half} {unit}, n = {s.n}"
@@ -217,12 +221,14 @@ def _m1_above(found: PartFound, a: str, b: str) -> list[float]:
 
 
 def _m2_above(found: PartFound, a: str, b: str, below: float | None = None) -> list[float]:
-    """At ``below`` points under fine-tuning's target accuracy; None is the tightest target that both reach."""
+    """At ``below`` points under fine-tuning's target accuracy, 0 for one that does not reach it; None is the tightest
+    target that both reach."""
     one, two = _curve(found, a), _curve(found, b)
     for x, y in zip(one["m2"] if one else (), two["m2"] if two else (), strict=False):
-        if below in (None, x["below"]) and x["measure"] and y["measure"]:
-            pairs = zip(x["measure"]["per_seed"], y["measure"]["per_seed"], strict=True)
-            return [100 * (p - q) for p, q in pairs]
+        reached = [m["measure"]["per_seed"] if m["measure"] else None for m in (x, y)]
+        if (below == x["below"] and any(reached)) or (below is None and all(reached)):
+            n = len(next(r for r in reached if r))
+            return [100 * (p - q) for p, q in zip(*(r or [0.0] * n for r in reached), strict=True)]
     return []
 
 

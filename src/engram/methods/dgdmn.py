@@ -71,9 +71,9 @@ class DgdmnConfig(Checked):
         kappa: least share of new tasks in what it sleeps on.
         max_samples: N_max, images that it sleeps on; None for as many as there have been samples.
         vae_hidden, vae_z: width of the hidden layers of a small autoencoder, entries of its code.
-        long_hidden, long_z: of the large one.
-        vae_epochs: of every autoencoder, passes over its samples.
-        epochs: of every classifier.
+        long_hidden, long_z: width of the hidden layers of the large autoencoder, entries of its code.
+        vae_epochs: passes of every autoencoder over its samples.
+        epochs: passes of every classifier over its samples.
         batch_size: samples a step.
         lr: learning rate (RMSProp).
     """

@@ -140,7 +140,9 @@ class Mpfc(nn.Module):
         self.head = Head(config.code, "single")
         self.register_buffer("centre", torch.zeros(widths[0]))
         self.register_buffer("scale", torch.ones(()))
-        self.rebuild({"head": [], "classes": 0})
+        self.register_buffer("means", torch.zeros(0, config.code))
+        full = config.covariance == "full"
+        self.register_buffer("covariances", torch.zeros(0, config.code, *[config.code] * full))
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes [B, c] of vectors [B, D]."""
@@ -171,7 +173,7 @@ class Mpfc(nn.Module):
         """Vectors [B, D] of labels ``y`` [B]: decoded codes of their class's normal distribution."""
         z = torch.randn((len(y), self.config.code), generator=generator, device=y.device)
         for label in y.unique().tolist():
-            rows, spread_of = y == label, self.covariances[label].double()
+            rows, spread_of = y == label, self.covariances[label].to(torch.float64, copy=True)
             if self.config.covariance == "full":
                 spread_of.diagonal().add_(self.config.jitter)
                 away = z[rows] @ factor(spread_of, "give a larger jitter").T.to(z.dtype)
@@ -186,10 +188,10 @@ class Mpfc(nn.Module):
 
     def rebuild(self, structure: dict[str, Any]) -> None:
         """The shapes of ``structure``, for a state dict to fill."""
-        n, c = structure["classes"], self.config.code
         self.head.rebuild(structure["head"])
-        self.register_buffer("means", torch.zeros(n, c))
-        self.register_buffer("covariances", torch.zeros(n, c, *[c] * (self.config.covariance == "full")))
+        for name in ("means", "covariances"):
+            old = self.get_buffer(name)
+            setattr(self, name, old.new_zeros((structure["classes"], *old.shape[1:])))
 
     def storage_bytes(self) -> dict[str, int]:
         """Bytes of autoencoder, classifier, and statistics of real data."""

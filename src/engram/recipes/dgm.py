@@ -60,6 +60,7 @@ _DIGITS_METHODS: dict[str, dict[str, Any]] = {
     "mergan-ra": {**_DIGITS_GAN, **_DIGITS_SOLVER, "alignment": 0.05},
     "ewc-gan": {**_DIGITS_GAN, **_DIGITS_SOLVER},
     "dgr": {**_DIGITS_GAN, "epochs": 10},
+    "dgdmn": {"vae_epochs": 100, "epochs": 20, "batch_size": 32},  # 130 images a task
     "dgmw": _DIGITS_DGM,
     "dgma": {**_DIGITS_DGM, "lambda_ru": 0.05},
     "finetune": {"epochs": 10},

@@ -449,6 +449,7 @@ class Trains(nn.BatchNorm1d):
         (lambda: Net(lambda m, x: m.a(x - x.mean(0)), a=nn.Linear(4, 3)), "Net"),
         (lambda: Net(lambda m, x: m.a(F.batch_norm(x, None, None, training=True)), a=nn.Linear(4, 3)), "Net"),
         (lambda: Net(lambda m, x: m.a(F.dropout(x)), a=nn.Linear(4, 3)), "Net"),
+        (lambda: Net(lambda m, x: m.a(x - x.mean(0) if len(x) > 9 else x), a=nn.Linear(4, 3)), "Net"),
     ],
 )
 def test_what_depends_on_the_batch_is_refused_by_name(make: Callable[[], nn.Module], words: str) -> None:

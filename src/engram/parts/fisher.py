@@ -51,6 +51,7 @@ CHUNK = 500
 ENTRIES = 1 << 24
 #: Samples that the proof looks at.
 N_PROOF = 3
+LARGE = 16  # times as many samples in a large batch
 
 
 @dataclass(frozen=True)
@@ -249,13 +250,19 @@ class _Trial:
         self.floor = self.tolerance**3 * max(float(t.max()) for t in self.truth.values())
 
     def _check_samples_apart(self) -> Tensor:
-        """Outputs [B, ...]; ``ConfigError`` unless each is the same without the rest of its batch."""
+        """Outputs [B, ...]; ``ConfigError`` unless each is the same alone and in a large batch."""
         with torch.no_grad():
             outputs = self.module(self.x, *self.args)
             try:
                 alone = torch.cat([self.module(one[None], *self.args) for one in self.x])
-                near = self.tolerance * float(outputs.nan_to_num(0.0, 0.0, 0.0).abs().max())
-                apart = torch.allclose(outputs, alone, rtol=self.tolerance, atol=near, equal_nan=True)
+                among = self.module(torch.cat([self.x] * LARGE), *self.args)
+                near = {
+                    "rtol": self.tolerance,
+                    "atol": self.tolerance * float(outputs.nan_to_num(0.0, 0.0, 0.0).abs().max()),
+                    "equal_nan": True,
+                }
+                apart = torch.allclose(outputs, alone, **near)
+                apart = apart and torch.allclose(torch.cat([outputs] * LARGE), among, **near)
             except (RuntimeError, ValueError, IndexError):
                 # As batch norm raises in training mode where there is but one value.
                 apart = False

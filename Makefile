@@ -1,6 +1,7 @@
 # make demo   sets up, learns digits in two calls without the images of before, asks, prints where the page lies
 # make demo-compare   sets up, compares methods on the bundled digits, prints where the report lies
 # make test   sets up, passes the tests
+# make docs   sets up, builds the documentation as a site, prints where it lies
 # make check  format, lint, types, layers, fast tests
 # make bench  speed, as ratios against hand-written loops
 # make bench-check  a minute: fails when a step got half as slow again
@@ -15,7 +16,7 @@ export ENGRAM_DATA ?= $(abspath ../shared/data)
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 DEMO   ?= demo
 
-.PHONY: setup demo demo-compare test check format golden index bench bench-check kill fuzz clean
+.PHONY: setup demo demo-compare test docs check format golden index bench bench-check kill fuzz clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -39,6 +40,10 @@ demo-compare: $(VENV)/.base
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+docs: $(VENV)/.base
+	$(PIP) --editable '.[docs]'
+	$(BIN)/python docs/site.py build/docs
 
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks

@@ -247,6 +247,7 @@ class Method(nn.Module, ABC):
     :meth:`structure`, so that :meth:`rebuild` can make an empty method into which tensors load strictly.
     A ``functools.cached_property`` is for what follows from the state and is slow to find, such as means of classes:
     it is no part of the state, and found anew when it is asked for after the loop has let the state move.
+    Images are uint8 [N, C, H, W], feature vectors float32 [N, D], labels int64 [N] in order of arrival, losses scalars.
     Class attributes name what it reads (``reads``), where it can be used (``scenarios``), and what stands in the
     result table (:meth:`facts`).
     """

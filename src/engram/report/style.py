@@ -49,6 +49,9 @@ _data: WeakKeyDictionary[Figure, list[tuple[Any, ...]]] = WeakKeyDictionary()
 def restyled(sheet: str | os.PathLike[str] | None) -> Iterator[None]:
     """Figures drawn within this context follow a matplotlib style file where it says something else than engram's.
 
+    Args:
+        sheet: path of the file; None for engram's look alone.
+
     Raises:
         ConfigError: the file is missing, or no style file.
     """

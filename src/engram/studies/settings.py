@@ -141,7 +141,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The network.
+    """The network by name, and its options.
 
     Args:
         name: dcgan (32x32), dcgan8 (8x8), resgan (32x32), cifar-cnn, preact-resnet, plain-cnn (32x32) or mlp; by

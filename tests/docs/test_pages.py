@@ -1,0 +1,95 @@
+"""The documentation: links lead somewhere, methods have pages on one skeleton, questions have answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+from engram.methods.registry import METHODS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "reproductions" / "README.md"]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def text_of(page: Path) -> str:
+    """A page without its code."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    return re.sub(r"`[^`\n]*`", "`x`", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name within a page, as Markdown on GitHub and in zensical makes it of headings."""
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8")))
+    plain = (re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings)
+    return {*plain, *re.findall(r'id="([\w-]+)"', page.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path):
+    for link in LINK.findall(text_of(page)):
+        target, _, anchor = link.partition("#")
+        if re.match(r"\w+:", target):
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name} links to {link}"
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), f"{page.name} links to {link}"
+
+
+def test_every_method_has_a_page_on_one_skeleton():
+    pages = {p: p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "methods").glob("*.md")}
+    for name in METHODS:
+        assert any(f"`{name}`" in text.partition("## ")[0] for text in pages.values()), (
+            f"no page names {name} on top"
+        )
+    for page, text in pages.items():
+        headings = re.findall(r"(?m)^## (.*)$", text)
+        assert headings[0] == "Can I use it?", page.name
+        assert any(h.startswith("Departures") for h in headings), page.name
+        assert "```\nengram " in text or "`engram " in text, f"{page.name} says no command"
+
+
+def test_twenty_questions_have_an_answer_with_its_page():
+    questions = re.findall(
+        r"(?m)^\d+\. \*\*(.*?)\*\* (.*)$", (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+    )
+    assert len(questions) >= 20
+    for question, answer in questions:
+        found = LINK.findall(answer)
+        assert found, question
+        said = set(re.findall(r"`engram (\w+)|`--([\w-]+)", answer))
+        page = (ROOT / "docs" / found[-1].partition("#")[0]).read_text(encoding="utf-8")
+        for command, option in said:
+            assert (command or f"--{option}") in page, f"{found[-1]} does not tell of {command or option}"
+
+
+@pytest.fixture(scope="module")
+def site() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("site_of_engram", ROOT / "docs" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_site_holds_every_page_once(site: types.ModuleType, tmp_path: Path):
+    config = site.stage(tmp_path / "site").read_text(encoding="utf-8")
+    listed = re.findall(r'"((?:docs/|reproductions/)?[\w./-]+\.md)"', config)
+    assert len(listed) == len(set(listed))
+    there = {
+        p.relative_to(tmp_path / "site" / "pages").as_posix()
+        for p in (tmp_path / "site" / "pages").rglob("*.md")
+    }
+    assert there == set(listed)
+    run = (tmp_path / "site" / "pages" / "docs" / "commands" / "run.md").read_text(encoding="utf-8")
+    assert "--max-per-class" in run
+    studies = (tmp_path / "site" / "pages" / "docs" / "reference" / "studies.md").read_text(encoding="utf-8")
+    assert "## `engram.compare`" in studies
+    assert "- `seeds`: distinct integers" in studies

@@ -15,6 +15,7 @@ from torch import nn
 
 import engram
 from calling import no_figures
+from engram.protocols import evaluation
 
 ROOT = Path(__file__).parents[2]
 #: Pages whose examples are run by tests of their own.
@@ -68,6 +69,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(engram, "compare", few, raising=False)
     no_figures(monkeypatch)
+    monkeypatch.setattr(evaluation, "STEPS", 10)
+    monkeypatch.setattr(evaluation, "PER_CLASS", 10)
     build = engram.class_incremental
     two_tasks = functools.partial(build, n_tasks=2, max_per_class=20)
     monkeypatch.setattr(engram, "class_incremental", lambda data, n_tasks: two_tasks(data), raising=False)

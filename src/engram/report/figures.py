@@ -228,6 +228,9 @@ def memory_curves(results: Sequence[Result]) -> Figure:
     Args:
         results: those for which `memory_account` is not empty.
     """
+    # Matplotlib is loaded when something is drawn.
+    from matplotlib.ticker import StrMethodFormatter
+
     note = f"{setting_words(results)}; mean over the finished seeds. 1 KiB = 1024 bytes."
     figure = new_figure(3.4, "What is kept after each task", note)
     axes = figure.add_subplot()
@@ -240,6 +243,7 @@ def memory_curves(results: Sequence[Result]) -> Figure:
     axes.plot(np.arange(1, len(images) + 1), images, color=MUTED, linestyle=":", label="training images")
     task_axis(axes, len(images))
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.set_ylabel("KiB")
     place_legend(figure)
     return figure

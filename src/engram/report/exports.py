@@ -98,7 +98,15 @@ def as_json(study: Findings) -> str:
 
 _SPECIAL = {c: rf"\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 _SPECIAL |= {"^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
-_SPECIAL |= {"–": "--", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "…": r"\dots{}", "·": r"$\cdot$"}
+_SPECIAL |= {
+    "–": "--",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "…": r"\dots{}",
+    "·": r"$\cdot$",
+    "é": r"\'e",
+}
 
 
 def _latex(text: str) -> str:

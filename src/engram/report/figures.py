@@ -108,6 +108,8 @@ def forgetting_curves(results: Sequence[Result]) -> Figure:
     axes.axhline(0, color=MUTED, linewidth=0.8)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -100), min(max(high, 5), 100))
+    for line in axes.lines:
+        line.set_clip_on(False)  # markers at 100 are drawn whole
     place_legend(figure)
     return figure
 

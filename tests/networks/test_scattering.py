@@ -55,3 +55,13 @@ def test_it_exports_with_any_number_of_images():
     exported = export(transform, (images(2, 3, 16, 16),), dynamic_shapes=({0: Dim("n", min=1, max=64)},))
     x = images(5, 3, 16, 16)
     assert torch.equal(exported.module()(x), transform(x))
+
+
+@pytest.mark.parametrize(("size", "channels", "angles"), [(28, 1, 4), (20, 3, 3), (8, 1, 8), (30, 1, 6)])
+def test_the_bits_of_an_image_do_not_depend_on_its_place(size: int, channels: int, angles: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 255, (19, channels, size, size), dtype=torch.uint8, generator=g)
+    transform = Scattering((channels, size, size), 2, angles, centred=True)
+    first = transform(x[:16].float())
+    for place in (1, 2, 3):
+        assert torch.equal(transform(x[place : place + 16].float())[: 16 - place], first[place:])

@@ -27,7 +27,7 @@ from engram.core.samples import Samples, Shape
 from engram.errors import EngramError, PlaceError
 from engram.features.contract import Features, extract, kept_bytes
 
-_FORMAT = 2  # raise it when some features change, and old files are left alone
+_FORMAT = 3  # raise it when some features change, and old files are left alone
 IN_MEMORY = 1 << 30  # bytes of vectors that are kept where there is no folder
 ON_DISK = 20 << 30  # bytes of files that a folder may hold
 

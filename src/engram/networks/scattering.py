@@ -132,7 +132,8 @@ class Scattering(nn.Module):
                 self._keep(f"to_{i}_{axis}", fourier(p >> i))
                 self._keep(f"from_{i}_{axis}", fourier(p >> i, inverse=True))
                 centre = before[axis] + (n - (n // step - 1) * step - 1) / 2 - step if centred else 0.0
-                self._keep(f"low_{i}_{axis}", smoother(n // step, p, scales, 2**i, centre).T)
+                low = smoother(n // step, p, scales, 2**i, centre).T
+                self._keep(f"low_{i}_{axis}", nn.functional.pad(low, (0, -low.shape[1] % 8)))
 
     def _keep(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float().contiguous(), persistent=False)
@@ -168,7 +169,9 @@ class Scattering(nn.Module):
 
     def _smooth(self, x: Tensor, i: int) -> Tensor:
         """Local averages of [..., w, h]: [..., H / 2^J, W / 2^J]."""
-        return (x @ self.get_buffer(f"low_{i}_0")).transpose(-1, -2) @ self.get_buffer(f"low_{i}_1")
+        height, width = self.output_shape[2:]
+        x = (x @ self.get_buffer(f"low_{i}_0"))[..., :height]
+        return (x.transpose(-1, -2) @ self.get_buffer(f"low_{i}_1"))[..., :width]
 
     def forward(self, x: Tensor) -> Tensor:
         b, c = x.shape[:2]

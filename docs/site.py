@@ -46,6 +46,7 @@ NAV: dict[str, Any] = {
         "Method": "docs/your-method.md",
         "Fixed features": "docs/features.md",
         "A learner": "docs/learner.md",
+        "A memory on disk": "docs/memory.md",
         "Taking a memory elsewhere": "docs/export.md",
     },
     "Reproductions": {

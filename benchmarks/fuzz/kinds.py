@@ -468,9 +468,10 @@ class Formula:
             listener(
                 Event(job, "start", {"rows": [], "seconds": [], "valid": [], "n_tasks": n, "epochs_done": 0})
             )
-            for row in rows:
+            for task, row in enumerate(rows):
                 if not dropped(job):
-                    listener(Event(job, "task", {"accuracies": row, "valid": row, "seconds": 1.0}))
+                    said = {"task": task, "accuracies": row, "valid": row, "seconds": 1.0}
+                    listener(Event(job, "task", said))
             if dropped(job):
                 continue
             entry = seed_result(

@@ -13,6 +13,7 @@ from calling import Call
 
 def test_the_cache_is_listed_and_cleared(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cache"
+    monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setenv("ENGRAM_CACHE", str(folder))
     assert "0 files" in call("cache").out
     engram.load("stripes")

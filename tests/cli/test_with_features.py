@@ -56,7 +56,7 @@ def test_the_same_from_python(call: Call, tmp_path: Path):
     ("words", "line"),
     [
         (["--features", "scaterring"], "did you mean scattering"),
-        (["--features", "scattering", "--scattering.J", 4], "at least 16 pixels"),
+        (["--features", "scattering", "--scattering.J", 4], "more than 16 pixels"),
         (["--features", "scattering", "--network", "dcgan8"], "must be images"),
         (["--features", "pixels", "--scattering.J", 1], "give --features scattering"),
         (["--features", "pixels", "--weights", "w"], "leave them out"),

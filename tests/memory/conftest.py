@@ -12,6 +12,12 @@ from engram.memory.memory import Memory
 from engram.streams.sources import arriving
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal wide enough that no table folds the words that a test looks for."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
 @pytest.fixture(scope="session")
 def two_states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that learned a and b, then c."""

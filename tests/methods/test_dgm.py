@@ -915,7 +915,7 @@ def test_discriminants_are_those_of_what_the_generator_makes() -> None:
 
 
 def test_a_scattering_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="at most 3 for images of 8x8, got 4"):
+    with pytest.raises(ConfigError, match="at most 2 for images of 8x8, got 4"):
         bench("dgmw", variant="discriminants", solver_scales=4).build()
     monkeypatch.setattr(discriminants, "MEMORY", 1e-6)
     with pytest.raises(ConfigError, match="fewer solver_angles"):

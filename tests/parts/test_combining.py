@@ -175,7 +175,9 @@ def test_folded_equals_combined(make: Any, per_channel: bool) -> None:
             }
 
 
-@pytest.mark.parametrize("name", sorted({*NETWORKS} - {"linear"}))  # which has no layer below its head
+# All but `linear`, which has no layer below its head, and the residual critics of GANs, whose last norm asks how many
+# images there are: they are refused in one line.
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - {"linear", "resgan", "resgan64"}))
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_every_network_of_ours_folds(name: str, norm: Any) -> None:
     network = by_name(name)()

@@ -212,7 +212,7 @@ def test_inherited_options_are_documented() -> None:
     helps = argument_help(type(method("si").config))
     assert set(helps) == {f.name for f in dataclasses.fields(method("si").config)}
     assert helps["xi"] == "damping, xi in Eq. 5, in units of a squared parameter."
-    assert helps["momentum"] == "of sgd."
+    assert helps["momentum"] == "momentum of ``optimiser=sgd``."
 
 
 def test_an_option_documented_anew_keeps_its_own_words() -> None:
@@ -224,7 +224,7 @@ def test_an_option_documented_anew_keeps_its_own_words() -> None:
         """
 
     assert argument_help(Slower)["lr"] == "of the slow part."
-    assert argument_help(Slower)["momentum"] == "of sgd."
+    assert argument_help(Slower)["momentum"] == "momentum of ``optimiser=sgd``."
 
 
 def test_tables_pad_keep_order_and_hold_copies() -> None:

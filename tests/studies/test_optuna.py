@@ -22,6 +22,7 @@ from engram.studies.settings import Settings
 
 pytest.importorskip("optuna", reason="needs the extra engram[optuna]")
 
+START = {"seconds": [], "n_tasks": 3, "epochs_done": 0}
 SPACE = {"lr": "0.0001..0.1:log"}
 
 
@@ -91,11 +92,11 @@ class Stepwise:
     def run(self, jobs: Any, listener: Any, *_: Any, dropped: Any, **more: Any) -> None:
         for job in jobs:
             rows = self.learned.setdefault(job.folder, [])
-            self.tell(listener, Event(job, "start", {"rows": rows, "seconds": [], "valid": list(rows)}))
+            self.tell(listener, Event(job, "start", {**START, "rows": rows, "valid": list(rows)}))
             while len(rows) < 3 and not dropped(job):
                 good = 1 - abs(math.log10(job.options["lr"]) + 2.5) / 3 + 0.01 * job.seed
                 rows.append([good - 0.05 * len(rows)] * (len(rows) + 1))
-                said = {"accuracies": rows[-1], "valid": rows[-1], "seconds": 1.0}
+                said = {"task": len(rows) - 1, "accuracies": rows[-1], "valid": rows[-1], "seconds": 1.0}
                 self.tell(listener, Event(job, "task", said))
             if not dropped(job):
                 entry = seed_result(job.seed, rows, valid_matrix=rows)

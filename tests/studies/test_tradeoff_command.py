@@ -107,7 +107,7 @@ def test_the_default_recipe(pretend: Pretend, tmp_path: Path):
 def test_help(capsys):
     assert main(["tradeoff", "--help"]) == 0
     assert "tradeoff-small" in capsys.readouterr().out
-    assert main(["tradeoff", "lwf", "--help"]) == 0
+    assert main(["tradeoff", "lwf", "--help-all"]) == 0
     said = capsys.readouterr().out
     for flag in ("--source", "--target", "--points", "--widen", "--over", "--required", "--finetune.epochs"):
         assert flag in said

@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -74,8 +74,7 @@ def options_of(config: Any, skip: Iterable[str] = ()) -> tuple[Option, ...]:
     """The options of a dataclass instance, which gives the defaults; those in ``skip`` are left out."""
     cls = type(config)
     hints = typing.get_type_hints(cls, include_extras=True)
-    helps, further = argument_help(cls), argument_help(cls, "Further")
-    helps |= further
+    helps, further = argument_help(cls), argument_help(cls, ("Further",))
     return tuple(
         Option(f.name, hints[f.name], getattr(config, f.name), helps.get(f.name, ""), f.name in further)
         for f in fields(cls)
@@ -83,11 +82,12 @@ def options_of(config: Any, skip: Iterable[str] = ()) -> tuple[Option, ...]:
     )
 
 
-def argument_help(cls: type, section: str = "Args") -> dict[str, str]:
-    """The entries of this section of a class's docstring and of those it inherits options from, each on one line."""
+def argument_help(cls: type, sections: Sequence[str] = ("Args", "Further")) -> dict[str, str]:
+    """The entries of these sections of a class's docstring and of those it inherits options from, each on one line."""
     helps: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        helps |= _own_argument_help(base.__doc__ or "", section)
+        for section in sections:
+            helps |= _own_argument_help(base.__doc__ or "", section)
     return helps
 
 

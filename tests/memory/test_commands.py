@@ -111,5 +111,6 @@ def test_a_full_terminal_name_is_printable(call: Call, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "a\\nb" in done.out
     done = call("inspect", odd, "--html", tmp_path / "page.html")
-    assert "[/b]\\xe9" in done.out
+    # A title is folded at the width of its table, wherever that is.
+    assert "[/b]\\xe9" in "".join(done.out.split())
     assert "[/b]\\xe9" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -12,7 +12,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# A folder of data sets beside the project, where there is one; a name that leads nowhere would be an error.
+ifneq ($(wildcard ../shared/data),)
 export ENGRAM_DATA ?= $(abspath ../shared/data)
+endif
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 DEMO   ?= demo
 

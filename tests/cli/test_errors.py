@@ -131,6 +131,8 @@ def test_messages_use_the_names_of_the_command_line(given: str, shown: str):
     [
         ("finetune: {epoks: 3}", ["'finetune.epoks' in ", "bad.yaml", "did you mean finetune.epochs?"]),
         ("finetune: {epochs: abc}", ["bad.yaml: --finetune.epochs must be an integer", "abc"]),
+        ("mlp: {hidden: [8]}", ["--mlp.hidden in ", "bad.yaml", "give --network mlp."]),
+        ("scattering: {J: 2}", ["--scattering.J in ", "bad.yaml", "give --features scattering."]),
         ("seeds: 0,x", ["bad.yaml: --seeds must be a list of integers"]),
         ("tasks: [1", ["readable YAML"]),
         ("- 3", ["options by name"]),

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from engram import networks
 from engram.cli.command_line import KINDS, options_by_title
 from engram.cli.main import main
 from engram.core.options import type_words
@@ -58,6 +60,16 @@ def test_help_is_short_and_leads_to_the_rest(capsys: pytest.CaptureFixture[str])
     assert "--mlp.hidden" not in whole
     more = whole.count("\n  --") - usual.count("\n  --")
     assert f"{more} more options" in usual
+
+
+def test_help_parts_every_option_from_its_words(capsys: pytest.CaptureFixture[str]):
+    known = {line.partition(":")[0] for line in STORED.read_text(encoding="utf-8").splitlines()}
+    asked = [(name, "mlp", "scattering") for name in METHODS]
+    asked += [("finetune", network, "fourier") for network in networks.NETWORKS]
+    for name, network, seen in asked:
+        assert main(["run", name, "--network", network, "--features", seen, "--help-all"]) == 0
+        lines = re.findall(r"(?m)^  (--.*)", capsys.readouterr().out)
+        assert {line.split()[0] for line in lines} <= known, name
 
 
 def test_a_line_of_help_is_understood_alone():

@@ -251,6 +251,8 @@ def test_what_cannot_be_learned_is_refused(memory: Path, tmp_path: Path) -> None
         known.learn(np.zeros((2, 8, 8), np.uint8), ["d"])
     with pytest.raises(ConfigError, match="do without the images of before, joint"):
         Memory.create(tmp_path / "new", method="joint")
+    with pytest.raises(ConfigError, match=r"of memory must be among .*got 'sead' \(did you mean seed"):
+        Memory.create(tmp_path / "new", sead=1)
     assert contents(memory) == before
 
 

@@ -324,14 +324,14 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     }
     for flag in raw:
         refuse_unknown(flag, source.get(flag, ""), groups, parser.prog)
-    _refuse_others([*given, *in_files], "network", networks.NETWORKS, [network])
+    _refuse_others([*given, *in_files], source, "network", networks.NETWORKS, [network])
     used = [seen]
     for text in names:
         base, changed = split_variant(text)
         of_variant = changed.pop("features", "none")
         used.append(None if of_variant == "none" else features.parse(of_variant)[0])
         typed_all(base, registry.about(base).options, changed)  # said here, before torch is loaded
-    _refuse_others([*given, *in_files], "features", features.FEATURES, used)
+    _refuse_others([*given, *in_files], source, "features", features.FEATURES, used)
     settings = values["data"]
     if (settings.get("groups") or settings.get("angles")) and "--tasks" not in {*given, *in_files}:
         settings["tasks"] = None  # they set the number of tasks, a recipe's gives way
@@ -534,7 +534,7 @@ class OptionParser(argparse.ArgumentParser):
         facts += [] if option.default is None else [f"default {shown(option.default)}"]
         what = option.help.rstrip(".").replace("``", "") + (f" ({'; '.join(facts)})" if facts else "")
         first = f"  {flag}".ljust(INDENT)
-        if len(first) > INDENT:
+        if not first.endswith(" "):
             first += " "
         return textwrap.wrap(
             what, WIDE, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
@@ -598,13 +598,19 @@ def refuse_unknown(flag: str, file: str, groups: Mapping[str, Mapping[str, Optio
 
 
 def _refuse_others(
-    flags: Iterable[str], kind: str, known: Iterable[str], chosen: Sequence[str | None]
+    flags: Iterable[str],
+    files: Mapping[str, str],
+    kind: str,
+    known: Iterable[str],
+    chosen: Sequence[str | None],
 ) -> None:
+    """``ConfigError`` for an option of a network or of features that are not used; ``files`` say where flags stand."""
     for flag in flags:
         owner = flag[2:].partition(".")[0]
         if owner in known and owner not in chosen:
+            where = f" in {files[flag]}" if flag in files else ""
             raise ConfigError(
-                f"options of {kind} NAME need --{kind} of that name, got {flag} with {kind} "
+                f"options of {kind} NAME need --{kind} of that name, got {flag}{where} with {kind} "
                 f"{chosen[0] or 'left open'}: give --{kind} {owner}."
             )
 

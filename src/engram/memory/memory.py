@@ -22,8 +22,10 @@ from torch import Tensor
 
 import engram
 from engram.core.files import os_errors, sealed, unsealed, write_atomically
+from engram.core.options import options_of
 from engram.core.samples import Samples
 from engram.core.stored import MemoryState, check
+from engram.core.values import typed_all
 from engram.errors import CheckpointError, ConfigError, DataError, DivergedError, PrivacyError, printable
 from engram.learning.learner import checkpoint_folder, fingerprint
 from engram.memory import folder
@@ -84,6 +86,7 @@ class Memory:
         if folder.is_memory(root):
             raise ConfigError(f"a new memory must have a place of its own, {root} is one already: open it.")
         folder.check_new(root)
+        typed_all("memory", options_of(Settings()), settings)  # refuses other names
         return cls(root, Model(Settings(**settings)))
 
     @classmethod

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engram.methods.registry import METHODS
+from engram.cli.command_line import USUAL
+from engram.methods.registry import METHODS, about
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "reproductions" / "README.md"]
@@ -48,10 +49,24 @@ def test_every_method_has_a_page_on_one_skeleton():
             f"no page names {name} on top"
         )
     for page, text in pages.items():
-        headings = re.findall(r"(?m)^## (.*)$", text)
-        assert headings[0] == "Can I use it?", page.name
-        assert any(h.startswith("Departures") for h in headings), page.name
-        assert "```\nengram " in text or "`engram " in text, f"{page.name} says no command"
+        headings = [re.split(r"[,:]", h)[0] for h in re.findall(r"(?m)^## (.*)$", text)]
+        terms = (
+            () if page.stem in ("joint", "frozen", "scratch") else ("Terms",)
+        )  # they have none of their own
+        skeleton = ("Can I use it?", "Departures", *terms, "Parameters", "Run it")
+        assert [h for h in headings if h in skeleton] == list(skeleton), page.name
+        assert headings[0] == skeleton[0], page.name
+        assert "```\nengram " in text.rpartition("## Run it")[2], f"{page.name} says no command"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_page_names_its_parameters(name: str):
+    pages = [p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "methods").glob("*.md")]
+    (text,) = (page for page in pages if f"`{name}`" in page.partition("## ")[0])
+    told = text.partition("## Parameters")[2].partition("\n## ")[0]
+    for option in about(name).options:
+        if not option.further and option.name not in USUAL:
+            assert re.search(rf"`{option.name}\b", told), f"{name}: {option.name}"
 
 
 def test_twenty_questions_have_an_answer_with_its_page():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engram import features as fixed
 from engram import networks
 from engram.core.files import os_errors
-from engram.core.options import closest
+from engram.core.options import Precision, closest
 from engram.core.values import split_variant
 from engram.errors import ConfigError, EngramError
 from engram.methods.registry import METHODS, MethodSpec, entry, registered
@@ -79,6 +79,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     compile: bool = False,
+    precision: Precision = "float32",
     out: str | PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
@@ -94,7 +95,7 @@ def run(
         protocol: a scenario's name (class, task, domain) or a `Protocol`; None is that of the settings, else class.
         features: see above; None for the images themselves.
         progress: say what is going on; None where somebody watches: in a terminal and in a notebook.
-        seed, device, compile, out, resume, observer, stop_after: as there.
+        seed, device, compile, precision, out, resume, observer, stop_after: as there.
 
     Returns:
         The seed's entry of a result file.
@@ -130,6 +131,7 @@ def run(
             seed=seed,
             device=device,
             compile=compile,
+            precision=precision,
             out=out,
             resume=resume,
             observer=heard,
@@ -189,6 +191,7 @@ def compare(
     seeds: Sequence[int] = (0,),
     device: str = "cpu",
     compile: bool = False,
+    precision: Precision = "float32",
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -210,6 +213,7 @@ def compare(
         seeds: distinct integers >= 0.
         device: cpu, cuda, or auto for cuda where there is an accelerator.
         compile: take training steps as compiled graphs, see :mod:`engram.learning.compiling`.
+        precision: what losses are computed with, see :mod:`engram.learning.precision`.
         jobs: processes side by side; None is the number of cores on a CPU, 1 on an accelerator.
         resume: continue what ``out`` holds; finished seeds are not repeated.
         overwrite: replace what ``out`` holds of these methods.
@@ -240,6 +244,7 @@ def compare(
         _features(features, chosen),
         accept_edited,
         compile,
+        precision,
     )
     return _watched(Comparison(settings, _variants(methods, chosen, options)), progress, track, listener)
 
@@ -262,6 +267,7 @@ def sweep(
     address: str | None = None,
     device: str = "auto",
     compile: bool = False,
+    precision: Precision = "float32",
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -283,8 +289,8 @@ def sweep(
         choose_on: ``first_tasks:K``, ``valid_current`` or ``valid_all``; None is ``first_tasks:3``.
         address: of a Ray cluster; None starts one on this machine.
         seeds: of every trial.
-        network, features, out, recipe, device, compile, jobs, resume, overwrite, accept_edited, progress, track,
-            listener: as for `compare`.
+        network, features, out, recipe, device, compile, precision, jobs, resume, overwrite, accept_edited, progress,
+            track, listener: as for `compare`.
 
     Returns:
         The trials' results, the choice (``outcome.chosen``), the page, and what went wrong.
@@ -311,6 +317,7 @@ def sweep(
         _features(features, chosen),
         accept_edited,
         compile,
+        precision,
     )
     axes = axes_of(named, over)
     for axis in axes:
@@ -367,6 +374,7 @@ def tradeoff(
     seeds: Sequence[int] = (0, 1, 2),
     device: str = "auto",
     compile: bool = False,
+    precision: Precision = "float32",
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -388,8 +396,8 @@ def tradeoff(
         required: further required target accuracies, in percent.
         recipe: a name, ``"none"``, or None for ``tradeoff-small``.
         seeds: distinct integers >= 0; a source network each.
-        out, network, features, device, compile, jobs, resume, overwrite, accept_edited, progress, track, listener: as
-            for `compare`.
+        out, network, features, device, compile, precision, jobs, resume, overwrite, accept_edited, progress, track,
+            listener: as for `compare`.
 
     Returns:
         Curves and measures (``outcome.found["methods"]``), the page, and what went wrong.
@@ -423,6 +431,7 @@ def tradeoff(
         _features(features, chosen),
         accept_edited,
         compile,
+        precision,
     )
     study = Tradeoff(
         settings,

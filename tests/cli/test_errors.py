@@ -146,6 +146,15 @@ def test_bad_files(text: str, words: list[str], refused: Refused, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_precision_that_the_processor_has_not(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    said = refused("run", "finetune", *SMALL, "--precision", "bf16", "--out", tmp_path / "out")
+    assert "bf16 needs a processor with AVX-512 BF16, cpu is none" in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an accelerator")
 def test_no_accelerator(refused: Refused, tmp_path: Path):
     assert "give --device cpu" in refused("run", "finetune", "--device", "cuda", "--out", tmp_path / "out")

@@ -56,6 +56,7 @@ def _settings(asked: Asked, data: DataSettings, folder: str) -> Settings:
         features=asked.features,
         accept_edited=o.accept_edited,
         compile=o.compile,
+        precision=o.precision,
     )
 
 

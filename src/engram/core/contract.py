@@ -256,6 +256,7 @@ class Method(nn.Module, ABC):
     reads: Reads = "task"
     scenarios: ClassVar[frozenset[str]] = frozenset({"class", "task", "domain"})
     generative: ClassVar[bool] = False
+    float32_only: ClassVar[str] = ""  # why it may not learn with fewer bits; empty where it may
     refines: ClassVar[bool] = False  # samples of known classes may come later, as if they had come at first
     tradeoff: ClassVar[Tradeoff | None] = None
     _cached: ClassVar[tuple[str, ...]] = ()

@@ -48,6 +48,7 @@ Positive = Annotated[float, Range(0, open="low")]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 BelowOne = Annotated[float, Range(0, 1, open="high")]
+Precision = Literal["float32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from engram.core.contract import Context, Method, Scenario, TaskInfo, evaluating
 from engram.core.network import Network
-from engram.core.options import options_of
+from engram.core.options import Precision, options_of
 from engram.core.samples import Samples, Shape
 from engram.core.stored import LearnerRecord, check
 from engram.core.values import typed_all
 from engram.errors import CheckpointError, ConfigError, EngramError, reason
 from engram.learning.checkpoint import Checkpoints, difference, packed, this_format, unpack
 from engram.learning.loop import EpochEnd, train_task
+from engram.learning.precision import computing
 from engram.learning.state import LoopState
 from engram.methods.registry import MethodSpec, entry, spec_of
 from engram.networks import by_name, class_of, default_for
@@ -73,6 +74,9 @@ def check_device(name: str) -> torch.device:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+            False  # unless it is asked for
+        )
     return device
 
 
@@ -114,6 +118,8 @@ class Learner:
         device: cpu or cuda.
         compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`. Part of what the learner is, since
             the same steps uncompiled give other bits.
+        precision: of the losses while it learns, see :mod:`engram.learning.precision`; part of what it is as well. What
+            the device cannot is refused when it learns: what was learned elsewhere can be asked anywhere.
 
     Attributes:
         learned: a record of each task, the one in progress included: classes, n_samples, fingerprint.
@@ -135,6 +141,7 @@ class Learner:
         n_tasks: int | None = None,
         device: str = "cpu",
         compile: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         sizes = image_shape if isinstance(image_shape, (tuple, list)) else ()
         if len(sizes) not in (1, 3) or not all(_is_integer(n, 1) for n in sizes):
@@ -148,7 +155,11 @@ class Learner:
         context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
         self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
         self.state = LoopState()
-        self.compile = compile
+        self.compile, self.precision = compile, precision
+        if precision != "float32" and self.method.float32_only:
+            raise ConfigError(
+                f"precision must be float32 for {self.spec.name}, got {precision!r}: {self.method.float32_only}."
+            )
         self.learned: list[dict[str, Any]] = []
         self._between_epochs = True
 
@@ -177,6 +188,7 @@ class Learner:
             "seed": context.seed,
             "capacity": self.method.capacity,
             **({"compile": True} if self.compile else {}),
+            **({"precision": self.precision} if self.precision != "float32" else {}),
         }
 
     def task(self, index: int) -> TaskInfo:
@@ -248,15 +260,17 @@ class Learner:
             self._between_epochs = False
 
         self._between_epochs = False
-        train_task(
-            self.method,
-            self.task(index),
-            data,
-            self.state,
-            self.method.context.seed,
-            on_epoch=told,
-            compile=self.compile,
-        )
+        with computing(self.precision, self.device):
+            train_task(
+                self.method,
+                self.task(index),
+                data,
+                self.state,
+                self.method.context.seed,
+                on_epoch=told,
+                compile=self.compile,
+                precision=self.precision,
+            )
         self._between_epochs = True
         if kept is not None:
             self.store(kept)
@@ -504,6 +518,7 @@ class Learner:
                 seed=stored["seed"],
                 device=device,
                 compile=bool(stored.get("compile", False)),
+                precision=stored.get("precision", "float32"),
                 **stored["capacity"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

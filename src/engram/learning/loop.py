@@ -19,10 +19,12 @@ from torch import Tensor
 
 from engram import seeds
 from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
+from engram.core.options import Precision
 from engram.errors import ConfigError, DivergedError
 from engram.learning.compiling import Compiled, TakeStep
 from engram.learning.feeder import Feeder
 from engram.learning.optimisers import Stepper
+from engram.learning.precision import lowered
 from engram.learning.state import LoopState
 
 
@@ -93,6 +95,7 @@ def train_task(
     *,
     on_epoch: Callable[[EpochEnd], None] | None = None,
     compile: bool = False,
+    precision: Precision = "float32",
 ) -> None:
     """Learn one task, or what is left of it according to ``state.cursor``.
 
@@ -103,6 +106,7 @@ def train_task(
         state: cursor and optimiser states, moved in place; when the task is learned its cursor stands at the next.
         seed: of the run.
         compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`.
+        precision: of the losses, see :mod:`engram.learning.precision`.
         on_epoch: told after each epoch, when ``state`` and ``method`` are ready to be stored.
 
     Raises:
@@ -118,7 +122,7 @@ def train_task(
         if cursor.epochs == 0:
             method.begin_phase(task, phase.name)
             _settled(method, data)
-        run_phase(method, task, phase, data, state, seed, on_epoch, compile=compile)
+        run_phase(method, task, phase, data, state, seed, on_epoch, compile=compile, precision=precision)
         method.end_phase(task, phase.name)
         _settled(method, data)
         cursor.phase, cursor.epochs = cursor.phase + 1, 0
@@ -158,9 +162,10 @@ def run_phase(
     on_epoch: Callable[[EpochEnd], None] | None,
     *,
     compile: bool = False,
+    precision: Precision = "float32",
 ) -> None:
     """The epochs of one phase that are not done yet."""
-    cursor = state.cursor
+    cursor, phase = state.cursor, lowered(phase, precision)
     players = method.players(task, phase.name)
     optimisers = {name: Stepper.of(p) for name, p in players.items()}
     for name, player in players.items():

@@ -71,6 +71,7 @@ class Dgm(Method):
     config: DgmConfig
     scenarios: ClassVar = frozenset({"class"})
     generative: ClassVar = True
+    float32_only: ClassVar = "that its accuracy stays the same was not shown over five seeds"
 
     def __init__(self, config: DgmConfig, context: Context) -> None:
         super().__init__(config, context)

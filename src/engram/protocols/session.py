@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from engram.core.contract import Method
 from engram.core.files import write_atomically
 from engram.core.network import Network
+from engram.core.options import Precision
 from engram.core.origin import described
 from engram.core.stored import RunRecord, check
 from engram.errors import CheckpointError, ConfigError
@@ -88,6 +89,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     compile: bool = False,
+    precision: Precision = "float32",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     observer: Observer | None = None,
@@ -103,6 +105,7 @@ def run(
         seed: of everything random in the run.
         device: cpu or cuda.
         compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`; the same within rounding.
+        precision: of the losses: float32, tf32 or bf16, see :mod:`engram.learning.precision`.
         out: a folder for checkpoints (see `Checkpoints.due`) and generated samples; None keeps nothing on disk.
         resume: continue from the newest checkpoint in ``out``, bit for bit; start if there is none.
         observer: told after each epoch and each task; what it does cannot change the run.
@@ -125,6 +128,7 @@ def run(
         seed=seed,
         device=device,
         compile=compile,
+        precision=precision,
         out=out,
         resume=resume,
         observer=observer,
@@ -159,6 +163,7 @@ class Session:
         seed: int,
         device: str,
         compile: bool = False,
+        precision: Precision = "float32",
         out: str | os.PathLike[str] | None,
         resume: bool,
         observer: Observer | None,
@@ -175,6 +180,7 @@ class Session:
             n_tasks=stream.n_tasks,
             device=device,
             compile=compile,
+            precision=precision,
         )
         self.method, self.state = self.learner.method, self.learner.state
         self.view = stream.view if isinstance(stream.view, Extractor) else None

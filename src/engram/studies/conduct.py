@@ -198,6 +198,7 @@ class _Ledger:
             "seeds": s.seeds,
             "device": s.device,
             "compile": s.compile,
+            "precision": s.precision,
         }
         what |= {
             "data": s.data.what(),

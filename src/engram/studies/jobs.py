@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engram.core.options import Precision
 from engram.methods.registry import MethodSpec, add_file, entry, method
 from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings, Size
 
@@ -38,6 +39,7 @@ class Job:
         seed: of everything random in training.
         device: cpu or cuda.
         compile: take steps as compiled graphs.
+        precision: of the losses.
         folder: of this seed; gets checkpoints, samples and ``seed.json``.
         resume: continue from the checkpoints in the folder.
         label: what the variant is called in tables and messages.
@@ -75,6 +77,7 @@ class Job:
     inherits: bool = False
     shared: str = ""
     compile: bool = False
+    precision: Precision = "float32"
     ready: tuple[Stream, Network] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> str:

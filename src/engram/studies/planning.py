@@ -18,6 +18,7 @@ from engram.core.sources import is_place
 from engram.core.yaml_files import as_yaml
 from engram.features import FEATURES, OWN
 from engram.learning.checkpoint import Checkpoints
+from engram.learning.precision import reason_for
 from engram.methods.registry import MethodSpec, entry, in_hand, method
 from engram.protocols.session import Session, check_device, resolve
 from engram.streams.stream import Stream
@@ -115,7 +116,7 @@ class Planner:
     """
 
     def __init__(self, settings: Settings, record_valid: bool) -> None:
-        check_device(settings.device)
+        self.why = reason_for(settings.precision, check_device(settings.device))
         self.settings, self.record_valid = settings, record_valid
         stream, network = prepare(settings.data, settings.network, settings.held, settings.features)
         self.stream = stream
@@ -142,6 +143,7 @@ class Planner:
     def work(self, variant: Variant) -> Work:
         """Check everything that can be checked without training; touches no file. Errors as above."""
         s, seen = self.settings, self._see(variant.features)
+        lower = s.precision != "float32"
         source = seen.network.source()
         network = NetworkSettings(seen.name, plain(seen.network.describe()["options"]))
         spec = method(variant.method, variant.options)
@@ -156,6 +158,7 @@ class Planner:
             seed=s.seeds[0],
             device="cpu",
             compile=s.compile,
+            precision=s.precision,
             out=None,
             resume=False,
             observer=None,
@@ -177,14 +180,19 @@ class Planner:
                 "recipe": s.recipe,
                 "device": s.device,
                 **({"compile": True} if s.compile else {}),
+                **({"precision": s.precision} if lower else {}),
             },
             "protocol": {
                 "scenario": protocol.scenario,
                 "reads": session.method.reads,
                 "selection": SELECTION[protocol.selection],
             },
-            "device": device_facts(s.device),
-            "facts": {**seen.facts, **session.method.facts()},
+            "device": {**device_facts(s.device), **({"precision": self.why} if lower else {})},
+            "facts": {
+                **seen.facts,
+                **({"precision": s.precision} if lower else {}),
+                **session.method.facts(),
+            },
             "engram": engram.__version__,
             "varied": variant.varied,
             "curve": variant.curve,
@@ -221,6 +229,7 @@ class Planner:
                 inherits=inherits,
                 shared=str(s.out / SHARED),
                 compile=s.compile,
+                precision=s.precision,
                 ready=(seen.stream, seen.network),
             )
             for seed in s.seeds
@@ -258,6 +267,7 @@ class Planner:
             "seeds": list(self.settings.seeds),
             "device": self.settings.device,
             **({"compile": True} if self.settings.compile else {}),
+            **({"precision": self.settings.precision} if self.settings.precision != "float32" else {}),
         }
 
 

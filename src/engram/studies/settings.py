@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram.core.files import os_errors
+from engram.core.options import Precision
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class Settings:
         held: by name, data that were given as objects, see :func:`engram.studies.building.hold`.
         accept_edited: take files of ``out`` that do not match their checksum as they are.
         compile: take training steps as compiled graphs, see :mod:`engram.learning.compiling`.
+        precision: of losses, see :mod:`engram.learning.precision`.
     """
 
     out: Path
@@ -202,6 +204,7 @@ class Settings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     accept_edited: bool = False
     compile: bool = False
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, Iterable):

@@ -159,6 +159,7 @@ def _key(job: Job, option: str, after: str | None) -> str:
         "options": {k: v for k, v in job.options.items() if k != option},
         "device": job.device,
         **({"compile": True} if job.compile else {}),
+        **({"precision": job.precision} if job.precision != "float32" else {}),
         "record_valid": job.record_valid,
         "fork": [option, after],
         "own": [described(entry(job.method).make), networks.source_of(job.network.name)],

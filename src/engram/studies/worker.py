@@ -143,6 +143,7 @@ def learn(job: Job, channel: Any) -> None:
         seed=job.seed,
         device=job.device,
         compile=job.compile,
+        precision=job.precision,
         out=folder,
         resume=job.resume and not job.common,
         observer=observe,

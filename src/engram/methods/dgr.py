@@ -48,7 +48,7 @@ from engram.networks.vae import Vae
 from engram.parts import small
 from engram.parts.classifier import Classifier
 from engram.parts.fitting import FitOptions
-from engram.parts.gan import BATCH, Gan, GanOptions
+from engram.parts.gan import BATCH, Gan, GanOptions, wasserstein
 from engram.parts.replay import by_answer
 from engram.parts.teacher import FrozenCopy, Teacher
 
@@ -167,14 +167,19 @@ class Dgr(Method):
             **{f"replay_{k}": (1.0 - r) * v for k, v in old.items()},
         }
 
+    def adversarial(self, real: Tensor, fake: Tensor, u: Tensor) -> Terms:
+        """The critic's terms."""
+        score, penalty = self.gan.critic.score, self.gan.penalty(real, fake, u)
+        return {"wasserstein": wasserstein(score(real), score(fake)), "penalty": penalty}
+
     def critic_loss(self, batch: Batch, step: Step) -> Terms:
         """Wasserstein loss and gradient penalty, of the task's samples and of replayed ones as real."""
         with torch.no_grad():
             fake = self.gan.fake(batch.noise["z"], torch.zeros_like(batch.y))
         old = None
         if "old" in batch.noise:
-            old = self.gan.adversarial(self.made(self.old.net, batch.noise["old"]), fake, batch.noise["u"])
-        return self.mixed(self.gan.adversarial(batch.x, fake, batch.noise["u"]), old, step)
+            old = self.adversarial(self.made(self.old.net, batch.noise["old"]), fake, batch.noise["u"])
+        return self.mixed(self.adversarial(batch.x, fake, batch.noise["u"]), old, step)
 
     def generator_loss(self, batch: Batch, step: Step) -> Terms:
         fake = self.gan.fake(batch.noise["z"], torch.zeros_like(batch.y))

@@ -23,7 +23,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engram import seeds
 from engram.core.contract import (
@@ -124,19 +123,11 @@ class EwcGan(Method):
 
     def critic_loss(self, batch: Batch, step: Step) -> Terms:
         """Wasserstein loss with gradient penalty, and the class term on real samples, of the task's classes alone."""
-        with torch.no_grad():
-            fake = self.gan.fake(batch.noise["z"], batch.y)
-        classes = F.cross_entropy(self.gan.critic.classify(batch.x), batch.y)
-        return {
-            **self.gan.adversarial(batch.x, fake, batch.noise["u"]),
-            "class": self.config.lambda_class * classes,
-        }
+        return self.gan.critic_terms(batch, self.config.lambda_class)
 
     def generator_loss(self, batch: Batch, step: Step) -> Terms:
         """Adversarial and class term of the task's classes alone."""
-        critic, fake = self.gan.critic, self.gan.fake(batch.noise["z"], batch.y)
-        classes = F.cross_entropy(critic.classify(fake), batch.y)
-        return {"adversarial": -critic.score(fake).mean(), "class": self.config.lambda_class * classes}
+        return self.gan.generator_terms(batch, self.config.lambda_class)
 
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None:
         if player == "generator" and step.task.index:

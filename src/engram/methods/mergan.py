@@ -42,7 +42,7 @@ from engram.core.contract import (
 )
 from engram.core.options import NonNegative
 from engram.methods.registry import Entry
-from engram.parts.gan import Gan, GanOptions
+from engram.parts.gan import Gan, GanOptions, wasserstein
 from engram.parts.solver import Solver, SolverOptions
 from engram.parts.teacher import FrozenCopy
 
@@ -118,27 +118,21 @@ class Mergan(Method):
     def critic_loss(self, batch: Batch, step: Step) -> Terms:
         """L_D and the class term on the task's samples; with joint replay, on replayed ones as well."""
         c, critic = self.config, self.gan.critic
-        with torch.no_grad():
-            fake = self.gan.fake(batch.noise["z"], batch.y)
-        terms = self.gan.adversarial(batch.x, fake, batch.noise["u"])
-        terms["class"] = c.lambda_class * F.cross_entropy(critic.classify(batch.x), batch.y)
+        terms = self.gan.critic_terms(batch, c.lambda_class)
         if step.task.start and c.replay == "joint":
             z, y, old, weight = self.replayed(batch, step)
             with torch.no_grad():
                 new = self.gan.fake(z, y)
+            score, logits = critic.judge(old)
             # The penalty is taken on the task's own samples only, as in the released code.
-            terms["replay"] = weight * (critic.score(new).mean() - critic.score(old).mean())
-            terms["replay_class"] = weight * c.lambda_class * F.cross_entropy(critic.classify(old), y)
+            terms["replay"] = weight * wasserstein(score, critic.score(new))
+            terms["replay_class"] = weight * c.lambda_class * F.cross_entropy(logits, y)
         return terms
 
     def generator_loss(self, batch: Batch, step: Step) -> Terms:
         """L_G and the class term; of old classes too, or the distance to the old generator."""
-        c, critic = self.config, self.gan.critic
-        fake = self.gan.fake(batch.noise["z"], batch.y)
-        terms = {
-            "adversarial": -critic.score(fake).mean(),
-            "class": c.lambda_class * F.cross_entropy(critic.classify(fake), batch.y),
-        }
+        c = self.config
+        terms = self.gan.generator_terms(batch, c.lambda_class)
         if step.task.start:
             z, y, old, weight = self.replayed(batch, step)
             new = self.gan.fake(z, y)
@@ -146,8 +140,9 @@ class Mergan(Method):
                 # lambda_RA / K times the sum over old classes, samples and pixels of half the squared difference.
                 terms["alignment"] = c.alignment / step.task.start * 0.5 * (new - old).square().sum()
             else:
-                terms["replay"] = -weight * critic.score(new).mean()
-                terms["replay_class"] = weight * c.lambda_class * F.cross_entropy(critic.classify(new), y)
+                score, logits = self.gan.critic.judge(new)
+                terms["replay"] = -weight * score.mean()
+                terms["replay_class"] = weight * c.lambda_class * F.cross_entropy(logits, y)
         return terms
 
     def end_phase(self, task: TaskInfo, phase: str) -> None:

@@ -11,9 +11,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engram import seeds
 from engram.core.contract import (
+    Batch,
     Context,
     Noise,
     Optimiser,
@@ -21,6 +23,7 @@ from engram.core.contract import (
     Player,
     Samples,
     TaskInfo,
+    Terms,
     Update,
     named_parameters,
 )
@@ -73,6 +76,11 @@ class Critic(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         return self.classes(self.trunk(x), (0, self.classes.n_outputs))
+
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and class logits, of one pass through the trunk."""
+        h = self.trunk(x)
+        return self.adversarial(h).squeeze(1), self.classes(h, (0, self.classes.n_outputs))
 
 
 @dataclass(frozen=True)
@@ -146,11 +154,25 @@ class Gan(nn.Module):
         generator = of or self.generator
         return generator(z, generator.hot(y), statistics=True)
 
-    def adversarial(self, real: Tensor, fake: Tensor, u: Tensor) -> dict[str, Tensor]:
-        """The critic's terms: Wasserstein loss and gradient penalty."""
-        penalty = gradient_penalty(self.critic.score, real, fake, u)
-        terms = {"wasserstein": wasserstein(self.critic.score(real), self.critic.score(fake))}
-        return {**terms, "penalty": self.options.lambda_gp * penalty}
+    def penalty(self, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+        """The gradient penalty with its weight."""
+        return self.options.lambda_gp * gradient_penalty(self.critic.score, real, fake, u)
+
+    def critic_terms(self, batch: Batch, lambda_class: float) -> Terms:
+        """The critic's loss on a task's own samples: Wasserstein, gradient penalty, class term on the real ones."""
+        with torch.no_grad():
+            fake = self.fake(batch.noise["z"], batch.y)
+        score, logits = self.critic.judge(batch.x)
+        return {
+            "wasserstein": wasserstein(score, self.critic.score(fake)),
+            "penalty": self.penalty(batch.x, fake, batch.noise["u"]),
+            "class": lambda_class * F.cross_entropy(logits, batch.y),
+        }
+
+    def generator_terms(self, batch: Batch, lambda_class: float) -> Terms:
+        """The generator's loss on a task's own labels: adversarial and class term."""
+        score, logits = self.critic.judge(self.fake(batch.noise["z"], batch.y))
+        return {"adversarial": -score.mean(), "class": lambda_class * F.cross_entropy(logits, batch.y)}
 
     def settle(self, task: int) -> None:
         """Take the statistics with which images are generated from now on, of `BATCH` images a label."""

@@ -205,8 +205,8 @@ _TABLE1_ROWS = (
     Row("DGMa", "dgma"),
 )
 _600 = (
-    "600 generator steps a task for DGM, 300 with three critic steps each for other GANs (paper: about 8000), one pass "
-    "over a task for methods without a generator"
+    "600 generator steps a task in batches of 32 for DGM, 300 in batches of 16 for other GANs (papers: about 8000, and "
+    "4000 with five critic steps each, in batches of 64), one pass over a task for methods without a generator"
 )
 _TABLE1 = Part(
     "mnist",

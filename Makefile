@@ -3,7 +3,7 @@
 # make test   sets up, passes the tests
 # make docs   sets up, builds the documentation as a site, prints where it lies
 # make check  format, lint, types, layers, fast tests
-# make bench  speed, as ratios against hand-written loops
+# make bench  speed, as ratios against hand-written loops; AVALANCHE=PYTHON of its environment: beside Avalanche too
 # make bench-check  a minute: fails when a step got half as slow again
 # make kill   kills every method twenty times at random, compares final weights bit by bit
 # make fuzz   reads 10,000 mutated inputs: each must be read rightly or refused in one line
@@ -60,7 +60,7 @@ format: setup
 	$(BIN)/ruff check --fix src tests benchmarks
 
 bench: setup
-	$(BIN)/python benchmarks/bench.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --quick $(if $(AVALANCHE),--avalanche $(AVALANCHE))
 
 bench-check: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --check

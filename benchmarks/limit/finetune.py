@@ -13,33 +13,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BATCH, LR = 64, 1e-3
+LR = 1e-3
+
+
+def perceptron(real: Tensor, width: int, n_outputs: int) -> nn.Sequential:
+    """Two hidden layers, for the entries of images ``real`` [N, ...] and on their device."""
+    return nn.Sequential(
+        nn.Linear(real[0].numel(), width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, n_outputs),
+    ).to(real.device)
 
 
 class Finetune:
-    """A perceptron with two hidden layers of 256 units, its optimiser, and an epoch of training.
+    """A perceptron with two hidden layers, its optimiser, and an epoch of training.
 
     Args:
         real: images uint8 [N, C, H, W].
         labels: int64 [N].
         n_classes: outputs.
+        width: units of a hidden layer.
+        batch: samples a step.
     """
 
-    def __init__(self, real: Tensor, labels: Tensor, n_classes: int) -> None:
-        self.real, self.labels = real, labels
-        n_inputs = real[0].numel()
-        self.net = nn.Sequential(
-            nn.Linear(n_inputs, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, n_classes)
-        ).to(real.device)
+    def __init__(
+        self, real: Tensor, labels: Tensor, n_classes: int, *, width: int = 256, batch: int = 64
+    ) -> None:
+        self.real, self.labels, self.batch = real, labels, batch
+        self.net = perceptron(real, width, n_classes)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=LR, fused=True)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cross entropy [] of inputs [B, D] and labels [B]."""
+        return F.cross_entropy(self.net(x), y)
 
     def epoch(self, order: Tensor) -> Tensor:
         """One pass over the samples in the given order int64 [N]; the mean loss []."""
         total = torch.zeros((), device=order.device)
-        parts = order.split(BATCH)
+        parts = order.split(self.batch)
         for rows in parts:
-            x = self.real[rows].float().mul_(1 / 255)
-            loss = F.cross_entropy(self.net(x.flatten(1)), self.labels[rows])
+            loss = self.loss(self.real[rows].float().mul_(1 / 255).flatten(1), self.labels[rows])
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()

@@ -75,6 +75,14 @@ def test_what_is_stored_is_what_was_seen(name: str) -> None:
     assert len(made.memory.labels.unique()) > 2
 
 
+@pytest.mark.parametrize("steps", [None, 2, 9])
+def test_er_stores_no_image_twice_in_several_epochs(steps: int | None) -> None:
+    made, stream = learned("er", 3, memory_budget=10_000, epochs=3, steps_per_epoch=steps)
+    n = sum(min(len(stream.train(i)), (steps or 1000) * 5) for i in range(3))
+    assert len(made.memory) == int(made.memory.seen) == n
+    assert len(made.memory.images.flatten(1).unique(dim=0)) == n
+
+
 def test_er_is_the_mean_over_new_and_stored_samples() -> None:
     made, stream = learned("er", 1, memory_budget=6)
     task, data = Protocol("class").task(stream, 1), stream.train(1)

@@ -4,9 +4,9 @@ A. Chaudhry, M. Rohrbach, M. Elhoseiny, T. Ajanthan, P. K. Dokania, P. H. S. Tor
 Memories in Continual Learning", arXiv 1902.10486, 2019 ("ER"). Here: its Algorithm 1, with the reservoir of its
 Algorithm 3 (Vitter, ACM TOMS 11(1), 1985).
 
-Departures: stored samples are drawn with replacement. The paper passes over the data once; with several epochs each
-presentation counts for the reservoir, so that an image may be held twice. Stored samples compete among all labels seen
-or, with task labels, within their own task.
+Departures: stored samples are drawn with replacement. The paper passes over the data once; of several epochs only the
+first presents its samples to the reservoir, each once, so that no image is held twice and tasks count by their samples.
+Stored samples compete among all labels seen or, with task labels, within their own task.
 Cost: ``memory_budget`` real samples, and twice the batch in every step.
 
 Shapes: B batch.
@@ -15,6 +15,7 @@ Shapes: B batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -72,7 +73,8 @@ class Er(Method):
     def phases(self, task: TaskInfo, n_samples: int) -> tuple[Phase, ...]:
         plain, u = self.config.for_task(task).phase(self.loss), Noise((), "uniform")
         learn = replace(plain.updates[0], noise={"draw": u})
-        return (replace(plain, updates=(learn, Update("memory", None, self.remember, noise={"admit": u}))),)
+        remember = partial(self.remember, n_samples=n_samples)
+        return (replace(plain, updates=(learn, Update("memory", None, remember, noise={"admit": u}))),)
 
     def players(self, task: TaskInfo, phase: str) -> dict[str, Player]:
         return {"net": self.config.for_task(task).player(named_parameters(self, "net."))}
@@ -86,9 +88,10 @@ class Er(Method):
         labels = self.net.mixed(step.task)
         return {"ce": cross_entropy(self.net(x, labels.active), y, labels)}
 
-    def remember(self, batch: Batch, step: Step) -> Terms:
-        """The batch is presented to the reservoir."""
-        slots = self.memory.admit(batch.noise["admit"])
+    def remember(self, batch: Batch, step: Step, n_samples: int) -> Terms:
+        """The batch is presented to the reservoir, as long as the task's ``n_samples`` come for the first time."""
+        left = n_samples - step.step * self.config.batch_size if step.epoch == 0 else 0
+        slots = self.memory.admit(batch.noise["admit"][: max(left, 0)])
         rows = list(slots.values())
         self.memory.put(slots, self.context.network.to_stored(batch.x[rows]), batch.y[rows])
         return {}

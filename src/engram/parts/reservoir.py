@@ -14,7 +14,7 @@ from engram.parts.memory import SampleMemory
 class Reservoir(SampleMemory):
     """Reservoir sampling (Vitter, ACM TOMS 11(1), 1985, Algorithm R): each presentation is as likely to be held.
 
-    An image that is presented in several epochs may be held more than once, and counts as often.
+    An image that is presented twice may be held twice, and counts as often.
 
     Args:
         image_shape: (C, H, W), or (D,).

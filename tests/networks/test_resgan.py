@@ -14,6 +14,7 @@ from engram.errors import ConfigError
 from engram.learning.loop import EpochEnd
 from engram.networks import Resgan, Resgan64, masks
 from engram.networks.masked import MaskedGenerator
+from engram.networks.resgan import CriticBlock
 from engram.networks.vae import Vae
 from engram.parts.gan import Critic
 from engram.protocols.protocol import Protocol
@@ -40,6 +41,32 @@ def test_sizes_are_those_of_the_reference() -> None:
     assert sum(p.numel() for p in critic.trunk.blocks.parameters()) == 11168832  # type: ignore[union-attr]
     # The released code counts 12246081 with a class head that has no bias in its first task.
     assert sum(p.numel() for p in critic.parameters()) == 12246081 + 10
+
+
+def test_the_critic_of_wgan_has_its_size_and_no_normalisation() -> None:
+    critic = Critic(Context(Resgan(critic="wgan"), (3, 32, 32), 10, "class", 0), "none", 0)
+    critic.classes.grow(10, 0, 0)
+    first, half, plain = (
+        (3 * 9 + 1 + 128 * 9 + 1 + 3 + 1) * 128,
+        (2 * (128 * 9 + 1) + 128 + 1) * 128,
+        2 * 128 * 1153,
+    )
+    assert first + half + 2 * plain == 1053696
+    assert sum(p.numel() for p in critic.trunk.parameters()) == 1053696
+    assert sum(p.numel() for p in critic.parameters()) == 1053696 + 129 + 1290
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(critic.score(x)[:1], critic.score(x[:1]), atol=1e-5)
+        normed = Resgan(n_d=2, critic="wgan").trunk((3, 32, 32), norm="batch")
+        assert not torch.allclose(normed(x)[:1], normed(x[:1]), atol=1e-5)
+
+
+def test_a_block_that_halves_is_the_mean_of_one_that_does_not() -> None:
+    block = CriticBlock(3, 3, "none", half=True)
+    x = torch.randn(2, 3, 8, 8)
+    whole = block.branch(x) + block.shortcut(x)
+    assert torch.allclose(block(x), whole.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-5)
+    assert torch.equal(CriticBlock(3, 3, "none").shortcut(x), x)
 
 
 def test_sizes_of_the_variational_autoencoder_are_pinned() -> None:

@@ -3,7 +3,7 @@
 Generator, after Gulrajani et al. (NIPS 2017): noise to n_f channels at 4x4, then blocks BN - ReLU - twice the size -
 3x3 convolution - BN - ReLU - 3x3 convolution, added to the enlarged input; BN - ReLU - 3x3 convolution with bias -
 tanh. Critic: ResNet-18 (He et al., CVPR 2016) with a 3x3 stem and no max-pooling, then a layer of 32 n_d units, batch
-norm and ReLU. ``critic=wgan`` is that of Gulrajani et al. for CIFAR-10, as in their released code; the paper names none.
+norm and ReLU. ``critic=wgan`` is that of Gulrajani et al. for CIFAR-10, as in their released code.
 
 Departures: a shortcut has no weights: where its channels are fewer or more than a block's, the missing ones are 0, in
 place of 1x1 convolutions and of layers that are widened to fit. There is one output layer a task, in the released code

@@ -1,6 +1,6 @@
 """What engram's loop costs beside the same mathematics written by hand (``limit/``): docs/benchmarks.md.
 
-    python benchmarks/bench.py [--quick] [--check] [--modes] [--avalanche PYTHON] [--device cpu] [--out FILE]
+    python benchmarks/bench.py [--quick] [--only METHOD ...] [--check] [--modes] [--avalanche PYTHON] [--device cpu] [--out FILE]
 
 Both train from the same weights on the same batches and noise, in one process on one thread, in blocks that
 take turns: engram's own epochs through its real loop, then the hand-written one. A ratio is that of two
@@ -32,7 +32,7 @@ except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import peer
-from duels import ENDS, SEED, Duel, Subject, at_task, dgm_duel, duel, ending
+from duels import ENDS, SEED, TWINS, Duel, Subject, at_task, dgm_duel, duel, ending
 
 from engram.core.contract import Method
 from engram.learning import compiling
@@ -45,6 +45,7 @@ from engram.streams.images import ImageData, fingerprint
 from engram.streams.sources import load
 
 TARGETS = {"eager": 1.1, "compiled": 1.25}  # times the loop by hand; times the compiled bound
+NAMES = ["dgmw", *TWINS]
 MOST = 1.35  # of a check: a step half as slow again is above it, noise is not
 
 
@@ -209,7 +210,7 @@ def spread(r: dict[str, Any]) -> str:
     return f"{r['ratio']:.3f} [{r['ratio_min']:.2f}, {r['ratio_max']:.2f}]"
 
 
-def measure(device: torch.device, quick: bool) -> dict[str, Any]:
+def measure(device: torch.device, quick: bool, only: list[str]) -> dict[str, Any]:
     """Everything, told row by row."""
     rows: list[dict[str, Any]] = []
     checkpoints: list[dict[str, Any]] = []
@@ -235,12 +236,14 @@ def measure(device: torch.device, quick: bool) -> dict[str, Any]:
             if pair.name in ENDS:
                 told({"what": f"{what}: its end", **ending(pair, 3 if pair.name == "icarl" else pairs)})
 
-    stream = class_incremental(images(32), n_tasks=10, seed=SEED).to(device)
-    for index in (0, 4, 9):
-        fought(dgm_duel(stream, index, pairs + 1, 3 if quick else 8), f"DGM, MNIST 32x32, task {index + 1}")
-    # Arithmetic that hardly counts: what is left is what a step costs besides, the bound for fast devices.
-    tiny = dgm_duel(stream, 4, 2 * pairs + 1, 10, Dcgan(n_f=2, n_d=2), batch_size=8)
-    fought(tiny, "DGM, tiny nets, batch 8, task 5")
+    if "dgmw" in only:
+        stream = class_incremental(images(32), n_tasks=10, seed=SEED).to(device)
+        for index in (0, 4, 9):
+            pair = dgm_duel(stream, index, pairs + 1, 3 if quick else 8)
+            fought(pair, f"DGM, MNIST 32x32, task {index + 1}")
+        # Arithmetic that hardly counts: what is left is what a step costs besides, the bound for fast devices.
+        tiny = dgm_duel(stream, 4, 2 * pairs + 1, 10, Dcgan(n_f=2, n_d=2), batch_size=8)
+        fought(tiny, "DGM, tiny nets, batch 8, task 5")
     stream = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
     why = compiling.why_not()
     modes = [False] if why else [False, True]
@@ -254,17 +257,18 @@ def measure(device: torch.device, quick: bool) -> dict[str, Any]:
         ("lwf", "LwF", 1),
         ("icarl", "iCaRL", 1),
     ):
-        for compiled in modes:
+        for compiled in modes if name in only else []:
             mode = ", compiled" if compiled else ""
             what = f"{title}, split MNIST, task {index + 1}{mode}"
             fought(duel(name, stream, index, 2 * pairs + 1, 100, compiled=compiled), what)
-    fought(duel("slda", stream, 1, 2 * pairs + 1, None), "discriminants, split MNIST, task 2")
+    if "slda" in only:
+        fought(duel("slda", stream, 1, 2 * pairs + 1, None), "discriminants, split MNIST, task 2")
     stream = permuted(images(None), 2, seed=SEED).to(device)
-    for compiled in modes:
+    for compiled in modes if "si" in only else []:
         options = {"network": Mlp((2000, 2000)), "batch_size": 256, "c": 0.1, "xi": 0.1}
         what = f"SI, permuted MNIST, task 2{', compiled' if compiled else ''}"
         fought(duel("si", stream, 1, pairs + 1, 8, compiled=compiled, **options), what)
-    if device.type == "cpu":
+    if device.type == "cpu" and "dgmw" in only:
         checkpoints += digits_checkpoints(5 if quick else 15)
     print(f"\n{'checkpoint of an epoch':44} {'seconds':>9} {'kB':>8}")
     for r in checkpoints:
@@ -284,6 +288,7 @@ def main() -> int:
         "--check", action="store_true", help="a minute: whether a step got half as slow again"
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
+    parser.add_argument("--only", nargs="+", default=NAMES, choices=NAMES, help="methods; by default all")
     parser.add_argument(
         "--modes", action="store_true", help="engram's steps as they are and compiled, nothing else"
     )
@@ -296,7 +301,7 @@ def main() -> int:
         return check()
     device = torch.device(args.device)
     print(f"{device_class(device)}, PyTorch {torch.__version__}, 1 thread\n")
-    result = modes(device, args.quick) if args.modes else measure(device, args.quick)
+    result = modes(device, args.quick) if args.modes else measure(device, args.quick, args.only)
     if args.avalanche:
         print()
         result["peer"] = peer.measure(args.avalanche, per_class=1000)

@@ -1,6 +1,7 @@
 """What engram's loop costs beside the same mathematics written by hand (``limit/``): docs/benchmarks.md.
 
-    python benchmarks/bench.py [--quick] [--only METHOD ...] [--check] [--modes] [--avalanche PYTHON] [--device cpu] [--out FILE]
+    python benchmarks/bench.py [--quick] [--only METHOD ...] [--check] [--modes] [--avalanche PYTHON] [--device cpu]
+                                [--out FILE]
 
 Both train from the same weights on the same batches and noise, in one process on one thread, in blocks that
 take turns: engram's own epochs through its real loop, then the hand-written one. A ratio is that of two

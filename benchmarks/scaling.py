@@ -5,7 +5,7 @@
 Permuted images (scenario domain) or, with ``--classes``, new classes in every task (scenario class, or task where a
 method knows no other); a perceptron of 2 x 64 units, 2 epochs of batches of 64. Each method learns in a fork
 of its own, so that peak memory is its own above that of an idle one. Methods that refuse the scenario are named, with
-their reason. Writes ``scaling.json``, a table ``scaling.md`` and ``scaling.png``.
+their reason. Writes ``scaling.json``, a table ``scaling.md`` and ``scaling.png``; what DIR holds is not measured again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import resource
 import time
 import warnings
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -30,6 +30,32 @@ from engram.networks import Mlp
 from engram.streams import Stream, load
 from engram.streams.builders import class_incremental, permuted
 
+WHY = {
+    "ewc": "a penalty for each earlier task, in every step",
+    "joint": "trains on all data so far",
+    "pnn": "a column a task, with adapters from all before it",
+    "fecam": "a covariance a class",
+    "slda": "a mean a class",
+    "packnet": "an owner for each weight; an output layer a task",
+    "piggyback": "a mask a task",
+    "den": "units are added and searched through",
+    "scratch": "a network a task",
+    "fetril": "features moved to the mean of every old class",
+    "ridge": "its normal equations have a column a class",
+    "icarl": "herding and outputs of all classes",
+    "er": "the reservoir fills up to its bound",
+    "der++": "the reservoir fills up to its bound, answers have an entry a class",
+    "lwf": "a softmax for each old head",
+    "vcl": "an output layer a task",
+    "rescl": "an output layer a task",
+    "fearnet": "its sleep goes over pseudo-samples of all classes",
+    "dgdmn": "dreams of all classes",
+    "dgmw": "replay of all classes, a step of the critic's class head for each task",
+    "dgma": "replay of all classes, a step of the critic's class head for each task",
+    "dgr": "replay of all classes",
+    "mergan-jtr": "replay of all classes",
+    "mergan-ra": "replay of all classes",
+}
 CONTEXT = multiprocessing.get_context("fork")
 
 
@@ -91,20 +117,37 @@ def in_a_fork(name: str, stream: Stream, limit: float) -> list[dict[str, float]]
         process.join()
 
 
+def growth(rows: list[dict[str, float]], key: str) -> tuple[float, float]:
+    """Means over the tenth of the tasks after the first, and over the last tenth."""
+    ten = max(len(rows) // 10, 1)
+    return mean(r[key] for r in rows[1 : ten + 1]), mean(r[key] for r in rows[-ten:])
+
+
+def grows(rows: list[dict[str, float]]) -> bool:
+    """Whether a task costs half as much again in the end, or memory more than 20 MiB more."""
+    first, last = growth(rows, "seconds")
+    return last > 1.5 * first or rows[-1]["peak_mib"] - rows[0]["peak_mib"] > 20
+
+
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Seconds a task and peak memory, a line a method."""
+    """Seconds a task, and peak memory beyond that of the first: those that grow in colours, the others grey."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
-    for axes, key, label in zip(
-        figure.subplots(1, 2),
-        ("seconds", "peak_mib"),
-        ("processor seconds of a task", "peak memory, MiB"),
-        strict=True,
-    ):
-        for name, rows in found.items():
-            axes.plot(range(1, len(rows) + 1), [r[key] for r in rows], label=name, linewidth=1)
-        axes.set(xlabel="task", ylabel=label, yscale="log")
-    figure.legend(loc="outside right center", fontsize=7)
-    figure.savefig(path, dpi=150)
+    left, right = figure.subplots(1, 2)
+    growing = [name for name, rows in found.items() if grows(rows)]
+    styles = [{"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10]} for i in range(len(growing))]
+    for name, rows in found.items():
+        grey = {"color": "0.75", "zorder": 1}
+        style = styles[growing.index(name)] | {"label": name} if name in growing else grey
+        seconds = [r["seconds"] for r in rows]
+        smooth = [median(seconds[max(i - 2, 0) : i + 3]) for i in range(len(seconds))]
+        tasks = range(1, len(rows) + 1)
+        left.plot(tasks, smooth, linewidth=1.2, **style)
+        right.plot(tasks, [r["peak_mib"] - rows[0]["peak_mib"] for r in rows], linewidth=1.2, **style)
+    left.set(xlabel="task", ylabel="processor seconds of a task (median of five)", yscale="log")
+    right.set(xlabel="task", ylabel="peak memory beyond the first task's, MiB")
+    right.set_yscale("symlog", linthresh=10)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8, title="grow")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -124,24 +167,27 @@ def main() -> None:
     make = class_incremental if args.classes else permuted
     stream = make(load(args.data), n_tasks=args.tasks, **few)
     args.out.mkdir(parents=True, exist_ok=True)
-    found, refused = {}, {}
+    kept = args.out / "scaling.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {"found": {}, "refused": {}}
+    found, refused = known["found"], known["refused"]
     for name in args.methods:
+        if name in found or name in refused:
+            continue
         rows = in_a_fork(name, stream, args.limit)
-        if isinstance(rows, str):
-            refused[name] = rows
-        else:
-            found[name] = rows
+        (refused if isinstance(rows, str) else found)[name] = rows
         print(name, rows if isinstance(rows, str) else f"{sum(r['seconds'] for r in rows):.2f} s", flush=True)
-        (args.out / "scaling.json").write_text(json.dumps({"found": found, "refused": refused}) + "\n")
+        kept.write_text(json.dumps(known) + "\n")
     ten = max(args.tasks // 10, 1)
-    lines = [f"| method | s of tasks 2 to {ten + 1} | of the last {ten} | times | peak MiB | KiB kept |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        f"| method | s of tasks 2 to {ten + 1} | of the last {ten} | times | peak MiB | KiB kept | why it grows |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, rows in found.items():
-        first, last = (mean(r["seconds"] for r in part) for part in (rows[1 : ten + 1], rows[-ten:]))
-        peak, kept = ([rows[0][k], rows[-1][k]] for k in ("peak_mib", "kept_kib"))
+        first, last = growth(rows, "seconds")
+        peak, held = ([rows[0][k], rows[-1][k]] for k in ("peak_mib", "kept_kib"))
         lines.append(
             f"| `{name}` | {first:.4f} | {last:.4f} | {last / first:.2f} | {peak[0]:.0f}, {peak[1]:.0f} "
-            f"| {kept[0]:.0f}, {kept[1]:.0f} |"
+            f"| {held[0]:.0f}, {held[1]:.0f} | {WHY.get(name, '') if grows(rows) else ''} |"
         )
     (args.out / "scaling.md").write_text("\n".join(lines) + "\n")
     draw(found, args.out / "scaling.png")

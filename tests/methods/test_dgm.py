@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from typing import Any
 
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from engram import seeds
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.comparing import same
-from engram.core.contract import Batch, Samples, Step, TaskInfo
+from engram.core.contract import Batch, Context, Samples, Step, TaskInfo
+from engram.core.network import Network
 from engram.errors import ConfigError, StrictnessError
 from engram.methods.dgm import Dgm, DgmConfig
 from engram.methods.registry import method
-from engram.networks import Dcgan8, masks
+from engram.networks import Dcgan8, Mlp, masks
 from engram.networks.scattering import ScatteringVectors
 from engram.parts import discriminants, gan
 from engram.parts.averaging import WeightAverage
@@ -734,7 +735,7 @@ def test_gradient_penalty_of_a_linear_critic_in_closed_form(norm: float) -> None
     w = torch.randn(1, 4, 4, generator=g)
     w = w / w.norm() * norm
     real, fake, u = (torch.rand(s, generator=g) for s in ((5, 1, 4, 4), (5, 1, 4, 4), (5, 1, 1, 1)))
-    found = gan.gradient_penalty(lambda x: (x * w).sum((1, 2, 3)), real, fake, u)
+    found = gan.gradient_penalty(partial(gan.input_gradient, lambda x: (x * w).sum((1, 2, 3))), real, fake, u)
     assert found.item() == pytest.approx((norm - 1) ** 2, abs=1e-5)
 
 
@@ -744,7 +745,9 @@ def test_gradient_penalty_of_a_quadratic_critic_and_its_gradient() -> None:
     c = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
     real, fake = (torch.randn(4, 1, 2, 2, generator=g, dtype=torch.float64) for _ in range(2))
     u = torch.rand(4, 1, 1, 1, generator=g, dtype=torch.float64)
-    found = gan.gradient_penalty(lambda x: c * x.flatten(1).square().sum(1) / 2, real, fake, u)
+    found = gan.gradient_penalty(
+        partial(gan.input_gradient, lambda x: c * x.flatten(1).square().sum(1) / 2), real, fake, u
+    )
     n = (u * real + (1 - u) * fake).flatten(1).norm(dim=1)
     assert found.item() == pytest.approx(((c.detach() * n - 1) ** 2).mean().item(), rel=1e-9)
     (grad,) = torch.autograd.grad(found, c)
@@ -754,11 +757,31 @@ def test_gradient_penalty_of_a_quadratic_critic_and_its_gradient() -> None:
 def test_gradient_penalty_is_finite_at_a_flat_critic() -> None:
     w = torch.zeros(4, requires_grad=True)
     found = gan.gradient_penalty(
-        lambda x: x.flatten(1) @ w, torch.ones(3, 1, 2, 2), torch.zeros(3, 1, 2, 2), torch.rand(3, 1, 1, 1)
+        partial(gan.input_gradient, lambda x: x.flatten(1) @ w),
+        torch.ones(3, 1, 2, 2),
+        torch.zeros(3, 1, 2, 2),
+        torch.rand(3, 1, 1, 1),
     )
     (grad,) = torch.autograd.grad(found, w)
     assert found.item() == pytest.approx(1.0, abs=1e-5)
     assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("network", [Dcgan8(n_d=4, n_z=16), Mlp((16,))])
+def test_gradient_of_a_critic_without_norm_has_the_bits_of_autograd(network: Network) -> None:
+    critic = gan.Critic(Context(network, (1, 8, 8), 2, "class", 0), "none", 0)
+    g = torch.Generator().manual_seed(0)
+    real, fake, u = (torch.rand(s, generator=g) for s in ((5, 1, 8, 8), (5, 1, 8, 8), (5, 1, 1, 1)))
+    moved = [*critic.trunk.parameters(), critic.adversarial.weight]
+    found = []
+    for gradient in (critic.gradient, partial(gan.input_gradient, critic.score)):
+        loss = gan.gradient_penalty(gradient, real, fake, u) + gan.wasserstein(
+            critic.score(real), critic.score(fake)
+        )
+        found.append(torch.autograd.grad(loss, moved))
+    for ours, autograd in zip(*found, strict=True):
+        assert torch.equal(ours, autograd)
+        assert ours.any()
 
 
 def test_losses_against_their_formula() -> None:

@@ -329,7 +329,7 @@ class Dgm(Method):
             real_score, fake_score = self.critic.score(batch.x), self.critic.score(fake)
             terms = {"wasserstein": gan.wasserstein(real_score, fake_score)}
             if step.step % c.penalty_every == 0:
-                penalty = gan.gradient_penalty(self.critic.score, batch.x, fake, batch.noise["u"])
+                penalty = gan.gradient_penalty(self.critic.gradient, batch.x, fake, batch.noise["u"])
                 terms["penalty"] = c.penalty_every * c.lambda_gp * penalty
             if c.d_class_on_fake:
                 terms["ce_fake"] = F.cross_entropy(self.critic.classify(fake), batch.y)

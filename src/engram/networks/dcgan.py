@@ -12,7 +12,9 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from engram.core.network import Deconv, GeneratorShape, Masking, Network, Norm
 from engram.core.options import Count
@@ -38,6 +40,7 @@ class ConvTrunk(nn.Module):
         self, channels: tuple[int, ...], kernel: int, size: int, *, norm: Norm, negative_slope: float = 0.2
     ) -> None:
         super().__init__()
+        self.linear = norm == "none"  # but for the kinks
         blocks: list[nn.Module] = []
         for i, (a, b) in enumerate(itertools.pairwise(channels)):
             blocks.append(nn.Conv2d(a, b, kernel, stride=2, padding=kernel // 2, bias=norm == "none"))
@@ -65,6 +68,26 @@ class ConvTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x).flatten(1)
+
+    def input_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
+        """Gradient [B, C, H, W] at ``x`` of the features times ``grad`` [B, F], of a trunk without a norm.
+
+        A differentiable function of weights and ``grad``, with the bits of autograd. Between its kinks such a trunk is
+        linear, so that its second derivatives are 0; autograd computes these zeros, and carries them back through
+        all layers.
+        """
+        inputs = []
+        with torch.no_grad():
+            for block in self.blocks:
+                inputs.append(x)
+                x = block(x)
+        grad = grad.view_as(x)
+        for block, h in zip(reversed(self.blocks), reversed(inputs), strict=True):
+            if isinstance(block, nn.Conv2d):
+                grad = conv2d_input(h.shape, block.weight, grad, block.stride, block.padding)
+            elif isinstance(block, nn.LeakyReLU):
+                grad = torch.ops.aten.leaky_relu_backward(grad, h, block.negative_slope, False)
+        return grad
 
 
 @dataclass(frozen=True)

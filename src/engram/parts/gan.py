@@ -32,6 +32,7 @@ from engram.core.options import BelowOne, Count, NonNegative, Positive
 from engram.core.values import Checked
 from engram.errors import ConfigError
 from engram.networks.conditional import ConditionalGenerator
+from engram.networks.dcgan import ConvTrunk
 from engram.networks.heads import Head
 from engram.parts.memory import SampleMemory
 from engram.parts.replay import solver_set
@@ -45,18 +46,24 @@ def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     return fake.mean() - real.mean()
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+def input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Gradient [B, C, H, W] of the scores at images ``x``, as a function that can be differentiated."""
+    x = x.requires_grad_(True)
+    (grad,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return grad
+
+
+def gradient_penalty(gradient: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
     """Mean of (||grad a(x^)||_2 - 1)^2 at x^ = u x + (1 - u) x~, one u in [0, 1] a sample.
 
     Args:
-        critic: maps images [B, C, H, W] to scores [B].
+        gradient: maps images [B, C, H, W] to the gradients of their scores there.
         real, fake: images [B, C, H, W]; the fake needs no gradient.
         u: uniform numbers [B, 1, 1, 1], or [B, 1] for vectors.
 
     The square root has a small offset (1e-12), so that a zero gradient gives a finite derivative.
     """
-    between = (u * real + (1.0 - u) * fake).requires_grad_(True)
-    (grad,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    grad = gradient(u * real + (1.0 - u) * fake)
     norm = (grad.flatten(1).square().sum(1) + 1e-12).sqrt()
     return (norm - 1.0).square().mean()
 
@@ -73,6 +80,13 @@ class Critic(nn.Module):
 
     def score(self, x: Tensor) -> Tensor:
         return self.adversarial(self.trunk(x)).squeeze(1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """As :func:`input_gradient` of the score."""
+        if isinstance(self.trunk, ConvTrunk) and self.trunk.linear:
+            weight = self.adversarial.weight
+            return self.trunk.input_gradient(x, weight.new_ones(len(x), 1) @ weight)
+        return input_gradient(self.score, x)
 
     def classify(self, x: Tensor) -> Tensor:
         return self.classes(self.trunk(x), (0, self.classes.n_outputs))
@@ -156,7 +170,7 @@ class Gan(nn.Module):
 
     def penalty(self, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """The gradient penalty with its weight."""
-        return self.options.lambda_gp * gradient_penalty(self.critic.score, real, fake, u)
+        return self.options.lambda_gp * gradient_penalty(self.critic.gradient, real, fake, u)
 
     def critic_terms(self, batch: Batch, lambda_class: float) -> Terms:
         """The critic's loss on a task's own samples: Wasserstein, gradient penalty, class term on the real ones."""

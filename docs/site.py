@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import engram
+import engram.api
 from engram.cli.main import COMMANDS, HELP, main
 from engram.core.options import closest
 
@@ -60,9 +60,49 @@ NAV: dict[str, Any] = {
     "Contributing": "CONTRIBUTING.md",
     "Changes": "CHANGELOG.md",
 }
+#: Pages open as files too, fonts are the reader's own, dark where the reader's screen is, Markdown is the standard one,
+#: and shapes such as [N, D] are no links.
+LOOK = """\
+use_directory_urls = false
+extra_css = ["look.css"]
+
+[project.theme]
+font = false
+features = ["content.code.copy", "navigation.top", "search.highlight"]
+
+[[project.theme.palette]]
+media = "(prefers-color-scheme: light)"
+scheme = "default"
+toggle = {icon = "lucide/sun", name = "Dark"}
+
+[[project.theme.palette]]
+media = "(prefers-color-scheme: dark)"
+scheme = "slate"
+toggle = {icon = "lucide/moon", name = "Light"}
+
+[project.validation]
+unresolved_references = false
+
+[project.markdown_extensions]
+attr_list = {}
+tables = {}
+toc = {permalink = true}
+
+[project.markdown_extensions.pymdownx]
+highlight = {}
+superfences = {}
+"""
+#: Wide enough for help and commands; figures are drawn on white.
+CSS = """\
+.md-grid { max-width: 76rem }
+.md-typeset img { background: white; border-radius: .2rem }
+"""
 #: The reference, a page a theme; names without a module are those of `engram` itself.
 REFERENCE = {
-    "studies": ("Runs and studies", ["run", "compare", "sweep", "tradeoff", "method", "write_report"]),
+    "studies": (
+        "Runs and studies",
+        ["engram.api", "run", "compare", "sweep", "tradeoff", "method", "write_report"],
+    ),
     "data": (
         "Data and streams",
         ["load", "from_arrays", "class_incremental", "permuted", "rotated", "sequence"],
@@ -116,7 +156,8 @@ def found(name: str) -> Any:
 def told(docstring: str) -> str:
     """A docstring as Markdown: its sections as headings in bold, their entries as lists."""
     lines, section = [], False
-    for line in inspect.cleandoc(docstring).splitlines():
+    text = re.sub(r"(?m)^(    (?:\w+, )*\w+,)\n +(\w+: )", r"\1 \2", inspect.cleandoc(docstring))
+    for line in text.splitlines():
         if re.fullmatch(r"(Args|Further|Returns|Raises|Yields):", line):
             section = True
             lines += ["", f"**{line[:-1]}**", ""]
@@ -135,18 +176,33 @@ def described(name: str) -> str:
     """An object of the reference: its signature, what its docstring says, and of a class its public functions."""
     thing = found(name)
     full = name if "." in name else f"engram.{name}"
-    try:
-        signature = str(inspect.signature(thing))
-    except ValueError:
-        signature = ""
-    call = f"{full.rpartition('.')[2]}{signature}"
-    text = [f"## `{full}`", "", "```text", call, "```", "", told(thing.__doc__ or "")]
+    text = [f"## `{full}`", "", *call(full.rpartition(".")[2], thing), told(thing.__doc__ or "")]
     if inspect.isclass(thing) and not issubclass(thing, Exception):
         for own, function in vars(thing).items():
             target = getattr(function, "__func__", function)
             if not own.startswith("_") and inspect.isfunction(target) and target.__doc__:
-                text += ["", f"### `{own}{inspect.signature(target)}`", "", told(target.__doc__)]
+                text += ["", f"### `{own}`", "", *call(own, target), told(target.__doc__)]
     return "\n".join(text) + "\n"
+
+
+def call(name: str, thing: Any) -> list[str]:
+    """How something is called: a parameter a line where one line is too short for all; nothing where it is unknown."""
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):  # a module; an error
+        return []
+    plain = [re.sub(r": '([^']*)'", r": \1", str(p)) for p in signature.parameters.values()]
+    kinds = [p.kind for p in signature.parameters.values()]
+    if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        plain.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    inside = ", ".join(plain) if len(", ".join(plain)) < 80 else "\n    " + ",\n    ".join(plain) + "\n"
+    gives = re.search(r"->.*", str(signature))
+    return [
+        "```python",
+        f"{name}({inside}) {gives[0] if gives else ''}".replace("-> '", "-> ").strip().rstrip("'"),
+        "```",
+        "",
+    ]
 
 
 def help_of(command: str) -> str:
@@ -167,7 +223,9 @@ def generated() -> dict[str, str]:
             line.split("  ", 2)[-1].strip() for line in HELP.splitlines() if line.startswith(f"  {command} ")
         )
         about = next(lines, "")
-        intro = f"# `engram {command}`\n\n" + (f"{about[:1].upper()}{about[1:]}.\n\n" if about else "")
+        intro = f"---\nhide: toc\n---\n\n# `engram {command}`\n\n" + (
+            f"{about[:1].upper()}{about[1:]}.\n\n" if about else ""
+        )
         pages[f"docs/commands/{command}.md"] = f"{intro}```text\n{help_of(command)}```\n"
     for page, (title, names) in REFERENCE.items():
         pages[f"docs/reference/{page}.md"] = f"# {title}\n\n" + "\n".join(map(described, names))
@@ -234,12 +292,13 @@ def stage(out: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     shutil.copytree(ROOT / "docs" / "figures", out / "pages" / "docs" / "figures", dirs_exist_ok=True)
+    (out / "pages" / "look.css").write_text(CSS, encoding="utf-8")
     config = out / "zensical.toml"
     config.write_text(
         '[project]\nsite_name = "engram"\n'
         'site_description = "Continual learning that remembers without keeping the old data."\n'
         'docs_dir = "pages"\nsite_dir = "site"\n'
-        f"nav = {toml(nav(pages, NAV))}\n",
+        f"nav = {toml(nav(pages, NAV))}\n{LOOK}",
         encoding="utf-8",
     )
     return config
@@ -252,4 +311,5 @@ if __name__ == "__main__":
     built = subprocess.run([Path(sys.executable).with_name("zensical"), "build", "-f", config], check=False)
     if built.returncode:
         raise SystemExit(built.returncode)
-    print(f"Site: {config.parent / 'site' / 'index.html'}")
+    site = config.parent / "site"
+    print(f"Site: {site / 'index.html'} (its search needs a server: python3 -m http.server -d {site})")

@@ -89,11 +89,11 @@ def run(
     """Learn a stream with one method and one seed in this process, see :func:`engram.protocols.session.run`.
 
     Args:
-        data: a stream, or what one is made of, see above; without settings a task a class, at most 10.
-        network: see above; None for the one that fits.
-        spec: the method, see above.
+        data: a stream, or any `Data` of `engram.api`; without settings a task a class, at most 10.
+        network: any `Network` of `engram.api`; None for the one that fits.
+        spec: the method, any `Method` of `engram.api`.
         protocol: a scenario's name (class, task, domain) or a `Protocol`; None is that of the settings, else class.
-        features: see above; None for the images themselves.
+        features: any `Features` of `engram.api`; None for the images themselves.
         progress: say what is going on; None where somebody watches: in a terminal and in a notebook.
         seed, device, compile, precision, out, resume, observer, stop_after: as there.
 
@@ -203,10 +203,10 @@ def compare(
     """Learn one stream with several methods and seeds, and write the report.
 
     Args:
-        methods: see above; no two of one name.
-        data: see above; None takes the recipe's, else digits.
-        network: see above; None for the recipe's, or the one that fits.
-        features: see above; None for the recipe's, or the images themselves.
+        methods: each a `Method` of `engram.api`; no two of one name.
+        data: any `Data` of `engram.api`; None takes the recipe's, else digits.
+        network: any `Network` of `engram.api`; None for the recipe's, or the one that fits.
+        features: any `Features` of `engram.api`; None for the recipe's, or the images themselves.
         out: folder of the comparison.
         options: by method name, on top of the recipe's.
         recipe: a name, ``"none"``, or None for the data's default recipe.
@@ -279,7 +279,7 @@ def sweep(
     """Learn one stream with several values of a method's options, and choose among them on validation data.
 
     Args:
-        method: see above.
+        method: a `Method` of `engram.api`.
         over: by option, the values to try, or a range such as ``"0.001..10:log"`` for engine optuna.
         data: as for `compare`; without a valid_fraction it becomes 0.1.
         options: of the method, on top of the recipe's.
@@ -386,7 +386,7 @@ def tradeoff(
     """Draw the trade-off curves of several methods between two data sets, and measure them.
 
     Args:
-        methods: see above, such as ``"lwf:temperature_squared=true"``; fine-tuning is run beside them.
+        methods: each a `Method` of `engram.api`, such as ``"lwf:distil=joint"``; fine-tuning is run beside them.
         source, target: the data sets, names such as ``"mnist:0-4"`` or objects, no streams; None takes the recipe's.
         data: further fields of `DataSettings`, on top of the recipe's.
         options: by method name, on top of the recipe's.

@@ -70,17 +70,16 @@ def test_a_methods_page_names_its_parameters(name: str):
 
 
 def test_twenty_questions_have_an_answer_with_its_page():
-    questions = re.findall(
-        r"(?m)^\d+\. \*\*(.*?)\*\* (.*)$", (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
-    )
-    assert len(questions) >= 20
+    text = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+    questions = re.findall(r"(?m)^### (.*\?)\n\n(.*)$", text)
+    assert len(questions) == text.count("\n### ") >= 20
     for question, answer in questions:
         found = LINK.findall(answer)
         assert found, question
-        said = set(re.findall(r"`engram (\w+)|`--([\w-]+)", answer))
-        page = (ROOT / "docs" / found[-1].partition("#")[0]).read_text(encoding="utf-8")
-        for command, option in said:
-            assert (command or f"--{option}") in page, f"{found[-1]} does not tell of {command or option}"
+        pages = [(ROOT / "docs" / link.partition("#")[0]).read_text(encoding="utf-8") for link in found]
+        for command, option in re.findall(r"`engram (\w+)|--([\w-]+)", answer):
+            word = command or f"--{option}"
+            assert any(word in page for page in pages), f"{question} {found} do not tell of {word}"
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +107,5 @@ def test_the_site_holds_every_page_once(site: types.ModuleType, tmp_path: Path):
     studies = (tmp_path / "site" / "pages" / "docs" / "reference" / "studies.md").read_text(encoding="utf-8")
     assert "## `engram.compare`" in studies
     assert "- `seeds`: distinct integers" in studies
+    assert "    methods: Sequence[Method],\n" in studies
+    assert "see above" not in studies

@@ -27,6 +27,7 @@ from engram.protocols.session import Session
 
 FOLDER = Path(__file__).parent
 NETWORK = Dcgan8(n_f=4, n_d=4, n_z=16)
+COMPILED = ("si",)  # whose compiled steps have figures of their own, of the first variant and two tasks
 
 
 def here() -> str:
@@ -81,14 +82,19 @@ def read(path: Path) -> Golden:
     )
 
 
-def measured(name: str, reason: str = "") -> Golden:
-    """Train every small variant of a method on one thread and write down what happens."""
-    golden = Golden(f"golden-{name}", here(), reason)
+def measured(name: str, reason: str = "", *, compiled: bool = False, plain: bool = False) -> Golden:
+    """Train every small variant of a method on one thread and write down what happens.
+
+    Args:
+        compiled: what a file of compiled steps holds.
+        plain: the same with steps that are not compiled.
+    """
+    golden = Golden(f"golden-{path_of(name, compiled).stem}", here(), reason)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for variant, options in SMALL[name].items():
-            spec, stream = method(name, options), tiny_stream((1, 2, 1))
+        for variant, options in list(SMALL[name].items())[: 1 if compiled else None]:
+            spec, stream = method(name, options), tiny_stream((2, 2) if compiled else (1, 2, 1))
             networks = (NETWORK, Mlp((16,)))  # den has dense layers only
             benches = [Bench(spec, stream, n, scenario) for n in networks for scenario in ("class", "task")]
             bench = next(b for b in benches if b.usable)
@@ -99,7 +105,9 @@ def measured(name: str, reason: str = "") -> Golden:
                         where = f"{variant} task {event.task} {event.phase} epoch {event.epoch} {key}"
                         golden.losses[where] = value
 
-            state = bench.train(bench.session(on_event=told)).state
+            session = bench.session(on_event=told)
+            session.learner.compile = compiled and not plain
+            state = bench.train(session).state
             digest = hashlib.sha256()
             for key, tensor in sorted(state.items()):
                 digest.update(tensor.contiguous().numpy().tobytes())
@@ -110,9 +118,9 @@ def measured(name: str, reason: str = "") -> Golden:
     return golden
 
 
-def path_of(name: str) -> Path:
+def path_of(name: str, compiled: bool = False) -> Path:
     """The file of a method."""
-    return FOLDER / f"{name}.txt"
+    return FOLDER / f"{'compiled-' if compiled else ''}{name}.txt"
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
@@ -127,9 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         parser.error(
             '--reason must say why the figures change, such as "critic: bias added to the first layer"'
         )
-    for name in given.methods:
-        path_of(name).write_text(measured(name, " ".join(given.reason.split())).text(), encoding="utf-8")
-        print(f"wrote {path_of(name)}")
+    for name, compiled in [(n, False) for n in given.methods] + [
+        (n, True) for n in COMPILED if n in given.methods
+    ]:
+        golden = measured(name, " ".join(given.reason.split()), compiled=compiled)
+        path_of(name, compiled).write_text(golden.text(), encoding="utf-8")
+        print(f"wrote {path_of(name, compiled)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engram.learning.compiling import why_not
 from engram.methods.registry import METHODS
 
 
@@ -27,6 +28,8 @@ golden = load()
 ADVICE = 'if this is meant: make golden REASON="...", and say so in the release notes'
 #: Elsewhere: relative and absolute, for the first epoch of each task's first phase; later ones drift apart.
 TOLERANCE = {"rel_tol": 2e-2, "abs_tol": 2e-3}
+#: Of a loss with compiled steps from that with others, docs/benchmarks.md says it too.
+COMPILED_TOLERANCE = {"rel_tol": 1e-4, "abs_tol": 1e-6}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -64,4 +67,23 @@ def test_a_file_survives_reading() -> None:
 
 
 def test_every_file_belongs_to_a_method() -> None:
-    assert {p.stem for p in golden.FOLDER.glob("*.txt")} == set(METHODS)
+    compiled = {golden.path_of(name, True).stem for name in golden.COMPILED}
+    assert {p.stem for p in golden.FOLDER.glob("*.txt")} == {*METHODS, *compiled}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.parametrize("name", golden.COMPILED)
+def test_compiled_figures_are_the_golden_ones_and_close_to_the_others(name: str) -> None:
+    want, have = golden.read(golden.path_of(name, True)), golden.measured(name, compiled=True)
+    plain = golden.measured(name, compiled=True, plain=True)
+    assert want.id == f"golden-compiled-{name}"
+    assert want.keys == have.keys
+    assert list(want.losses) == list(have.losses) == list(plain.losses)
+    assert have.digests != plain.digests  # it was compiled
+    for key, value in have.losses.items():
+        assert math.isclose(value, plain.losses[key], **COMPILED_TOLERANCE), key
+        if want.platform == have.platform:  # but for the C++ compiler, which no header names
+            assert math.isclose(value, want.losses[key], **COMPILED_TOLERANCE), f"{key}; {ADVICE}"
+        elif "task 0 " in key and " epoch 0 " in key:
+            assert math.isclose(value, want.losses[key], **TOLERANCE), key

@@ -112,3 +112,16 @@ def test_a_run_equals_the_uncompiled_one_within_rounding_and_its_resume_bit_for_
         run(STREAM, net, spec, "task", out=tmp_path / "cut", resume=True)
     run(STREAM, net, spec, "task", **cut, resume=True)
     assert differing(Learner.load(tmp_path / "cut").method.state_dict(), states["whole"]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.parametrize(
+    ("name", "scenario", "options"), [("ewc", "task", {}), ("lwf", "class", {"warmup_epochs": 0})]
+)
+def test_a_later_task_is_compiled(name: str, scenario: str, options: dict[str, int]) -> None:
+    """A penalty a task and a frozen copy: where the step were not compiled, the line that says so would fail this."""
+    spec = method(name, {"epochs": 1, "batch_size": 8, **options})
+    learner = Learner(spec, Mlp((8,)), image_shape=STREAM.image_shape, scenario=scenario, compile=True)
+    for i in range(STREAM.n_tasks):
+        learner.learn(STREAM.train(i), [STREAM.class_names[k] for k in STREAM.tasks[i].classes])

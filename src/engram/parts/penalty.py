@@ -87,7 +87,6 @@ class QuadraticPenalty:
             total += float((square if self.importance is None else self.importance[name] * square).sum())
         return self.strength * total
 
-    @torch.no_grad()
     def add_gradient(self, grads: dict[str, Tensor], theta: Parameters) -> None:
         """Add 2 strength I (theta - theta~) to the gradients that the loss reached.
 
@@ -100,18 +99,19 @@ class QuadraticPenalty:
         names = [n for n in grads if n in (self.anchor if self.importance is None else self.importance)]
         if not names or self.strength == 0.0:
             return
-        now, held = self._pairs(theta, names)
-        work = self.scratch.likes([f"penalty/{n}" for n in names], held)
-        _difference(now, held, work)
-        given = [grads[n] for n in names]
-        if self.importance is None:
-            rows = [g[: len(a)] for g, a in zip(given, held, strict=True)]
-            torch._foreach_add_(rows, work, alpha=2.0 * self.strength)
-        elif self.keep:
-            _add_product(given, self.importance.pick(names), work, 2.0 * self.strength)
-            grads.update(zip(names, work, strict=True))
-        else:
-            torch._foreach_addcmul_(given, self.importance.pick(names), work, value=2.0 * self.strength)
+        with torch.no_grad():  # as a decorator it would keep the penalty out of a compiled step
+            now, held = self._pairs(theta, names)
+            work = self.scratch.likes([f"penalty/{n}" for n in names], held)
+            _difference(now, held, work)
+            given = [grads[n] for n in names]
+            if self.importance is None:
+                rows = [g[: len(a)] for g, a in zip(given, held, strict=True)]
+                torch._foreach_add_(rows, work, alpha=2.0 * self.strength)
+            elif self.keep:
+                _add_product(given, self.importance.pick(names), work, 2.0 * self.strength)
+                grads.update(zip(names, work, strict=True))
+            else:
+                torch._foreach_addcmul_(given, self.importance.pick(names), work, value=2.0 * self.strength)
 
 
 @torch.no_grad()

@@ -70,12 +70,6 @@ class FrozenCopy(nn.Module):
 class Teacher(FrozenCopy):
     """The frozen copy of a classifier."""
 
-    @property
-    def net(self) -> Classifier:
-        """The copy."""
-        classifier: Classifier = super().net
-        return classifier
-
     @torch.no_grad()
     def forward(self, x: Tensor, active: tuple[int, int]) -> Tensor:
         """The copy's logits [B, b - a] of the labels a .. b - 1."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from engram.core.contract import n_bytes
-from engram.parts.classifier import Classifier
 
 if TYPE_CHECKING:
     from typing_extensions import Self

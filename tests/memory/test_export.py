@@ -73,6 +73,19 @@ def test_the_exported_file_answers_as_the_memory(kind: str, tmp_path: Path) -> N
     assert json.loads(extra["engram.json"])["classes"] == list(memory.classes_)
 
 
+def test_photos_in_colour_as_they_come(tmp_path: Path) -> None:
+    """Their default features take the mirror image along and keep colours coarsely."""
+    memory = Memory.create(tmp_path / "memory", image_size=SIZE)
+    memory.learn({name: np.stack([_images(name, 12)] * 3, -1) for name in "ab"})
+    images = np.stack([_images("q", 5)] * 3, -1)
+    for kind in ("onnx", "pt2"):
+        export(memory, tmp_path / f"net.{kind}")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for n in (1, 5):
+        (found,) = session.run(["probabilities"], {"images": images[:n].transpose(0, 3, 1, 2)})
+        assert np.abs(found - memory.predict_proba(images[:n])).max() < 1e-5
+
+
 def test_a_file_that_answers_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,7 +166,7 @@ Draw DIR/report.html and the figures of a folder of results again, and print its
 SVG, PDF and PNG, its numbers as CSV, and captions.md.
 
   --format FORMAT ...       what to write: html (page and figures), csv (results.csv: a row a method, seed and pair of
-                            tasks), latex (table.tex, for package booktabs), markdown (table.md), json
+                            tasks), latex (table.tex, with package booktabs), markdown (table.md), json
                             (results-all.json: everything measured). Default: html.
   --style FILE              a matplotlib style file (such as figure.figsize: 3.3, 2.2) for the files in DIR/figures
   --paired METHOD METHOD    also print the difference of two methods over the seeds that both have finished, with

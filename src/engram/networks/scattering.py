@@ -246,7 +246,7 @@ class ScatteringVectors(nn.Module):
         maps = [s]
         if self.coarse > 1:
             rest = nn.functional.avg_pool2d(s[:, 1:].flatten(0, 1), self.coarse, ceil_mode=True)
-            maps = [s[:, :1], rest.unflatten(0, (len(s), 2))]
+            maps = [s[:, :1], rest.unflatten(0, (-1, 2))]
         if self.mirror:
             maps = [part[..., : (part.shape[-1] + 1) // 2] for part in maps]
         return torch.cat([part.flatten(1) for part in maps], 1)

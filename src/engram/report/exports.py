@@ -10,8 +10,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 
 import engram
 from engram.core.files import os_errors, write_atomically
@@ -22,6 +24,9 @@ from engram.report.figures_tradeoff import measures_table
 from engram.report.table import Table, headline_table
 from engram.studies.results import Findings, read
 from engram.studies.tidy import COLUMNS, tidy
+
+#: Letters of a line of a heading in LaTeX.
+HEAD = 13
 
 __all__ = ["FORMATS", "export", "main_table", "markdown"]
 
@@ -63,30 +68,35 @@ def markdown(table: Table) -> str:
 
 
 def as_latex(study: Findings) -> str:
-    """The main table as a float of LaTeX with the rules of package booktabs; title and notes are its caption."""
+    """The main table as a float with the rules of package booktabs, no wider than the page; its notes below."""
     table = main_table(study)
-    head = [_latex(c.name) for c in table.columns]
-    units = [_latex(c.of) for c in table.columns]
-    rows = [" & ".join(map(_latex, cells)) + r" \\" for cells in table.rows]
-    caption = " ".join([f"{table.title}.", *table.footnotes])
+    heads = [[*wrap(c.name, HEAD), *wrap(c.of, HEAD)] for c in table.columns]
+    lines = zip_longest(*(reversed(head) for head in heads), fillvalue="")  # they end on one line
+    spec = "".join("l" if c.text else "r" for c in table.columns)
     return "\n".join(
         [
-            r"% needs \usepackage{booktabs}",
+            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{''.join('l' if c.text else 'r' for c in table.columns)}}}",
+            rf"\caption{{{_latex(table.title)}.}}",
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{spec}}}",
             r"\toprule",
-            " & ".join(head) + r" \\",
-            *([" & ".join(units) + r" \\"] if any(units) else []),
+            *reversed([_row(line) for line in lines]),
             r"\midrule",
-            *rows,
+            *map(_row, table.rows),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
+            *([r"\par\smallskip\raggedright\footnotesize"] if table.footnotes else []),
+            *(_latex(note) for note in table.footnotes),
             r"\end{table}",
             "",
         ]
     )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join(map(_latex, cells)) + r" \\"
 
 
 def as_json(study: Findings) -> str:

@@ -74,6 +74,7 @@ def sentence(results: Sequence[Mapping[str, Any]]) -> str:
         f"After {_count(n, 'task')}" if all(len(r["tasks"]) == n for r in shown) else "After the last task"
     )
     told = ", told which task each belongs to" if shown[0]["protocol"].get("scenario") == "task" else ""
+    told += "," if told and len(shown) > 1 else ""
     said = [f"{shown[0]['label']} answers {finals[0]} of the test images rightly{told}"]
     said += [f"{r['label']} {final}" for r, final in zip(shown[1:], finals[1:], strict=True)]
     if len(said) > MOST_NAMED + 1:

@@ -55,6 +55,7 @@ NAV: dict[str, Any] = {
     },
     "Design": "docs/design.md",
     "Benchmarks": "docs/benchmarks.md",
+    "Leaderboard": "docs/leaderboard.md",
     "Glossary": "docs/glossary.md",
     "Reference": "docs/reference/*.md",
     "Contributing": "CONTRIBUTING.md",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import types
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -115,6 +117,56 @@ def test_wandb(standing_in: Callable[[str], MagicMock], end: str, code: int):
     run.finish.assert_called_once_with(exit_code=code)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mlflow = pytest.importorskip("mlflow", reason="the package mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'tracked.db'}")
+    tell("mlflow", end="done")
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("engram digits").experiment_id])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "si:c=0.5 seed 3")
+    assert run.data.params == {"method": "si", "seed": "3", "c": "0.5"}
+    losses = client.get_metric_history(run.info.run_id, "loss/net/loss")
+    assert [(one.step, one.value) for one in losses] == [(4, 0.25), (5, 0.25)]
+    assert client.get_metric_history(run.info.run_id, "accuracy/task 2")[0].value == 1.0
+
+
+def logged(file: bytes) -> list[bytes]:
+    """The records of a file of Weights & Biases: a log of LevelDB after seven bytes."""
+    records, at = [b""], 7
+    while at + 7 <= len(file):
+        size, kind = int.from_bytes(file[at + 4 : at + 6], "little"), file[at + 6]
+        records[-1] += file[at + 7 : at + 7 + size]
+        records += [b""] if kind in (1, 4) else []  # whole, or the last part
+        at += 7 + size
+        left = 2**15 - at % 2**15
+        at += left if left < 7 else 0
+    return records[:-1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wandb = pytest.importorskip("wandb", reason="the package wandb is not installed")
+    for name, value in (("MODE", "offline"), ("DIR", str(tmp_path)), ("SILENT", "true")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    tell("wandb", end="done")
+    wandb.teardown()  # its own process has written all
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    records = [Record.FromString(data) for data in logged(path.read_bytes())]
+    rows = [
+        {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in r.history.item}
+        for r in records
+        if r.WhichOneof("record_type") == "history"
+    ]
+    assert [(row["epoch"], row["loss/net/loss"]) for row in rows if "epoch" in row] == [(4, 0.25), (5, 0.25)]
+    assert [row["accuracy/task 2"] for row in rows if "task" in row] == [1.0]
+    (run,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
+    assert (run.project, run.display_name) == ("engram", "si:c=0.5 seed 3")
+    assert {u.key: json.loads(u.value_json) for u in run.config.update}["c"] == 0.5
+
+
 def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
     assert set(NAMES) == {"tensorboard", "mlflow", "wandb"}
     with pytest.raises(
@@ -129,8 +181,6 @@ def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_no_tracker_is_known_outside_its_file():
     root = importlib.import_module("engram").__path__[0]
-    from pathlib import Path
-
     named = [
         p.relative_to(root).as_posix()
         for p in Path(root).rglob("*.py")

@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 from glob import glob
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ LEARN = ("run", "compare", "sweep", "tradeoff")
 #: Stands for something of the reader's, or names a file that another test of the documentation writes and runs.
 OPEN = re.compile(r"\.\.\.|[<;]|\w\.py\b|mymethod|\b(?!(DIR|MEMORY|CLASS)\b)[A-Z]{3,}\b|\b[A-Z] ")
 #: What a learning command may have otherwise and still be the one that an earlier page asks for.
-SAME = re.compile(r" --(seeds( \d+)+|out \S+|device \w+|jobs \d+)")
+SAME = re.compile(r" --(seeds( \d+)+|out \S+|device \w+|jobs \d+|widen \d+|no-run|budget quick)")
 #: Side, channels and number of classes of data sets that are not bundled.
 SETS = {
     "mnist": (28, 1, 10),
@@ -47,11 +48,15 @@ SETS = {
     "tiny_imagenet_100_32px": (32, 3, 100),
 }
 
-#: Options of networks whose size takes time.
+#: Options of networks and methods whose size takes time, or is more than there is.
 SMALL = {
     "mlp": "--mlp.hidden [16]",
     "dcgan": "--dcgan.n_d 4 --dcgan.n_f 4",
     "resgan": "--resgan.n_d 4 --resgan.n_f 4",
+    "preact-resnet": "--preact-resnet.widths [4,4,4]",
+    "vcl": "--vcl.coreset_size 4",
+    "ewc-gan": "--ewc-gan.fisher_samples 4",
+    "joint": "--joint.at []",
 }
 
 
@@ -76,6 +81,7 @@ def asked(texts: dict[str, str]) -> dict[str, list[str]]:
         kept = []
         for line in dict.fromkeys(lines):
             words, same = line.split(), SAME.sub("", re.sub(r"export \w+", "export", line))
+            same = " ".join(sorted(same.split()))
             learns = words[1] in (*LEARN, "list", "reproduce", "export")
             if not (learns and same in seen) or option(words, "--out") in read:
                 kept.append(line)
@@ -118,13 +124,18 @@ def cut(words: list[str], n: int) -> list[str]:
         "--overwrite",
     ]
     little += ["--out", out if out not in (None, "DIR") else f"out-{n}"]
-    if words[0] == "tradeoff":
-        return [*words, *little, "--points", "3", "--widen", "0"]
     recipe = chosen_recipe(
         option(words, "--recipe"), option(words, "--data") or "digits", option(words, "--features")
     )
     network = option(words, "--network") or (recipe.network if recipe else None)
-    little += SMALL.get(network or "", "").split()
+    network = "preact-resnet" if words[0] == "tradeoff" and network is None else network
+    sized = (
+        network,
+        *dict.fromkeys(w.partition(":")[0] for w in takewhile(lambda w: w[0] != "-", words[1:])),
+    )
+    little += [word for name in sized for word in SMALL.get(name or "", "").split()]
+    if words[0] == "tradeoff":
+        return [*words, *little, "--points", "3", "--widen", "0"]
     fields = {
         **(recipe.data if recipe else {}),
         **({"data": option(words, "--data")} if "--data" in words else {}),
@@ -135,7 +146,7 @@ def cut(words: list[str], n: int) -> list[str]:
         and "groups" not in fields
         and "+" not in fields.get("data", "")
     ):
-        little += ["--tasks", "2", *(["--joint.at", "[]"] if "joint" in words else [])]
+        little += ["--tasks", "2"]
     return [*words, *little]
 
 

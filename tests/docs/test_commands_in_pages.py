@@ -241,7 +241,7 @@ def test_there_are_commands_to_run():
     ("text", "words"),
     [
         ("```\nengram run packnet --data mnist --tasks 5\n```", "scenario must be one of task"),
-        ("Or `engram run dgmw\n--recipe si-splitmnist`.", "generator"),
+        ("Or `engram run dgmw\n--recipe si-splitmnist`.", "must be one of class for Dgm"),
         ("    engram report nowhere --format csv\n", "nowhere"),
     ],
 )

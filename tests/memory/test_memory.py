@@ -253,6 +253,8 @@ def test_what_cannot_be_learned_is_refused(memory: Path, tmp_path: Path) -> None
         Memory.create(tmp_path / "new", method="joint")
     with pytest.raises(ConfigError, match=r"of memory must be among .*got 'sead' \(did you mean seed"):
         Memory.create(tmp_path / "new", sead=1)
+    with pytest.raises(ConfigError, match="method_options must be names with values, got 3"):
+        Memory.create(tmp_path / "new", method_options=3)
     assert contents(memory) == before
 
 

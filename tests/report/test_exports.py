@@ -125,6 +125,18 @@ def test_the_command_writes_what_is_asked(folder: Path, capsys: pytest.CaptureFi
     assert "among dgmw, finetune, icarl, once each, got 'joint'" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="format must be one of csv, latex, markdown, json, got 'word'"):
         export(folder, "word")
+    assert main(["report", str(folder), "--format", "csv", "--style", "own.mplstyle"]) == 2
+    assert "add html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0, 0", "-3, 2", "300, 2"])
+def test_a_figure_that_cannot_be_drawn_is_one_line(
+    size: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    style = tmp_path / "own.mplstyle"
+    style.write_text(f"figure.figsize: {size}\n", encoding="utf-8")
+    assert main(["report", str(folder), "--style", str(style)]) == 2
+    assert f"must be 1 to 50 inches, {style} has figure.figsize {size}" in capsys.readouterr().err
 
 
 def _made(label: str, final: list[float], seeds: list[int]) -> dict:
@@ -154,7 +166,16 @@ def test_paired_differences_by_hand() -> None:
     assert str(found).endswith("over 2 seeds that both have, seeds 0 1.")
 
 
+def test_a_difference_over_one_seed_has_no_interval() -> None:
+    found = paired([_made("a", [0.9], [3]), _made("b", [0.8], [3])], "a", "b")
+    assert str(found) == (
+        "a less b: +10.0 percentage points of final average accuracy, seed 3; 1 seed, hence no interval."
+    )
+
+
 def test_what_cannot_be_paired_is_refused() -> None:
+    with pytest.raises(EngramError, match="got a twice"):
+        paired([_made("a", [0.9], [0])], "a", "a")
     one, other = _made("a", [0.9], [0]), _made("b", [0.8], [1])
     with pytest.raises(EngramError, match="a has 0 and b 1: run the same seeds"):
         paired([one, other], "a", "b")

@@ -534,7 +534,9 @@ class OptionParser(argparse.ArgumentParser):
         named = all(word in option.help for word in re.split(r" \| | or ", option.kind))
         facts = [] if named or option.kind.startswith(("text", "true", "list of integers")) else [option.kind]
         facts += [] if option.default is None else [f"default {shown(option.default)}"]
-        what = option.help.rstrip(".").replace("``", "") + (f" ({'; '.join(facts)})" if facts else "")
+        what = re.sub(r"(?<!\.)\.$", "", option.help).replace("``", "") + (
+            f" ({'; '.join(facts)})" if facts else ""
+        )
         first = f"  {flag}".ljust(INDENT)
         if not first.endswith(" "):
             first += " "

@@ -191,6 +191,10 @@ def _report(rest: list[str]) -> int:
     asked = parser.parse(rest)
     if asked is None:
         return 0
+    if asked.style and "html" not in asked.format:
+        raise ConfigError(
+            "--style is of the figures that --format html draws, which is not asked for: add html."
+        )
     accept = {"accept_edited": asked.accept_edited}
     results = [f.result for f in read(asked.folder, **accept).results]
     pair = tidy.paired(results, *asked.paired) if asked.paired else None  # refused before anything is drawn
@@ -203,7 +207,7 @@ def _report(rest: list[str]) -> int:
     ]
     ending.print_tables(Path(asked.folder), **accept)
     if pair is not None:
-        print(f"{pair} {tidy.ASSUMPTIONS}")
+        print(f"{pair} {tidy.ASSUMPTIONS}" if pair.difference.n > 1 else pair)
     for path in written:
         print(f"{'Report' if path.suffix == '.html' else 'Written'}: {printable(str(path))}")
     return 0

@@ -89,6 +89,10 @@ class Settings(Checked):
             ),
             ("network_options", self.network, networks.about(self.network).options if self.network else ()),
         ):
+            if not isinstance(getattr(self, options), Mapping):
+                raise ConfigError(
+                    f"{options} must be names with values, got {getattr(self, options)!r}: give a dictionary."
+                )
             object.__setattr__(self, options, typed_all(str(name), found, getattr(self, options)))
 
     def open_options(self) -> dict[str, Mapping[str, tuple[Any, Any]]]:

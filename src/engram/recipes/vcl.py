@@ -28,7 +28,7 @@ def vcl_permuted() -> Recipe:
     """Permuted MNIST with one head; five tasks as the script, ten in the paper's figure."""
     return Recipe(
         "vcl-permuted",
-        "Permuted MNIST: 5 tasks, a perceptron of 2 x 100 units, 100 epochs; hours a seed on one thread",
+        "Permuted MNIST: 5 tasks, a perceptron of 2 x 100 units, 100 epochs; hours a seed with ten draws",
         _ORIGIN,
         data={"data": "mnist", "scenario": "domain", "domain": "permuted", "tasks": 5},
         network="mlp",

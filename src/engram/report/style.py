@@ -82,6 +82,11 @@ def _look(sheet: str | None) -> Any:
                 f"{sheet} must be a matplotlib style file, it sets nothing: see matplotlib's manual, style sheets."
             )
         look |= own
+    if not all(1 <= side <= 50 for side in look["figure.figsize"]):
+        raise ConfigError(
+            f"sides of figures must be 1 to 50 inches, {sheet} has figure.figsize "
+            f"{', '.join(f'{side:g}' for side in look['figure.figsize'])}: give others."
+        )
     return look
 
 

@@ -62,13 +62,15 @@ class Paired:
 
     def __str__(self) -> str:
         d, half = self.difference, self.difference.half_width
-        spread = ", 1 seed, hence no interval" if half is None else f" ± {half:.1f}"
-        over = f"over {d.n} seeds that both have, " if half is not None else ", "
-        over += "seed " if d.n == 1 else "seeds "
-        return (
-            f"{self.first} less {self.second}: {d.mean:+.1f}{spread} percentage points of final average accuracy"
-            f"{' ' if half is not None else ''}{over}{' '.join(map(str, self.seeds))}."
+        spread = "" if half is None else f" ± {half:.1f}"
+        seeds = " ".join(map(str, self.seeds))
+        over = (
+            f", seed {seeds}; 1 seed, hence no interval"
+            if half is None
+            else f" over {d.n} seeds that both have, seeds {seeds}"
         )
+        points = f"{d.mean:+.1f}{spread} percentage points of final average accuracy"
+        return f"{self.first} less {self.second}: {points}{over}."
 
 
 #: What an interval of paired differences takes for granted.
@@ -87,6 +89,8 @@ def paired(results: Sequence[Mapping[str, Any]], first: str, second: str) -> Pai
         EngramError: a label is unknown or ambiguous, the two learned other tasks, or no seed was finished by both.
     """
     one, two = (_labelled(results, label) for label in (first, second))
+    if first == second:
+        raise EngramError(f"two methods must be compared, got {first} twice: name another one.")
     for what, a, b in (
         ("data", one["data"].get("fingerprint"), two["data"].get("fingerprint")),
         ("tasks", *([t.get("classes") for t in r["tasks"]] for r in (one, two))),

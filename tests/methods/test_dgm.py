@@ -818,6 +818,12 @@ def test_losses_against_their_formula() -> None:
     assert g_terms["sparsity"].item() == pytest.approx(m.config.lambda_ru * 1.0 * 0.5)
 
 
+def test_the_class_term_of_a_task_of_one_class_learns_generated_old_classes() -> None:
+    w = watch(bench("dgmw", variant="separate", g_class_weight=0.5, class_on_old=True, solver_samples=7))
+    labels = [pools["old"].y.tolist() for _, phase, _, pools in w.pools if phase == "gan" and pools]
+    assert labels == [[0] * 7, [0] * 7 + [1] * 7, [0] * 7 + [1] * 7 + [2] * 7]
+
+
 def test_feature_matching_is_the_distance_of_mean_features_and_moves_the_generator_only() -> None:
     m = bench("dgmw", feature_matching=0.7, critic_norm="none").build()
     assert isinstance(m, Dgm)
@@ -1090,9 +1096,27 @@ def test_a_quarter_turn_turns_the_image() -> None:
 
 def test_every_second_image_is_mirrored() -> None:
     x, augment = torch.rand(2, 3, 4, 4), Augmentation(mirror=True)
-    assert [*augment.noise((3, 4, 4))] == ["mirror"]
+    assert [*augment.drawn((3, 4, 4))] == ["mirror"]
     y = augment(x, {"mirror": torch.tensor([0.4, 0.6]).view(2, 1, 1, 1)})
     assert torch.equal(y, torch.stack([x[0].flip(2), x[1]]))
+
+
+def test_blur_noise_and_a_square() -> None:
+    x, half = torch.rand(2, 3, 8, 8), torch.full((2, 1, 1, 1), 0.5)
+    augment = Augmentation(blur=1, noise=0.4, cut=4)
+    noise = {"blur": 2 * half, "loudness": half, "grain": torch.ones_like(x), "cut": torch.full((2, 2), 0.5)}
+    assert {k: n.shape for k, n in augment.drawn((3, 8, 8)).items()} == {
+        k: v.shape[1:] for k, v in noise.items()
+    }
+    y = augment(x, noise)
+    corner = (
+        9 * x[..., 0, 0] + 3 * (x[..., 0, 1] + x[..., 1, 0]) + x[..., 1, 1]
+    ) / 16  # its border is repeated
+    assert torch.allclose(y[..., 0, 0], corner + 0.2, atol=1e-6)
+    square = torch.zeros(8, 8, dtype=torch.bool)
+    square[2:6, 2:6] = True
+    assert torch.equal(y == 0, square.expand_as(y))
+    assert torch.equal(augment(x, noise | {"blur": 0 * half, "loudness": 0 * half})[..., 0, :], x[..., 0, :])
 
 
 def test_new_colours_keep_the_shape_of_each_channel() -> None:

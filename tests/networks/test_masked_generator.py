@@ -388,3 +388,19 @@ def test_storage_is_the_formula_of_the_reference(mask: Mask) -> None:
         heads += 4 * w[-1] * 16
     found = g.storage_bytes()
     assert found == {"weights": 4 * p, "masks": bits, "norms_and_heads": norms + heads}
+
+
+def test_nearest_upsampling_has_its_sizes_and_keeps_old_images() -> None:
+    network = Dcgan(n_f=3, n_z=16, upsample="nearest")
+    g = generator(network=network, channels=3)
+    assert g.n_weights() == 16 * 12 * 16 + (12 * 6 + 6 * 3) * 9
+    z = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    live(g, 0, grow=(2, 1, 1))
+    old = g(z, 0, g.binary_gates(0))
+    assert old.shape == (4, 3, 32, 32)
+    live(g, 1, grow=(2, 1, 1))
+    assert torch.equal(g(z, 0, g.binary_gates(0)), old)
+    # All four pixels made of one see the same kernel: of constant channels comes a constant inside.
+    flat = F.interpolate(torch.ones(1, 3, 16, 16), scale_factor=2)
+    inside = g.outputs[0](flat)[..., 1:-1, 1:-1]
+    assert torch.allclose(inside, inside[..., :1, :1].expand_as(inside), atol=1e-6)

@@ -36,7 +36,8 @@ class GeneratorShape:
 
     ``residual``: the layers after the first are blocks of two, each of which doubles the size and adds what it makes to
     its input, the stream; a norm follows each layer, on the stream where it ends a block. ``vectors``: it makes vectors
-    [B, D] of any range instead of images in [-1, 1]; kernels are 1, so that a layer is dense.
+    [B, D] of any range instead of images in [-1, 1]; kernels are 1, so that a layer is dense. ``nearest``: all layers
+    but the first read their input doubled in size, each pixel four times.
     """
 
     n_z: int
@@ -44,6 +45,7 @@ class GeneratorShape:
     output: Deconv
     vectors: bool = False
     residual: bool = False
+    nearest: bool = False
 
     def feeds(self, i: int) -> list[int]:
         """The layers whose outputs add up to what layer ``i`` reads; none for the first, which reads the noise."""

@@ -151,7 +151,8 @@ class Dgm(Method):
             n = task.index + 1
             classify = [Update("class", "critic", self.class_loss, pools, (k, n), fresh) for k in range(n)]
         elif self.class_weight(task) > 0:
-            classify = [Update("class", "critic", self.class_loss)]
+            pools = ("task", "old") if self._class_on_old(task) else ("task",)
+            classify = [Update("class", "critic", self.class_loss, pools)]
         learn = Phase(
             "gan",
             c.epochs,
@@ -356,6 +357,9 @@ class Dgm(Method):
         weight = self.config.g_class_weight
         return float(task.n_classes > 1) if weight is None else weight
 
+    def _class_on_old(self, task: TaskInfo) -> bool:
+        return self.config.class_on_old and task.index > 0 and self.class_weight(task) > 0
+
     @property
     def alpha(self) -> float:
         """Growth factor S_t / S_free: size at the start of the task against the first (Sec. 3.3)."""
@@ -366,14 +370,17 @@ class Dgm(Method):
 
     # Replay ----------------------------------------------------------------------------------------------------
     def pools(self, task: TaskInfo, phase: str, epoch: int, data: Samples) -> dict[str, Samples]:
-        """Generated samples: a pool for each old task beside the critic's, or one of all classes for the solver."""
+        """Generated samples: a pool for each old task beside the critic's, one of them all, or one for the solver."""
         c = self.config
         g = self._noise("replay", task.index, phase, epoch)
         if phase == "solver":
             generate, normalise = partial(self.generate, generator=g), self.context.network.normalise
             return {"solver": replay.solver_set(c, task, data, generate, self.memory, normalise, g)}
         if c.solver != "shared":
-            return {}
+            if not self._class_on_old(task):
+                return {}
+            sets = [self._replay(t, c.solver_samples, g) for t in range(task.index)]
+            return {"old": replay.joined(sets)}
         per_class = round(len(data) / task.n_classes)
         with self._at_start():
             return {f"replay/{t}": self._replay(t, per_class, g) for t in range(task.index)}
@@ -528,12 +535,13 @@ _SMALL = (
     "expansion=per_task, ratio=neurons, reinit_d=true, reset_statistics=true, critic_norm=batch, "
     "d_statistics=all, bn_reestimate=0, average_g=0, zero_unused=false, shuffle=true, label=within_stream, "
     "n_label=none, solver=shared, memory_ratio=0, memory_budget=0, memory_choice=random, penalty_every=1, "
-    "schedule=constant, feature_matching=0"
+    "schedule=constant, feature_matching=0, class_on_old=false"
 )
 _SOLVER = (
     f"{_SMALL}, solver=separate, solver_data=generated, solver_epochs=2, solver_steps=3, solver_batch=6, "
     "solver_samples=8, solver_lr=1e-3, solver_norm=batch, solver_start=fresh, solver_shift=0, "
-    "solver_rotate=0, solver_mirror=false, solver_colour=0, solver_average=0, solver_smoothing=0"
+    "solver_rotate=0, solver_mirror=false, solver_colour=0, solver_blur=0, solver_noise=0, solver_cut=0, "
+    "solver_average=0, solver_smoothing=0"
 )
 _OFFICIAL = (
     f"{_SMALL}, annealing=official, act_gate=pre_bn, replay_mask=soft, reset_statistics=false, "
@@ -542,7 +550,8 @@ _OFFICIAL = (
 _FULL = (
     f"{_SOLVER}, solver_data=mixed, solver_norm=group, solver_start=continue, solver_shift=1, "
     "solver_rotate=10, solver_average=0.9, solver_smoothing=0.1, hard_tail=0.4, average_g=0.9, "
-    "bn_reestimate=3, mask_grad=closed_form, expansion=carry, d_statistics=class"
+    "bn_reestimate=3, mask_grad=closed_form, expansion=carry, d_statistics=class, g_class_weight=0.1, "
+    "class_on_old=true, solver_blur=1, solver_noise=0.1, solver_cut=2"
 )
 _DISCRIMINANTS = (
     f"{_SMALL}, solver=discriminants, solver_samples=8, solver_scales=1, solver_angles=2, solver_shrinkage=0.1, "

@@ -44,6 +44,8 @@ class DgmConfig(SolverOptions):
             half of the epochs on and a hundredth from three quarters on.
         penalty_every: take the gradient penalty in every n-th step only, with n times its weight.
         g_class_weight: weight of the class term in the generator's loss; none is 0 for one-class tasks, else 1.
+        class_on_old: with a solver of its own and a class term: the critic's class head also learns generated samples
+            of the old classes, so that the term says something in a task of one class too.
         feature_matching: weight, in the generator's loss, of the squared distance between the mean features of real and
             generated samples in the critic's trunk (Salimans et al., NIPS 2016); absent in the released code.
         d_class_on_fake: add the class loss on current fakes to the critic (AC-GAN; absent in the released code).
@@ -98,6 +100,7 @@ class DgmConfig(SolverOptions):
     lambda_adv: NonNegative = 1.0
     lambda_ru: NonNegative = 0.08
     g_class_weight: NonNegative | None = None
+    class_on_old: bool = False
     feature_matching: NonNegative = 0.0
     d_class_on_fake: bool = False
     s_max: Positive = 1e4

@@ -152,7 +152,7 @@ class Joint(Method):
         return (replace(self._phase("fit", "fit"), until=lambda: int(self.waited) >= (c.patience or 0)),)
 
     def _phase(self, name: str, pool: str) -> Phase:
-        c, noise = self.config, self.augment.noise(self.context.image_shape)
+        c, noise = self.config, self.augment.drawn(self.context.image_shape)
         fit = Update("net", "net", self.loss, (pool,), noise=noise)
         return Phase(name, c.epochs, (fit,), c.batch_size, c.steps_per_epoch, pool)
 

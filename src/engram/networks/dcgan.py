@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,9 @@ class Dcgan(Network):
             for masks per unit, and without masks the 32 of Wu et al. (NeurIPS 2018).
         n_d: base width of the critic (1, 2, 4 times it).
         n_z: noise entries, the label's one-hot included.
+        upsample: how layers of a masked generator double the size: transposed convolutions of 4x4, as published, which
+            leave a chequered pattern; or nearest, each pixel four times and a convolution of 3x3, which do not (Odena
+            et al., Distill 2016).
     """
 
     name: ClassVar[str] = "dcgan"
@@ -108,6 +111,7 @@ class Dcgan(Network):
     n_f: Count | None = None
     n_d: Count = 32
     n_z: Count = 128
+    upsample: Literal["transposed", "nearest"] = "transposed"
 
     def trunk(self, image_shape: Shape, *, norm: Norm = "batch") -> nn.Module:
         """The critic's trunk, which is also the solver's: features [B, 64 n_d]."""
@@ -121,8 +125,11 @@ class Dcgan(Network):
         if mask == "none":
             second, third, output = (Deconv(n, 5, 2, 2, 1) for n in (2 * n_f, n_f, image_shape[0]))
             return GeneratorShape(self.n_z, (Deconv(4 * n_f, 4, 1, 0), second, third), output)
-        layers = (Deconv(4 * n_f, 4, 1, 0), Deconv(2 * n_f, 4, 2, 1), Deconv(n_f, 4, 2, 1))
-        return GeneratorShape(self.n_z, layers, Deconv(image_shape[0], 4, 2, 1))
+        nearest = self.upsample == "nearest"
+        second, third, output = (
+            Deconv(n, 3, 1, 1) if nearest else Deconv(n, 4, 2, 1) for n in (2 * n_f, n_f, image_shape[0])
+        )
+        return GeneratorShape(self.n_z, (Deconv(4 * n_f, 4, 1, 0), second, third), output, nearest=nearest)
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class MaskedGenerator(nn.Module):
             w = self.weights[i][:n_in, :n_out].contiguous()
             if not unit:
                 w = w * gates[i]
-            if residual and i % 2:
+            if (residual and i % 2) or (self.shape.nearest and i):
                 h = F.interpolate(h, scale_factor=2)
             h = F.conv_transpose2d(h, w, stride=layer.stride, padding=layer.padding)
             if unit and (residual or self.act_gate == "pre_bn"):
@@ -235,6 +235,8 @@ class MaskedGenerator(nn.Module):
                 m = self._read(i + 1, gates)
                 assert m is not None  # of the layers that made h
                 h = h * m[:, None, None]
+        if self.shape.nearest:
+            h = F.interpolate(h, scale_factor=2)
         out: Tensor = self.outputs[task](h)
         return out.flatten(1) if self.shape.vectors else out.tanh()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -24,26 +24,39 @@ class Augmentation:
         rotate: degrees, at most, in either direction.
         mirror: left and right change places in every second image.
         colour: strength of :func:`recoloured`.
+        blur: passes of :func:`blurred`: each image is mixed with its blurred twin, in parts drawn for it.
+        noise: largest standard deviation of Gaussian noise; each image has its own, uniform from 0 on.
+        cut: side of a square whose pixels become 0, of pixels; its centre lies anywhere in the image.
     """
 
     shift: float = 0.0
     rotate: float = 0.0
     mirror: bool = False
     colour: float = 0.0
+    blur: int = 0
+    noise: float = 0.0
+    cut: int = 0
 
     def check(self, shape: Shape, prefix: str = "") -> None:
         """``ConfigError`` where samples of ``shape`` are vectors; ``prefix`` is that of the options' names."""
         if len(shape) != 3 and self != Augmentation():
-            names = [f"{prefix}{name}" for name in ("shift", "rotate", "mirror", "colour")]
+            *names, last = (f"{prefix}{field.name}" for field in fields(self))
             raise ConfigError(
-                f"{', '.join(names[:3])} and {names[3]} need images, the samples are vectors: leave them out."
+                f"{', '.join(names)} and {last} need images, the samples are vectors: leave them out."
             )
 
-    def noise(self, shape: Shape) -> dict[str, Noise]:
+    def drawn(self, shape: Shape) -> dict[str, Noise]:
         """What an update must draw for samples of ``shape``."""
-        move = {"move": Noise((3,), "uniform")} if self.shift or self.rotate else {}
-        mirror = {"mirror": Noise((1, 1, 1), "uniform")} if self.mirror else {}
-        return move | mirror | ({"colour": Noise((2, shape[0], 1, 1), "uniform")} if self.colour else {})
+        wanted = {
+            "move": (self.shift or self.rotate, Noise((3,), "uniform")),
+            "mirror": (self.mirror, Noise((1, 1, 1), "uniform")),
+            "colour": (self.colour, Noise((2, shape[0], 1, 1), "uniform")),
+            "blur": (self.blur, Noise((1, 1, 1), "uniform")),
+            "loudness": (self.noise, Noise((1, 1, 1), "uniform")),
+            "grain": (self.noise, Noise(shape)),
+            "cut": (self.cut, Noise((2,), "uniform")),
+        }
+        return {name: noise for name, (asked, noise) in wanted.items() if asked}
 
     def __call__(self, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """Images [B, C, H, W] of images; ``x`` itself where nothing is asked for."""
@@ -51,7 +64,37 @@ class Augmentation:
             x = shift_and_rotate(x, noise["move"], pixels=self.shift, degrees=self.rotate)
         if "mirror" in noise:
             x = torch.where(noise["mirror"] < 0.5, x.flip(3), x)
-        return recoloured(x, noise["colour"], self.colour) if "colour" in noise else x
+        if "colour" in noise:
+            x = recoloured(x, noise["colour"], self.colour)
+        if "blur" in noise:
+            x = x.lerp(blurred(x, self.blur), noise["blur"])
+        if "grain" in noise:
+            x = x + self.noise * noise["loudness"] * noise["grain"]
+        return cut_out(x, noise["cut"], self.cut) if "cut" in noise else x
+
+
+def blurred(x: Tensor, passes: int) -> Tensor:
+    """Images [B, C, H, W] after ``passes`` of the binomial filter 1 2 1 in both directions; the border is repeated."""
+    kernel = x.new_tensor([0.25, 0.5, 0.25])
+    kernel = (kernel[:, None] * kernel).expand(x.shape[1], 1, 3, 3)
+    for _ in range(passes):
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
+    return x
+
+
+def cut_out(x: Tensor, u: Tensor, side: int) -> Tensor:
+    """Set a square of each image to 0 (DeVries & Taylor, 2017, arXiv 1708.04552).
+
+    Args:
+        x: images [B, C, H, W].
+        u: uniform numbers [B, 2] in [0, 1): the place of the square's centre; what lies outside the image is lost.
+        side: of the square, in pixels.
+    """
+    inside = []
+    for k, n in enumerate(x.shape[2:]):
+        place = torch.arange(n, device=x.device) + 0.5
+        inside.append((place - n * u[:, k : k + 1]).abs() < side / 2)
+    return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)
 
 
 def recoloured(x: Tensor, u: Tensor, strength: float) -> Tensor:

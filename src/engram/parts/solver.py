@@ -22,7 +22,7 @@ from engram.core.contract import (
     Update,
 )
 from engram.core.network import Norm
-from engram.core.options import Count, NonNegative, Positive, Share
+from engram.core.options import Count, CountOrZero, NonNegative, Positive, Share
 from engram.core.values import Checked
 from engram.parts.classifier import Classifier
 from engram.parts.images import Augmentation
@@ -52,6 +52,12 @@ class SolverOptions(Checked):
             letters.
         solver_colour: share by which contrast and brightness of each channel of a separate solver's training images
             change at random, at most.
+        solver_blur: passes of a 1 2 1 filter over a separate solver's training images, each of which is mixed with its
+            blurred twin in parts drawn for it. A generator leaves fine traces that tell its classes apart and that
+            real images lack: blur and noise hide them.
+        solver_noise: standard deviation, at most, of Gaussian noise on a separate solver's training images, whose
+            pixels lie in [-1, 1].
+        solver_cut: side of a square, in pixels, that is grey in each of a separate solver's training images, somewhere.
         solver_smoothing: label smoothing of a separate solver.
     """
 
@@ -67,6 +73,9 @@ class SolverOptions(Checked):
     solver_rotate: NonNegative = 0.0
     solver_mirror: bool = False
     solver_colour: Share = 0.0
+    solver_blur: CountOrZero = 0
+    solver_noise: NonNegative = 0.0
+    solver_cut: CountOrZero = 0
     solver_smoothing: Share = 0.0
 
 
@@ -76,7 +85,15 @@ class Solver(Classifier):
     def __init__(self, options: SolverOptions, context: Context, task: int = 0) -> None:
         super().__init__(context, norm=options.solver_norm, name=f"solver-{task}" if task else "solver")
         c = options
-        self.augment = Augmentation(c.solver_shift, c.solver_rotate, c.solver_mirror, c.solver_colour)
+        self.augment = Augmentation(
+            shift=c.solver_shift,
+            rotate=c.solver_rotate,
+            mirror=c.solver_mirror,
+            colour=c.solver_colour,
+            blur=c.solver_blur,
+            noise=c.solver_noise,
+            cut=c.solver_cut,
+        )
         self.augment.check(context.image_shape, "solver_")
         self.options, self.context = options, context
 
@@ -89,7 +106,7 @@ class Solver(Classifier):
 
     def phase(self) -> Phase:
         """New samples in every epoch, augmented."""
-        c, noise = self.options, self.augment.noise(self.context.image_shape)
+        c, noise = self.options, self.augment.drawn(self.context.image_shape)
         learn = Update("solver", "solver", self.loss, ("solver",), noise=noise)
         return Phase(
             "solver", c.solver_epochs, (learn,), c.solver_batch, c.solver_steps, "solver", refresh="epoch"

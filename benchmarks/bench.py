@@ -1,7 +1,7 @@
 """What engram's loop costs beside the same mathematics written by hand (``limit/``): docs/benchmarks.md.
 
-    python benchmarks/bench.py [--quick] [--only METHOD ...] [--check] [--modes] [--avalanche PYTHON] [--device cpu]
-                                [--out FILE]
+    python benchmarks/bench.py [--quick] [--only METHOD ...] [--eager] [--check] [--modes MODE ... [--cases PART ...]]
+                                [--avalanche PYTHON] [--device cpu] [--out FILE]
 
 Both train from the same weights on the same batches and noise, in one process on one thread, in blocks that
 take turns: engram's own epochs through its real loop, then the hand-written one. A ratio is that of two
@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
@@ -36,26 +36,31 @@ import peer
 from duels import ENDS, SEED, TWINS, Duel, Subject, at_task, dgm_duel, duel, ending
 
 from engram.core.contract import Method
+from engram.core.network import Network
+from engram.core.options import Compile, Precision
 from engram.learning import compiling
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.loop import run_phase
+from engram.learning.precision import computing
 from engram.learning.state import LoopState
-from engram.networks import Dcgan, Dcgan8, Mlp
+from engram.networks import CifarCnn, Dcgan, Dcgan8, Mlp, PreactResnet
 from engram.streams.builders import class_incremental, permuted
 from engram.streams.images import ImageData, fingerprint
 from engram.streams.sources import load
 
 TARGETS = {"eager": 1.1, "compiled": 1.25}  # times the loop by hand; times the compiled bound
 NAMES = ["dgmw", *TWINS]
+MODES = ["eager", "inductor", "cudagraphs", "tf32", "bf16"]
+BLOCKS = 6  # of a mode
 MOST = 1.35  # of a check: a step half as slow again is above it, noise is not
 
 
-def random_images(size: int, per_class: int = 6000, n_classes: int = 10) -> ImageData:
-    """Random grey images with as many training samples a class as MNIST has, about."""
+def random_images(size: int, per_class: int = 6000, n_classes: int = 10, channels: int = 1) -> ImageData:
+    """Random images with as many training samples a class as MNIST has, about."""
     g = torch.Generator().manual_seed(SEED)
     train_y, test_y = (torch.arange(n_classes).repeat(n) for n in (per_class, 10))
     train_x, test_x = (
-        torch.randint(0, 256, (len(y), 1, size, size), dtype=torch.uint8, generator=g)
+        torch.randint(0, 256, (len(y), channels, size, size), dtype=torch.uint8, generator=g)
         for y in (train_y, test_y)
     )
     names = tuple(str(k) for k in range(n_classes))
@@ -70,6 +75,15 @@ def images(size: int | None) -> ImageData:
         return load("mnist", image_size=size)
     print("ENGRAM_DATA holds no mnist: random images of the same shape are used.")
     return random_images(size or 28)
+
+
+def colour_images() -> ImageData:
+    """CIFAR-10 from ENGRAM_DATA, or random images, with a word."""
+    root = os.environ.get("ENGRAM_DATA")
+    if root and (Path(root) / "cifar10").is_dir():
+        return load("cifar10")
+    print("ENGRAM_DATA holds no cifar10: random images of the same shape are used.")
+    return random_images(32, per_class=1000, channels=3)
 
 
 def median_seconds(f: Callable[[], object], n: int) -> float:
@@ -122,62 +136,96 @@ def digits_checkpoints(n: int) -> list[dict[str, Any]]:
     return rows
 
 
-def modes(device: torch.device, quick: bool) -> dict[str, Any]:
-    """Engram's own steps, as they are and compiled: seconds an iteration."""
-    steps, blocks = (4 if quick else 20), 6
+def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subject]]:
+    """What steps are timed in several modes: perceptrons, DGM, and convolutions that keep a device busy."""
+    steps, blocks = (4 if quick else 20), BLOCKS
     digits = class_incremental(images(32), n_tasks=10, seed=SEED).to(device)
     split = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
-    dgm = {"solver": "shared", "label": "within_stream", "batch_size": 64}
-    cases: dict[str, Callable[[], Subject]] = {
-        "SI, split MNIST, task 2": lambda: at_task(
-            "si", Mlp(), split, 1, blocks=blocks, steps=100, scenario="task", masked_head=True, c=1.0
-        ),
-        **{
-            f"{name}, MNIST, task 2": lambda name=name: at_task(
-                name, Mlp(), split, 1, blocks=blocks, steps=100, scenario="task"
-            )
-            for name in ("finetune", "ewc", "lwf")
-        },
-        **{
-            f"DGM, MNIST 32x32, task {index + 1}": lambda index=index: at_task(
-                "dgmw", Dcgan(), digits, index, blocks=blocks, steps=steps, **dgm
-            )
-            for index in (0, 4)
-        },
+    dgm = {"label": "within_stream", "solver": "shared"}
+    small = {
+        "batch_size": 32,
+        "critic_norm": "none",
+        "penalty_every": 2,
+        "average_g": 0.99,
+        "solver": "discriminants",
+        "solver_samples": 20,
     }
-    rows = []
-    for what, make in cases.items():
-        row: dict[str, Any] = {"what": what}
-        for mode in ("eager", "compiled"):
-            subject = make()
-            times: list[float] = []
 
-            def now(subject: Subject = subject) -> float:
-                if not subject.data.x.is_cuda:
-                    return time.process_time()  # which other programs disturb less
-                torch.cuda.synchronize()
-                return time.perf_counter()
+    def perceptron(name: str, **options: Any) -> Subject:
+        return at_task(name, Mlp(), split, 1, blocks=blocks, steps=100, scenario="task", **options)
 
-            began = now()
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                run_phase(
-                    *(subject.method, subject.task, subject.phase, subject.data, subject.state),
-                    SEED,
-                    lambda event, times=times, now=now: times.append(now()),
-                    compile=mode == "compiled",
-                )
-            between = [b - a for a, b in itertools.pairwise(times)]
-            row[f"{mode}_s"] = statistics.median(between) / (subject.phase.steps_per_epoch or 1)
-            row[f"{mode}_first_s"] = times[0] - began
-            row["said"] = [str(w.message) for w in said if "not compiled" in str(w.message)]
-        row["gain"] = row["eager_s"] / row["compiled_s"]
-        rows.append(row)
-        print(
-            f"{what:32} eager {row['eager_s']:.5f}, compiled {row['compiled_s']:.5f} ({row['gain']:.2f} times), first "
-            f"block {row['compiled_first_s']:.1f} s {' '.join(row['said'])}",
-            flush=True,
+    def generator(index: int, **options: Any) -> Subject:
+        return at_task("dgmw", Dcgan(), digits, index, blocks=blocks, steps=steps, **{**dgm, **options})
+
+    cases: dict[str, Callable[[], Subject]] = {
+        "SI, split MNIST": lambda: perceptron("si", masked_head=True, c=1.0),
+        "fine-tuning, split MNIST": lambda: perceptron("finetune"),
+        "EWC, split MNIST": lambda: perceptron("ewc"),
+        "LwF, split MNIST": lambda: perceptron("lwf"),
+        "DGM, MNIST, task 1": lambda: generator(0, batch_size=64),
+        "DGM, MNIST, task 5": lambda: generator(4, batch_size=64),
+        "DGM, MNIST, task 5, quick": lambda: generator(4, **small),
+    }
+    colour = class_incremental(colour_images(), n_tasks=5, seed=SEED).to(device)
+
+    def convolutions(name: str, network: Network, **options: Any) -> Subject:
+        own = {"batch_size": 256, **options}
+        return at_task(name, network, colour, 1, blocks=blocks, steps=steps, **own)
+
+    cases["fine-tuning, CIFAR-10, CNN"] = lambda: convolutions("finetune", CifarCnn())
+    cases["SI, CIFAR-10, CNN"] = lambda: convolutions("si", CifarCnn())
+    if device.type == "cuda":  # seconds a step on a processor
+        wide = PreactResnet(units=(2, 2, 2), widths=(64, 128, 256))
+        for name, title in (("finetune", "fine-tuning"), ("si", "SI"), ("lwf", "LwF"), ("icarl", "iCaRL")):
+            cases[f"{title}, CIFAR-10, wide ResNet"] = lambda name=name: convolutions(name, wide)
+    return cases
+
+
+def timed(subject: Subject, mode: str) -> tuple[list[float], list[str]]:
+    """Seconds of each block of a phase in one mode, and what was said of its steps."""
+    precision = cast(Precision, mode if mode in get_args(Precision) else "float32")
+    graphs = cast(Compile, mode if mode in get_args(Compile) else "no")
+    device = subject.data.x.device
+
+    def now() -> float:
+        if device.type == "cpu":
+            return time.process_time()  # which other programs disturb less
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    times = [now()]
+    with warnings.catch_warnings(record=True) as said, computing(precision, device):
+        warnings.simplefilter("always")
+        run_phase(
+            *(subject.method, subject.task, subject.phase, subject.data, subject.state),
+            SEED,
+            lambda event: times.append(now()),
+            compile=graphs,
+            precision=precision,
         )
+    blocks = [b - a for a, b in itertools.pairwise(times)]
+    return blocks, [str(w.message) for w in said if "not compiled" in str(w.message)]
+
+
+def modes(device: torch.device, quick: bool, asked: list[str], only: list[str]) -> dict[str, Any]:
+    """Engram's own steps in each mode: seconds an iteration, and how many times faster than the first mode."""
+    rows = []
+    for what, make in mode_cases(device, quick).items():
+        if only and not any(part in what for part in only):
+            continue
+        for mode in asked:
+            blocks, said = timed(subject := make(), mode)
+            steps = subject.phase.steps_per_epoch or 1
+            each = sorted(b / steps for b in blocks[1:])
+            row = {"what": what, "mode": mode, "s": statistics.median(each), "min": each[0], "max": each[-1]}
+            row |= {"first_block": blocks[0], "said": said, "steps_a_block": steps, "blocks": len(each)}
+            row["times"] = (rows[-asked.index(mode)]["s"] if mode != asked[0] else row["s"]) / row["s"]
+            rows.append(row)
+            print(
+                f"{what:32} {mode:10} {row['s']:.5f} [{row['min']:.5f}, {row['max']:.5f}] s, {row['times']:.2f} "
+                f"times; first block {blocks[0]:.1f} s {' '.join(said)}",
+                flush=True,
+            )
     return {"modes": rows}
 
 
@@ -211,7 +259,7 @@ def spread(r: dict[str, Any]) -> str:
     return f"{r['ratio']:.3f} [{r['ratio_min']:.2f}, {r['ratio_max']:.2f}]"
 
 
-def measure(device: torch.device, quick: bool, only: list[str]) -> dict[str, Any]:
+def measure(device: torch.device, quick: bool, only: list[str], eager: bool) -> dict[str, Any]:
     """Everything, told row by row."""
     rows: list[dict[str, Any]] = []
     checkpoints: list[dict[str, Any]] = []
@@ -246,7 +294,7 @@ def measure(device: torch.device, quick: bool, only: list[str]) -> dict[str, Any
         tiny = dgm_duel(stream, 4, 2 * pairs + 1, 10, Dcgan(n_f=2, n_d=2), batch_size=8)
         fought(tiny, "DGM, tiny nets, batch 8, task 5")
     stream = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
-    why = compiling.why_not()
+    why = "they were not asked for" if eager else compiling.why_not("inductor", device)
     modes = [False] if why else [False, True]
     if why:
         print(f"No compiled rows: {why}.")
@@ -290,9 +338,14 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
     parser.add_argument("--only", nargs="+", default=NAMES, choices=NAMES, help="methods; by default all")
+    parser.add_argument("--eager", action="store_true", help="no compiled steps")
     parser.add_argument(
-        "--modes", action="store_true", help="engram's steps as they are and compiled, nothing else"
+        "--modes",
+        nargs="+",
+        choices=MODES,
+        help="nothing else than engram's own steps in these modes, such as eager cudagraphs",
     )
+    parser.add_argument("--cases", nargs="+", default=[], help="of --modes: parts of names, such as DGM")
     parser.add_argument("--avalanche", help="the Python of an environment with Avalanche: it is measured too")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
@@ -302,7 +355,11 @@ def main() -> int:
         return check()
     device = torch.device(args.device)
     print(f"{device_class(device)}, PyTorch {torch.__version__}, 1 thread\n")
-    result = modes(device, args.quick) if args.modes else measure(device, args.quick, args.only)
+    result = (
+        modes(device, args.quick, args.modes, args.cases)
+        if args.modes
+        else measure(device, args.quick, args.only, args.eager)
+    )
     if args.avalanche:
         print()
         result["peer"] = peer.measure(args.avalanche, per_class=1000)

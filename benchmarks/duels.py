@@ -80,6 +80,7 @@ def at_task(
     task, data = protocol.task(stream, index), stream.train(index)
     method.begin_task(task, data)
     phase = dataclasses.replace(method.phases(task, len(data))[-1], epochs=blocks)
+    method.begin_phase(task, phase.name)
     return Subject(method, task, phase, data, state)
 
 
@@ -270,7 +271,16 @@ class Duel:
         """All epochs of the phase."""
         s = self.subject
         self.began = self.now()
-        run_phase(s.method, s.task, s.phase, s.data, s.state, SEED, self.on_epoch, compile=self.compiled)
+        run_phase(
+            s.method,
+            s.task,
+            s.phase,
+            s.data,
+            s.state,
+            SEED,
+            self.on_epoch,
+            compile="inductor" if self.compiled else "no",
+        )
 
     def now(self) -> float:
         """Seconds: of the processor, which other programs disturb less; by the clock where a device does the work."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engram import features as fixed
 from engram import networks
 from engram.core.files import os_errors
-from engram.core.options import Precision, closest
+from engram.core.options import Compile, Precision, closest
 from engram.core.values import split_variant
 from engram.errors import ConfigError, EngramError
 from engram.methods.registry import METHODS, MethodSpec, entry, registered
@@ -78,7 +78,7 @@ def run(
     features: Features = None,
     seed: int = 0,
     device: str = "cpu",
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
     out: str | PathLike[str] | None = None,
     resume: bool = False,
@@ -190,7 +190,7 @@ def compare(
     recipe: str | None = None,
     seeds: Sequence[int] = (0,),
     device: str = "cpu",
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
     jobs: int | None = None,
     resume: bool = False,
@@ -212,7 +212,7 @@ def compare(
         recipe: a name, ``"none"``, or None for the data's default recipe.
         seeds: distinct integers >= 0.
         device: cpu, cuda, or auto for cuda where there is an accelerator.
-        compile: take training steps as compiled graphs, see :mod:`engram.learning.compiling`.
+        compile: ``inductor`` or ``cudagraphs`` makes graphs of training steps, see :mod:`engram.learning.compiling`.
         precision: what losses are computed with, see :mod:`engram.learning.precision`.
         jobs: processes side by side; None is the number of cores on a CPU, 1 on an accelerator.
         resume: continue what ``out`` holds; finished seeds are not repeated.
@@ -266,7 +266,7 @@ def sweep(
     choose_on: str | None = None,
     address: str | None = None,
     device: str = "auto",
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
     jobs: int | None = None,
     resume: bool = False,
@@ -373,7 +373,7 @@ def tradeoff(
     recipe: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     device: str = "auto",
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
     jobs: int | None = None,
     resume: bool = False,

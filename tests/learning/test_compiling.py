@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engram.checks import tiny_stream
 from engram.checks.comparing import differing
-from engram.core.contract import Batch, Optimiser, Player, Step, TaskInfo, Update
+from engram.core.contract import Batch, Optimiser, Phase, Player, Step, TaskInfo, Update
 from engram.errors import CheckpointError
 from engram.learning import compiling
 from engram.learning.compiling import Compiled, why_not
@@ -24,6 +24,7 @@ from engram.protocols.session import run
 
 STREAM, FEW = tiny_stream((2, 2), n_train=20), {"epochs": 2, "batch_size": 8, "c": 0.5}
 TASK = TaskInfo(0, 0, 2, 2, (0, 2))
+WHY = why_not("inductor", torch.device("cpu"))
 
 
 class Nothing(nn.Module):
@@ -36,6 +37,12 @@ class Nothing(nn.Module):
     def after_backward(self, player: str, grads: dict[str, Tensor], step: Step) -> None: ...
 
     def after_step(self, player: str, step: Step) -> None: ...
+
+    def forget_cached(self) -> None: ...
+
+
+def compiled() -> Compiled:
+    return Compiled(take_step, "inductor", Phase("p", 1, (), 4), torch.device("cpu"))
 
 
 def critic_step(takes) -> list[Tensor]:
@@ -58,11 +65,11 @@ def critic_step(takes) -> list[Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.skipif(bool(WHY), reason=WHY)
 def test_the_gradient_of_the_penalty_is_there_or_the_step_is_not_compiled() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a release that loses it says so
-        found = critic_step(Compiled(take_step))
+        found = critic_step(compiled())
     plain = critic_step(take_step)
     assert plain[0].norm() > 1e-3
     for a, b in zip(found, plain, strict=True):
@@ -80,32 +87,32 @@ def test_a_graph_that_loses_a_gradient_is_found_by_its_trial(monkeypatch: pytest
     with pytest.warns(
         UserWarning, match=r"steps are not compiled: the compiled one moves net.0.weight otherwise"
     ):
-        found = critic_step(Compiled(take_step))
+        found = critic_step(compiled())
     for a, b in zip(found, critic_step(take_step), strict=True):
         assert torch.equal(a, b)
 
 
 def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "why_not", lambda: "there is no C++ compiler")
+    monkeypatch.setattr(compiling, "why_not", lambda *_: "there is no C++ compiler")
     with pytest.warns(UserWarning, match="steps are not compiled: there is no C") as said:
-        found = critic_step(Compiled(take_step))
+        found = critic_step(compiled())
     assert len(said) == 1
     assert torch.equal(found[0], critic_step(take_step)[0])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.skipif(bool(WHY), reason=WHY)
 def test_a_run_equals_the_uncompiled_one_within_rounding_and_its_resume_bit_for_bit(tmp_path: Path) -> None:
     spec, net = method("si", FEW), Mlp((8,))
     plain = run(STREAM, net, spec, "task", out=tmp_path / "plain")
-    whole = run(STREAM, net, spec, "task", out=tmp_path / "whole", compile=True)
+    whole = run(STREAM, net, spec, "task", out=tmp_path / "whole", compile="inductor")
     states = {name: Learner.load(tmp_path / name).method.state_dict() for name in ("plain", "whole")}
     for key, value in states["plain"].items():
         # Adam divides a gradient by its size: what is rounding in the smallest ones moves a weight by less than a step.
         torch.testing.assert_close(states["whole"][key], value, rtol=1e-3, atol=1e-4)
     assert differing(*states.values())  # it was compiled
     assert whole["accuracy_matrix"] == plain["accuracy_matrix"]
-    cut = {"out": tmp_path / "cut", "compile": True}
+    cut = {"out": tmp_path / "cut", "compile": "inductor"}
     seen: list[object] = []
     run(STREAM, net, spec, "task", **cut, stop_after=lambda event: seen.append(event) or len(seen) == 4)
     with pytest.raises(CheckpointError, match="compile"):
@@ -115,13 +122,13 @@ def test_a_run_equals_the_uncompiled_one_within_rounding_and_its_resume_bit_for_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.skipif(bool(WHY), reason=WHY)
 @pytest.mark.parametrize(
     ("name", "scenario", "options"), [("ewc", "task", {}), ("lwf", "class", {"warmup_epochs": 0})]
 )
 def test_a_later_task_is_compiled(name: str, scenario: str, options: dict[str, int]) -> None:
     """A penalty a task and a frozen copy: where the step were not compiled, the line that says so would fail this."""
     spec = method(name, {"epochs": 1, "batch_size": 8, **options})
-    learner = Learner(spec, Mlp((8,)), image_shape=STREAM.image_shape, scenario=scenario, compile=True)
+    learner = Learner(spec, Mlp((8,)), image_shape=STREAM.image_shape, scenario=scenario, compile="inductor")
     for i in range(STREAM.n_tasks):
         learner.learn(STREAM.train(i), [STREAM.class_names[k] for k in STREAM.tasks[i].classes])

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from engram.checks import SMALL, tiny_stream
 from engram.checks.comparing import differing
 from engram.core.contract import Batch, Phase, Step, TaskInfo, Update
 from engram.errors import CheckpointError, ConfigError
 from engram.learning import precision
-from engram.learning.learner import Learner
+from engram.learning.learner import Learner, check_device
 from engram.learning.precision import computing, lowered, reason_for
 from engram.methods.registry import method
 from engram.networks import Mlp
@@ -61,6 +62,22 @@ def test_tf32_is_switched_on_for_learning_alone(monkeypatch: pytest.MonkeyPatch)
     assert not torch.backends.cudnn.allow_tf32
     with computing("float32", CUDA):
         assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator")
+@pytest.mark.parametrize(("asked", "least", "most"), [("float32", 0.0, 1e-5), ("tf32", 1e-5, 1e-2)])
+def test_convolutions_and_products_on_the_accelerator_have_the_digits_asked_for(
+    asked: str, least: float, most: float
+) -> None:
+    """Distance from float64, as a share: float32 has 24 bits of mantissa, TF32 11."""
+    device, g = check_device("cuda"), torch.Generator().manual_seed(0)
+    x, w = (torch.randn(64, 64, n, n, generator=g, dtype=torch.float64).to(device) for n in (16, 3))
+    for what in (functional.conv2d, lambda a, b: a.flatten(1) @ a.flatten(1).T):
+        with computing(asked, device):
+            found = what(x.float(), w.float())
+        wanted = what(x, w)
+        assert least <= float((found - wanted).norm() / wanted.norm()) < most
 
 
 def test_products_in_losses_are_bfloat16_and_nothing_else_is() -> None:

@@ -15,7 +15,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NoReturn
 
 from engram import features, networks
-from engram.core.options import Option, Precision, choices, closest, is_union, options_of, shown, type_words
+from engram.core.options import (
+    Compile,
+    Option,
+    Precision,
+    choices,
+    closest,
+    is_union,
+    options_of,
+    shown,
+    type_words,
+)
 from engram.core.values import split_variant, typed, typed_all
 from engram.core.yaml_files import as_yaml, read_options
 from engram.errors import ConfigError
@@ -51,7 +61,8 @@ class Run:
         seeds: seeds to run, such as 0 1 2: tables give their mean and its interval.
         out: folder for results; by default runs/ and the names of methods and data.
         device: where to compute: cpu, or cuda; auto is cuda where there is an accelerator.
-        compile: take training steps as compiled graphs: faster in long runs, seconds to make at each task.
+        compile: make graphs of training steps: inductor compiles them, in seconds at each task; cudagraphs launches an
+            accelerator's kernels together.
         precision: what losses are computed with: float32; tf32 on an accelerator, or bf16, where the device has it.
         jobs: processes side by side, one a method and seed; by default one a core, 1 on cuda.
         resume: continue what --out holds; finished seeds are not repeated.
@@ -73,7 +84,7 @@ class Run:
     seeds: tuple[int, ...] = (0,)
     out: str | None = None
     device: str = "cpu"
-    compile: bool = False
+    compile: Compile = "no"
     precision: Precision = "float32"
     jobs: int | None = None
     resume: bool = False

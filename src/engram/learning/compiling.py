@@ -1,10 +1,11 @@
-"""A step of the loop as one compiled graph: loss, gradient, what a method does at its moments, and the optimiser.
+"""A step of the loop as one graph: loss, gradient, what a method does at its moments, and the optimiser.
 
-The code is the method's own; PyTorch's compiler traces `take_step` whole, over shapes that stay the same. A graph is
-made for each update of a phase, and tried before it is used: one step is taken both ways from the same state, and the
-compiled one counts only if it moves everything as the other does. This also finds releases of PyTorch that lose the
-gradient of a gradient (the penalty of WGAN-GP) without a word. Where there is no graph, or it fails the trial, the
-update goes on uncompiled; one line says why.
+The code is the method's own, over shapes that stay the same. With ``inductor`` PyTorch's compiler traces `take_step`
+whole and makes kernels of its own; with ``cudagraphs`` an accelerator's own kernels are recorded as they are
+(:mod:`engram.learning.capturing`). A graph is made for each update of a phase, and tried before it is used: one step
+is taken both ways from the same state, and the graph counts only if it moves everything as the other does. This also
+finds releases of PyTorch that lose the gradient of a gradient (the penalty of WGAN-GP) without a word. Where there is
+no graph, or it fails the trial, the update goes on as it is; one line says why.
 
 A batch that is smaller than the others, at the end of an epoch, is never compiled. Whether a step is compiled depends
 on the phase and the batch alone, so that a resume in the same mode gives the same bits.
@@ -15,40 +16,58 @@ from __future__ import annotations
 import shutil
 import sysconfig
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from engram.core.contract import Batch, Method, Player, Step, Terms, Update
+from engram.core.contract import Batch, Method, Phase, Player, Step, Terms, Update
+from engram.core.options import Compile
 from engram.errors import reason
+from engram.learning.capturing import Captured, State, TakeStep
 
 if TYPE_CHECKING:
     from engram.learning.optimisers import Stepper
 
-TakeStep = Callable[[Method, Update, Player, "Stepper", Batch, Step], Terms]
 # Of the trial: largest distance of two movements of a tensor, as a share of the movement. A lost term gives about 1,
 # rounding 1e-3: the first step of Adam divides each gradient by itself, however small.
 TOLERANCE = 0.05
+WAYS = 16  # most graphs of an update; further ones take the place of the oldest
 
 
-def why_not() -> str:
-    """Why no step can be compiled here; empty where it can."""
+def why_not(compile: Compile, device: torch.device) -> str:
+    """Why no step can be compiled so here; empty where it can."""
+    if compile == "cudagraphs":
+        return "" if device.type == "cuda" else f"CUDA graphs need an accelerator, {device} is none"
     # Loading the compiler takes seconds, which only those pay who ask for it.
     from torch._dynamo import config
-    from torch._inductor import config as inductor
+    from torch._inductor import config as kernels
 
     if not hasattr(config, "trace_autograd_ops"):
         return f"PyTorch {torch.__version__} cannot take gradients within a compiled function"
-    if not torch.cuda.is_available() and not any(
+    if device.type == "cpu" and not any(
         shutil.which(name) for name in ("g++", "clang++", sysconfig.get_config_var("CXX") or "c++")
     ):
         return "there is no C++ compiler"
     config.trace_autograd_ops = True
-    inductor.compile_threads = 1  # a run is one process
-    inductor.fallback_random = True  # dropout draws what it draws uncompiled
+    kernels.compile_threads = 1  # a run is one process
+    kernels.fallback_random = True  # dropout draws what it draws uncompiled
     return ""
+
+
+def inductor(take_step: TakeStep, device: torch.device) -> TakeStep:
+    """A compiled step. ``epoch`` and ``step`` are tensors [] to it: each number would make a graph of its own."""
+    compiled = torch.compile(take_step, fullgraph=True, dynamic=False)
+    epoch, place = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+
+    def taken(
+        method: Method, update: Update, player: Player, optimiser: Stepper, batch: Batch, step: Step
+    ) -> Terms:
+        at = replace(step, epoch=cast(int, epoch.fill_(step.epoch)), step=cast(int, place.fill_(step.step)))
+        return compiled(method, update, player, optimiser, batch, at)
+
+    return taken
 
 
 class Compiled:
@@ -56,15 +75,21 @@ class Compiled:
 
     Args:
         take_step: what is compiled.
+        how: ``inductor`` or ``cudagraphs``.
+        phase: whose steps they are.
+        device: of its data.
     """
 
-    def __init__(self, take_step: TakeStep) -> None:
-        self.plain = take_step
-        self.graphs: dict[str, tuple[TakeStep, int]] = {}  # by update; a graph and its batch size
-        self.why = why_not()
+    def __init__(self, take_step: TakeStep, how: Compile, phase: Phase, device: torch.device) -> None:
+        self.plain, self.how = take_step, how
+        self.graphs: dict[str, list[tuple[TakeStep, int]]] = {}  # by update; graphs and their batch size
+        self.why = why_not(how, device)
+        if not self.why and how == "cudagraphs" and len({u.player is None for u in phase.updates}) == 2:
+            # How many they are is a number of Python's, which changes from step to step.
+            self.why = f"phase {phase.name} keeps samples between its steps"
         if self.why:
             self._say(self.why)
-        else:
+        elif how == "inductor":
             torch.compiler.reset()  # graphs of the phase before
 
     def _say(self, why: str) -> None:
@@ -84,10 +109,17 @@ class Compiled:
         key = f"{update.name} {update.chunk}"
         if self.why:
             return self.plain(*given)
-        if key not in self.graphs:
-            return self._first(key, *given)
-        graph, size = self.graphs[key]
-        return (graph if len(batch.y) == size else self.plain)(*given)
+        graphs = self.graphs.setdefault(key, [])
+        if step.step == 0:
+            graphs[:] = [
+                (g, n) for g, n in graphs if not isinstance(g, Captured) or g.stands(method, optimiser)
+            ]
+        for graph, size in graphs:
+            if len(batch.y) != size:
+                return self.plain(*given)
+            if not isinstance(graph, Captured) or graph.numbers.fit(step):
+                return graph(*given)
+        return self._first(key, *given)
 
     def _first(
         self,
@@ -101,52 +133,39 @@ class Compiled:
     ) -> Terms:
         """A step both ways; the one that counts is compiled, if it moves all tensors as the other does."""
         given = (method, update, player, optimiser, batch, step)
-        before, random = _state(method, optimiser), torch.get_rng_state()
+        before = State(method, optimiser)
         plain_terms = self.plain(*given)
-        plain = _state(method, optimiser)
-        _restore(method, optimiser, before, random)
+        plain = State(method, optimiser).tensors
+        before.put_back()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the compiler's own parts
-                graph: TakeStep = torch.compile(self.plain, fullgraph=True, dynamic=False)
+                graph = (
+                    inductor(self.plain, batch.x.device)
+                    if self.how == "inductor"
+                    else Captured(self.plain, *given)
+                )
                 terms = graph(*given)
-            found = _state(method, optimiser)
+            found = State(method, optimiser).tensors
             found |= {f"term {k}": v for k, v in terms.items()}
             plain |= {f"term {k}": v for k, v in plain_terms.items()}
-            off = [k for k, v in plain.items() if not _close(v, found[k], before.get(k))]
+            off = [k for k, v in plain.items() if not _close(v, found[k], before.tensors.get(k))]
             why = f"the compiled one moves {off[0]} otherwise" if off else ""
         except Exception as error:  # whatever the compiler cannot do
             inner = getattr(error, "inner_exception", error)
             why = f"update {update.name} cannot be ({type(inner).__name__}: {reason(inner)})"[:300]
         if why:
             self._say(why)
-            self.graphs[key] = self.plain, len(batch.y)
-            _restore(method, optimiser, before, random)
+            self.graphs[key] = [(self.plain, len(batch.y))]
+            before.put_back()
             return self.plain(*given)
-        self.graphs[key] = graph, len(batch.y)
+        self.graphs[key] = [*self.graphs[key][1 - WAYS :], (graph, len(batch.y))]
         return terms
-
-
-def _tensors(method: Method, optimiser: Stepper) -> dict[str, Tensor]:
-    state = {f"{name} {key}": v for name, held in optimiser.state.items() for key, v in held.items()}
-    return {**method.state_dict(), **state}
-
-
-def _state(method: Method, optimiser: Stepper) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in _tensors(method, optimiser).items()}
-
-
-@torch.no_grad()
-def _restore(method: Method, optimiser: Stepper, state: dict[str, Tensor], random: Tensor) -> None:
-    """Everything as it was; an optimiser's state that was not there yet is zero."""
-    for key, value in _tensors(method, optimiser).items():
-        value.copy_(state[key]) if key in state else value.zero_()
-    torch.set_rng_state(random)
 
 
 def _close(plain: Tensor, found: Tensor, before: Any) -> bool:
     """Whether two tensors moved alike from where they were."""
-    if not plain.is_floating_point():
+    if torch.equal(plain, found) or not plain.is_floating_point():
         return torch.equal(plain, found)
     moved = plain if before is None else plain - before
     return bool((plain - found).norm() <= TOLERANCE * moved.norm() + 1e-6)

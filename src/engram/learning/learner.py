@@ -15,15 +15,16 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
+from torch.utils import deterministic
 
 from engram.core.contract import Context, Method, Scenario, TaskInfo, evaluating
 from engram.core.network import Network
-from engram.core.options import Precision, options_of
+from engram.core.options import Compile, Precision, options_of
 from engram.core.samples import Samples, Shape
 from engram.core.stored import LearnerRecord, check
 from engram.core.values import typed_all
@@ -74,6 +75,8 @@ def check_device(name: str) -> torch.device:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Otherwise a kernel fills each new tensor, for code that reads what it has not written.
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
             False  # unless it is asked for
         )
@@ -116,8 +119,8 @@ class Learner:
         n_classes, n_tasks: how many will ever come, for methods that must know (DGM with ``label=within_stream``,
             joint training with ``at``); others are not told apart by them.
         device: cpu or cuda.
-        compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`. Part of what the learner is, since
-            the same steps uncompiled give other bits.
+        compile: ``inductor`` or ``cudagraphs`` makes graphs of steps, see :mod:`engram.learning.compiling`. Part of
+            what the learner is, since the same steps as they are may give other bits.
         precision: of the losses while it learns, see :mod:`engram.learning.precision`; part of what it is as well. What
             the device cannot is refused when it learns: what was learned elsewhere can be asked anywhere.
 
@@ -140,7 +143,7 @@ class Learner:
         n_classes: int | None = None,
         n_tasks: int | None = None,
         device: str = "cpu",
-        compile: bool = False,
+        compile: Compile = "no",
         precision: Precision = "float32",
     ) -> None:
         sizes = image_shape if isinstance(image_shape, (tuple, list)) else ()
@@ -155,6 +158,10 @@ class Learner:
         context = Context(self.network, tuple(image_shape), n_classes, scenario, seed, n_tasks)
         self.method: Method = self.spec.make(self.spec.config, context).to(self.device)
         self.state = LoopState()
+        if compile not in get_args(Compile):
+            raise ConfigError(
+                f"compile must be one of {', '.join(get_args(Compile))}, got {compile!r}: give one of them."
+            )
         self.compile, self.precision = compile, precision
         if precision != "float32" and self.method.float32_only:
             raise ConfigError(
@@ -187,7 +194,7 @@ class Learner:
             "scenario": context.scenario,
             "seed": context.seed,
             "capacity": self.method.capacity,
-            **({"compile": True} if self.compile else {}),
+            **({"compile": self.compile} if self.compile != "no" else {}),
             **({"precision": self.precision} if self.precision != "float32" else {}),
         }
 
@@ -517,7 +524,7 @@ class Learner:
                 scenario=stored["scenario"],
                 seed=stored["seed"],
                 device=device,
-                compile=bool(stored.get("compile", False)),
+                compile=stored.get("compile", "no"),
                 precision=stored.get("precision", "float32"),
                 **stored["capacity"],
             )

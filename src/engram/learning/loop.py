@@ -19,9 +19,10 @@ from torch import Tensor
 
 from engram import seeds
 from engram.core.contract import Batch, Method, Phase, Player, Samples, Step, TaskInfo, Terms, Update
-from engram.core.options import Precision
+from engram.core.options import Compile, Precision
 from engram.errors import ConfigError, DivergedError
-from engram.learning.compiling import Compiled, TakeStep
+from engram.learning.capturing import TakeStep
+from engram.learning.compiling import Compiled
 from engram.learning.feeder import Feeder
 from engram.learning.optimisers import Stepper
 from engram.learning.precision import lowered
@@ -94,7 +95,7 @@ def train_task(
     seed: int,
     *,
     on_epoch: Callable[[EpochEnd], None] | None = None,
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
 ) -> None:
     """Learn one task, or what is left of it according to ``state.cursor``.
@@ -105,7 +106,7 @@ def train_task(
         data: its training samples, on the method's device.
         state: cursor and optimiser states, moved in place; when the task is learned its cursor stands at the next.
         seed: of the run.
-        compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`.
+        compile: how steps are made graphs, see :mod:`engram.learning.compiling`.
         precision: of the losses, see :mod:`engram.learning.precision`.
         on_epoch: told after each epoch, when ``state`` and ``method`` are ready to be stored.
 
@@ -161,7 +162,7 @@ def run_phase(
     seed: int,
     on_epoch: Callable[[EpochEnd], None] | None,
     *,
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
 ) -> None:
     """The epochs of one phase that are not done yet."""
@@ -171,7 +172,7 @@ def run_phase(
     for name, player in players.items():
         if cursor.epochs > 0 or player.keep_state:
             optimisers[name].load(state.optimisers.get(name, {}))
-    takes = Compiled(take_step) if compile else take_step
+    takes = take_step if compile == "no" else Compiled(take_step, compile, phase, data.x.device)
     pools: dict[str, Samples] = {}
     while cursor.epochs < phase.epochs:
         if cursor.epochs and phase.until is not None and phase.until():

@@ -86,6 +86,8 @@ class Stepper:
             self.begin(name)
         moved: list[Tensor] = [self.parameters[name] for name in names]
         along, spec = [grads[name] for name in names], self.spec
+        # A graph of an accelerator's kernels holds numbers, and reads tensors anew; a processor would wait for one.
+        lr = self.rate if self.rate.is_cuda else self.lr
         if torch.compiler.is_compiling() or spec.kind in ("nadam", "rmsprop"):
             self._written_out(names, along)
         elif spec.kind == "sgd":
@@ -95,7 +97,7 @@ class Stepper:
                 [self.state[name]["momentum_buffer"] for name in names] if spec.momentum else [],
                 weight_decay=spec.weight_decay,
                 momentum=spec.momentum,
-                lr=self.lr,
+                lr=lr,
                 dampening=0.0,
                 nesterov=False,
                 maximize=False,
@@ -113,7 +115,7 @@ class Stepper:
                 square,
                 [],
                 count,
-                lr=self.lr,
+                lr=lr,
                 beta1=spec.betas[0],
                 beta2=spec.betas[1],
                 weight_decay=spec.weight_decay,

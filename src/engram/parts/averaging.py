@@ -19,11 +19,6 @@ class WeightAverage(nn.Module):
         super().__init__()
         self.keys: list[str] = []
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self._n: int | None = 0  # the count, so that no step waits for the device; None: to be read there
-        self.register_load_state_dict_post_hook(lambda average, _: average._forget())
-
-    def _forget(self) -> None:
-        self._n = None
 
     def start(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Forget everything and begin at the parameters' present values."""
@@ -32,7 +27,6 @@ class WeightAverage(nn.Module):
         for i, p in enumerate(parameters.values()):
             self.register_buffer(f"mean_{i}", p.detach().clone())
         self.get_buffer("count").zero_()
-        self._n = 0
 
     def _clear(self) -> None:
         for i in range(len(self.keys)):
@@ -47,11 +41,10 @@ class WeightAverage(nn.Module):
     @torch.no_grad()
     def update(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         """Move towards the present values; early steps use min(decay, (1 + n) / (10 + n))."""
-        count = self.get_buffer("count")
-        count.add_(1)
-        n = self._n = int(count) if self._n is None else self._n + 1
-        weight = 1.0 - min(decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(self.means, [parameters[k].detach() for k in self.keys], weight)
+        n = self.get_buffer("count").add_(1).double()  # not read: no step waits for the device
+        weight = 1.0 - ((1 + n) / (10 + n)).clamp(max=decay)
+        for mean, key in zip(self.means, self.keys, strict=True):
+            mean.lerp_(parameters[key].detach(), weight.to(mean.dtype))
 
     @torch.no_grad()
     def finish(

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from engram.core.contract import Method
 from engram.core.files import write_atomically
 from engram.core.network import Network
-from engram.core.options import Precision
+from engram.core.options import Compile, Precision
 from engram.core.origin import described
 from engram.core.stored import RunRecord, check
 from engram.errors import CheckpointError, ConfigError
@@ -88,7 +88,7 @@ def run(
     *,
     seed: int = 0,
     device: str = "cpu",
-    compile: bool = False,
+    compile: Compile = "no",
     precision: Precision = "float32",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -104,7 +104,8 @@ def run(
         protocol: a scenario's name (class, task, domain) or a :class:`Protocol`.
         seed: of everything random in the run.
         device: cpu or cuda.
-        compile: take steps as compiled graphs, see :mod:`engram.learning.compiling`; the same within rounding.
+        compile: ``inductor`` or ``cudagraphs`` makes graphs of steps, see :mod:`engram.learning.compiling`; the same
+            within rounding.
         precision: of the losses: float32, tf32 or bf16, see :mod:`engram.learning.precision`.
         out: a folder for checkpoints (see `Checkpoints.due`) and generated samples; None keeps nothing on disk.
         resume: continue from the newest checkpoint in ``out``, bit for bit; start if there is none.
@@ -162,7 +163,7 @@ class Session:
         *,
         seed: int,
         device: str,
-        compile: bool = False,
+        compile: Compile = "no",
         precision: Precision = "float32",
         out: str | os.PathLike[str] | None,
         resume: bool,

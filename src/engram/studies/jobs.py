@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engram.core.options import Precision
+from engram.core.options import Compile, Precision
 from engram.methods.registry import MethodSpec, add_file, entry, method
 from engram.studies.settings import DataSettings, FeatureSettings, NetworkSettings, Size
 
@@ -38,7 +38,7 @@ class Job:
         options: all of its options.
         seed: of everything random in training.
         device: cpu or cuda.
-        compile: take steps as compiled graphs.
+        compile: how steps are made graphs.
         precision: of the losses.
         folder: of this seed; gets checkpoints, samples and ``seed.json``.
         resume: continue from the checkpoints in the folder.
@@ -76,7 +76,7 @@ class Job:
     size: Size = "network"
     inherits: bool = False
     shared: str = ""
-    compile: bool = False
+    compile: Compile = "no"
     precision: Precision = "float32"
     ready: tuple[Stream, Network] | None = field(default=None, compare=False, repr=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram.core.files import os_errors
-from engram.core.options import Precision
+from engram.core.options import Compile, Precision
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Settings:
         recipe: name of the recipe that settings come from, for the record.
         held: by name, data that were given as objects, see :func:`engram.studies.building.hold`.
         accept_edited: take files of ``out`` that do not match their checksum as they are.
-        compile: take training steps as compiled graphs, see :mod:`engram.learning.compiling`.
+        compile: how training steps are made graphs, see :mod:`engram.learning.compiling`.
         precision: of losses, see :mod:`engram.learning.precision`.
     """
 
@@ -203,7 +203,7 @@ class Settings:
     held: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     accept_edited: bool = False
-    compile: bool = False
+    compile: Compile = "no"
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:

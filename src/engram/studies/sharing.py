@@ -158,7 +158,7 @@ def _key(job: Job, option: str, after: str | None) -> str:
         "method": job.method,
         "options": {k: v for k, v in job.options.items() if k != option},
         "device": job.device,
-        **({"compile": True} if job.compile else {}),
+        **({"compile": job.compile} if job.compile != "no" else {}),
         **({"precision": job.precision} if job.precision != "float32" else {}),
         "record_valid": job.record_valid,
         "fork": [option, after],

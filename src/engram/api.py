@@ -516,7 +516,8 @@ def reproduce(
         )
 
         def look(part: Part = part, asked: Sequence[int] = asked) -> reproduction.PartFound:
-            here = [root / part.name] if (root / part.name).is_dir() else []
+            # Parts share their runs.
+            here = [folder for folder in (root / p.name for p in plan.parts) if folder.is_dir()]
             own = reproduction.gather(here, accept_edited=accept_edited)
             both = reproduction.Gathered(
                 own.results + gathered.results, [*own.tradeoffs, *gathered.tradeoffs]

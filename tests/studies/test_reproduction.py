@@ -97,6 +97,20 @@ def test_from_nothing_to_verdicts_and_nothing_is_run_twice(tiny: str, pretend: P
         api.reproduce(tiny, out=out, run=False)
 
 
+def test_parts_of_a_target_share_their_runs(
+    tiny: str, pretend: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (part,) = TARGETS[tiny].plans["quick"].parts
+    again = replace(part, name="again", rows=(*ROWS[:2], Row("new", "si:c=0.25")), published=None)
+    of = replace(TARGETS[tiny], plans={"quick": Plan((part, again), "seconds", "digits")})
+    monkeypatch.setitem(TARGETS, tiny, of)
+    made = api.reproduce(tiny, out=tmp_path / "out", jobs=1)
+    assert len(pretend.ran) == 2 * (3 + 1)
+    means = [{(r["row"], r["column"]): r["mean"] for r in p["rows"]} for p in made.conclusion.json["parts"]]
+    assert {k: v for k, v in means[1].items() if k in means[0]}.items() <= means[0].items()
+    assert means[1]["new", "average"] is not None
+
+
 PART = Part("p", "si-splitmnist", (Row("a", "si"),), (Column("average"),))
 
 
@@ -171,7 +185,7 @@ def test_what_is_on_record_is_read():
     there = gather([RECORD])
     (part,) = TARGETS["si-fig3"].plans["quick"].parts
     assert found(part, part.seeds, there).results["SI, c = 1"]["summary"]["n"] == 5
-    pair = TARGETS["rescl-m1"].plans["quick"].parts[1]
+    pair = TARGETS["rescl-m1"].plans["quick"].parts[-1]
     curves = found(pair, pair.seeds, there).curves
     stored = json.loads((RECORD / "tradeoff-small" / "tradeoff.json").read_text())
     for mine, theirs in zip(curves["methods"], stored["methods"], strict=True):

@@ -17,7 +17,7 @@ from engram.recipes.published import TABLES, Published
 from engram.recipes.targets import BUDGETS, TARGETS, Column, Part, Plan, Row, Statement, Target
 from engram.report.reproduction import FIGURES
 from engram.report.verdicts import MARGINS, judge, judge_statement
-from engram.studies.reproduction import PartFound, found, gather, variant_of
+from engram.studies.reproduction import Gathered, PartFound, data_of, found, gather, variant_of
 
 ROWS = (Row("plain", "finetune"), Row("held", "si:c=0.5"), Row("other", "l2sp", "it is another thing"))
 RECORD = Path(__file__).resolve().parents[2] / "reproductions"
@@ -191,6 +191,17 @@ def test_what_is_on_record_is_read():
     for mine, theirs in zip(curves["methods"], stored["methods"], strict=True):
         assert mine["label"] == theirs["label"]
         assert mine["m1"]["mean"] == pytest.approx(theirs["m1"]["mean"])
+
+
+@pytest.mark.skipif(not RECORD.is_dir(), reason="the record is not part of an installed package")
+def test_a_tradeoff_in_another_setting_does_not_count():
+    part = TARGETS["rescl-m1"].plans["quick"].parts[-1]
+    stored = json.loads((RECORD / "tradeoff-small" / "tradeoff.json").read_text())
+    network = {"name": "preact-resnet", "options": {"units": [1, 1, 1], "widths": [8, 16, 32]}}
+    for changed, counts in (({}, True), ({"max_per_class": 20}, False)):
+        setting = {"data": {**data_of(part).what(), **changed}, "network": network}
+        made = {**stored, "methods": [{**m, "setting": setting} for m in stored["methods"]]}
+        assert bool(found(part, part.seeds, Gathered([], [made])).curves) is counts
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def conclude(
                 "method": first["method"],
                 "options": {k: v for k, v in options.items() if k != first["curve"]["option"]},
                 "facts": first["facts"],
+                "setting": {k: first["config"].get(k) for k in ("data", "network")},
                 "seeds": list(seeds.get(label, first["seeds"])),
                 "points": [point(r, done, seeds.get(label, r["seeds"])) for r in held],
             }

@@ -208,19 +208,22 @@ def _is_of(result: Mapping[str, Any], part: Part, own: Recipe, wanted: Variant) 
         or (config.get("method") or {}).get("source")
     ):
         return False
+    return _has_setting(config, part, own) and _agree(
+        about(wanted.method).options, wanted.options, (config.get("method") or {}).get("options", {})
+    )
+
+
+def _has_setting(config: Mapping[str, Any], part: Part, own: Recipe) -> bool:
+    """Whether data and network are the part's."""
     data = {k: v for k, v in data_of(part).what().items() if k != "tasks" or v is not None}
     there = {**DataSettings().what(), **config.get("data", {})}
     if any(there[k] != v for k, v in data.items()):
         return False
     net = config.get("network") or {}
-    if own.network is not None and (
-        net.get("name") != own.network
-        or net.get("source")
-        or not _agree(networks.about(own.network).options, own.network_options, net.get("options", {}))
-    ):
-        return False
-    return _agree(
-        about(wanted.method).options, wanted.options, (config.get("method") or {}).get("options", {})
+    return own.network is None or (
+        net.get("name") == own.network
+        and not net.get("source")
+        and _agree(networks.about(own.network).options, own.network_options, net.get("options", {}))
     )
 
 
@@ -240,7 +243,7 @@ def _agree(
 # Trade-offs -----------------------------------------------------------------------------------------------------
 def _curves(part: Part, seeds: Sequence[int], tradeoffs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Curves of the rows, their points merged over seeds, with both measures; empty without fine-tuning."""
-    source, target = data_of(part).sets
+    (source, target), own = data_of(part).sets, recipe(part.recipe)
     entries = []
     for row in part.rows:
         wanted = variant_of(part, row)
@@ -250,6 +253,8 @@ def _curves(part: Part, seeds: Sequence[int], tradeoffs: Sequence[Mapping[str, A
             if (t["source"], t["target"]) == (source, target)
             for m in t["methods"]
             if m["label"] == row.variant
+            # Files from before it was written down are told by source, target and options alone.
+            and ("setting" not in m or _has_setting(m["setting"], part, own))
             and _agree(about(wanted.method).options, wanted.options, m["options"], skip=[str(m["option"])])
         ]
         merged = _merged(same, seeds)

@@ -25,14 +25,7 @@ from engram.core.values import split_variant
 from engram.errors import ConfigError, EngramError
 from engram.methods.registry import METHODS, MethodSpec, entry, registered
 from engram.recipes import Recipe, chosen_recipe
-from engram.recipes.targets import Part
-from engram.recipes.targets import plan as plan_of
-from engram.recipes.targets import target as find_target
 from engram.report.drawing import Drawing
-from engram.report.reproduction import Conclusion, check_folder
-from engram.report.reproduction import conclude as conclude_reproduction
-from engram.report.reproduction import write as write_reproduction
-from engram.studies import reproduction
 from engram.studies.axes import Axis, axes_of, not_both
 from engram.studies.conduct import execute
 from engram.studies.folders import folder_name
@@ -59,6 +52,8 @@ if TYPE_CHECKING:
     from engram.learning.loop import EpochEnd
     from engram.protocols.protocol import Protocol
     from engram.protocols.session import Observer, TaskEnd
+    from engram.recipes.targets import Part
+    from engram.report.reproduction import Conclusion
     from engram.studies.trackers import Tracker
 
     Method = str | MethodSpec | type[MethodClass]
@@ -497,10 +492,15 @@ def reproduce(
     Raises:
         EngramError: an unknown target or budget, results that cannot be used, data that cannot be had.
     """
-    wanted = find_target(target)
-    plan = plan_of(wanted, budget)
+    # With every table and figure, which other calls do without.
+    from engram.recipes import targets
+    from engram.report import reproduction as concluding
+    from engram.studies import reproduction
+
+    wanted = targets.target(target)
+    plan = targets.plan(wanted, budget)
     root = _folder(out if out is not None else Path("runs") / f"reproduce-{target}-{budget}")
-    check_folder(root, target, budget)
+    concluding.check_folder(root, target, budget)
     gathered = reproduction.gather(map(Path, results), accept_edited=accept_edited)
     outcomes, found = [], []
     for part in plan.parts:
@@ -532,8 +532,8 @@ def reproduce(
         if outcomes and outcomes[-1].interrupted:
             found += [reproduction.found(p, (), reproduction.Gathered()) for p in plan.parts[len(found) :]]
             break
-    concluded = conclude_reproduction(wanted, budget, found)
-    return Reproduced(root, concluded, write_reproduction(root, wanted, found, concluded), outcomes)
+    concluded = concluding.conclude(wanted, budget, found)
+    return Reproduced(root, concluded, concluding.write(root, wanted, found, concluded), outcomes)
 
 
 def _folder(out: str | PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ from engram.cli.command_line import OptionParser, flag_of
 from engram.cli.memory_words import USAGES, options, read, split
 from engram.core.index import About
 from engram.core.options import Option, shown
+from engram.core.staying import staying
 from engram.core.values import typed_all
 from engram.errors import ConfigError, printable
 from engram.memory import folder
@@ -94,9 +95,9 @@ def learn(words: Sequence[str]) -> int:
         settings = stored
     else:
         settings = _settings(usual, given)
-    # With torch and numpy.
-    from engram.memory.memory import Memory
-    from engram.streams.sources import arriving
+    with staying("torch"):
+        from engram.memory.memory import Memory
+        from engram.streams.sources import arriving
 
     memory = Memory.open(into) if stored is not None else Memory.create(into, **asdict(settings))
     arrival = arriving(

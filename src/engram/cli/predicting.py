@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.cli.command_line import flag_of
 from engram.cli.memory_words import USAGES, options, read, split
+from engram.core.staying import staying
 from engram.core.walking import walk
 from engram.errors import ConfigError, DataError, EngramError, printable
 
@@ -64,7 +65,8 @@ def predict(words: Sequence[str]) -> int:
         raise ConfigError(
             f"--top must be an integer >= 1, and --json or --csv one of two, got {shlex.join(flags)}: see --help."
         )
-    from engram.memory.memory import Memory  # with torch
+    with staying("torch"):
+        from engram.memory.memory import Memory
 
     memory = Memory.open(names[0])
     if own.serve:

@@ -16,10 +16,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+from engram.core.staying import staying
 from engram.errors import EngramError
 from engram.report import is_current, style, write_report
 from engram.studies.jobs import Event, Listener
 from engram.studies.machine import default_jobs, environment
+
+#: What a page imports when it is drawn.
+LOADED = (
+    "engram.report.analyses.sections",
+    "engram.report.figures_sweep",
+    "engram.report.figures_tradeoff",
+    "engram.report.gallery",
+    "engram.studies.results",
+    "safetensors.numpy",
+    "scipy.special",
+    "jinja2",
+    "yaml",
+)
 
 
 class Drawing:
@@ -87,10 +101,11 @@ def main() -> None:
     logging.getLogger("matplotlib").setLevel(
         logging.ERROR
     )  # where its folders cannot be made it tells at length
-    for name in ("engram.report.html", "engram.report.analyses.sections", "scipy.special", "jinja2", "yaml"):
-        importlib.import_module(name)
     style.every_format = False
-    with tempfile.TemporaryDirectory() as folder:
+    with staying("matplotlib"), tempfile.TemporaryDirectory() as folder:
+        for name in LOADED:
+            importlib.import_module(name)
+        importlib.import_module("engram.report.html").template()
         style.save(lambda: style.styled(style.new_figure)(2.0, "engram", "engram"), Path(folder) / "figure")
     if sys.platform == "linux":
         style.side_by_side = default_jobs("cpu")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engram.core.yaml_files import as_yaml
 from engram.report.figures_cost import cost_table
@@ -14,10 +15,22 @@ from engram.report.picture import Picture, slug
 from engram.report.table import accuracy_table, class_table, headline_table, matrix_table, seed_table
 from engram.report.words import scenario_words, sentence, setting_words, spread_words, task_names
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["render", "template"]
 
 Result = Mapping[str, Any]
 MOST_COLUMNS = 8  # results beside each other in the table of classes
+
+
+@functools.cache
+def template() -> jinja2.Template:
+    """The page without its content."""
+    import jinja2  # 0.1 s, for a page alone
+
+    text = resources.files("engram.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 
 def render(
@@ -49,10 +62,6 @@ def render(
     Returns:
         HTML with images as data URIs, no script, and no reference to anything outside.
     """
-    import jinja2  # 0.1 s, for a page alone
-
-    template = resources.files("engram.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     methods = [
         {
             "label": str(result["label"]),
@@ -71,7 +80,7 @@ def render(
         }
         for index, (result, pictures, wrong) in enumerate(zip(results, details, mistakes, strict=True))
     ]
-    return environment.from_string(template).render(
+    return template().render(
         title=setting_words(results),
         shown=shown,
         kind=_kind(results, sweep, tradeoff),

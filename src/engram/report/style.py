@@ -190,7 +190,7 @@ def place_legend(figure: Figure) -> None:
     if len(figure.axes) == 1 and len(labels) <= 6 and longest <= 0.7 * letters:
         axes = figure.axes[0]
         legend = axes.legend(handles, labels, loc="lower left")
-        figure.draw_without_rendering()
+        _lay_out(figure)
         for place in (
             "lower left",
             "upper right",
@@ -207,6 +207,13 @@ def place_legend(figure: Figure) -> None:
     lines = sum(label.count("\n") + 1 for label in labels[::columns])
     figure.set_figheight(figure.get_figheight() + lines * 1.35 * size / 72)
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the places of everything, as drawing does before it draws."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 def _covers(axes: Axes, box: Any) -> bool:
@@ -305,7 +312,7 @@ def await_drawn(most: int = 0) -> None:
 
 @styled
 def _write(figure: Figure, *paths: Path) -> None:
-    figure.draw_without_rendering()
+    _lay_out(figure)
     figure.set_layout_engine(None)  # places are found once
     for path in paths:
         nothing = {"svg": ("Date", "Creator"), "pdf": ("CreationDate",), "png": ("Software",)}[

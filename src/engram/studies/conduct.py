@@ -25,6 +25,7 @@ from engram import networks
 from engram.core.data_names import source_identity
 from engram.core.files import checksum, drop_leftovers, in_use
 from engram.core.origin import is_unknown
+from engram.core.staying import staying
 from engram.errors import ConfigError, EngramError, PlaceError
 from engram.methods.registry import own_sources
 from engram.protocols.entry import diverged, seed_result
@@ -56,7 +57,8 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
     if ledger.is_answered():
         return ledger.close()
     # Torch comes with this; what is finished needs none.
-    from engram.studies.planning import Planner, found_device
+    with staying("torch"):
+        from engram.studies.planning import Planner, found_device
 
     study.check()
     device = found_device(settings.device)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engram.core.files import open_own, os_errors
+from engram.core.staying import staying
 from engram.errors import EngramError, PlaceError
 from engram.studies.folders import LOG_FILE
 from engram.studies.jobs import Job, told
@@ -65,7 +66,7 @@ class Channel:
 def main() -> int:
     """Run the job whose file is named on standard input."""
     channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    with contextlib.suppress(Exception):  # what is wrong is said when the job needs it
+    with staying("torch"), contextlib.suppress(Exception):  # what is wrong is said when the job needs it
         importlib.import_module("engram.protocols.common_start")
     # Lock files of the study come along and stay open: its folder is in use as long as this process lives.
     path, *_ = socket.recv_fds(socket.socket(fileno=0), 65536, 16)

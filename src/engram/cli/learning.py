@@ -96,6 +96,7 @@ def learn(words: Sequence[str]) -> int:
     else:
         settings = _settings(usual, given)
     with staying("torch"):
+        # With torch and numpy.
         from engram.memory.memory import Memory
         from engram.streams.sources import arriving
 

@@ -66,7 +66,7 @@ def predict(words: Sequence[str]) -> int:
             f"--top must be an integer >= 1, and --json or --csv one of two, got {shlex.join(flags)}: see --help."
         )
     with staying("torch"):
-        from engram.memory.memory import Memory
+        from engram.memory.memory import Memory  # with torch
 
     memory = Memory.open(names[0])
     if own.serve:

@@ -56,8 +56,8 @@ def execute(study: Study, *, listener: Listener | None = None) -> Outcome:
     ledger = _Ledger(study, listener)
     if ledger.is_answered():
         return ledger.close()
-    # Torch comes with this; what is finished needs none.
     with staying("torch"):
+        # Torch comes with this; what is finished needs none.
         from engram.studies.planning import Planner, found_device
 
     study.check()

@@ -19,6 +19,9 @@ from engram.networks import Dcgan, Mlp
 from engram.streams.builders import class_incremental, permuted
 
 
+WHY = why_not("inductor", torch.device("cpu"))
+
+
 @pytest.fixture
 def one_thread():
     before = torch.get_num_threads()
@@ -90,7 +93,7 @@ def test_the_end_of_a_task_by_hand_agrees_with_engram(name, one_thread):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own parts
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.skipif(bool(WHY), reason=WHY)
 def test_a_compiled_step_of_a_loop_by_hand_agrees_with_the_plain_one(one_thread):
     """EWC's: its penalty acts within the graph."""
     pair = at_a_later_task("ewc")

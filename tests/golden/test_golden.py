@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engram.learning.compiling import why_not
 from engram.methods.registry import METHODS
+
+
+WHY = why_not("inductor", torch.device("cpu"))
 
 
 def load() -> Any:
@@ -72,7 +76,7 @@ def test_every_file_belongs_to_a_method() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.skipif(bool(WHY), reason=WHY)
 @pytest.mark.parametrize("name", golden.COMPILED)
 def test_compiled_figures_are_the_golden_ones_and_close_to_the_others(name: str) -> None:
     want, have = golden.read(golden.path_of(name, True)), golden.measured(name, compiled=True)

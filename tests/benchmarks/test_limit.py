@@ -18,7 +18,6 @@ from engram.learning.compiling import why_not
 from engram.networks import Dcgan, Mlp
 from engram.streams.builders import class_incremental, permuted
 
-
 WHY = why_not("inductor", torch.device("cpu"))
 
 

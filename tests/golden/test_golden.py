@@ -14,7 +14,6 @@ import torch
 from engram.learning.compiling import why_not
 from engram.methods.registry import METHODS
 
-
 WHY = why_not("inductor", torch.device("cpu"))
 
 

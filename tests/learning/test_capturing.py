@@ -65,9 +65,7 @@ def learned(name: str, variant: str, how: str, device: str = "cpu") -> tuple[dic
 
 
 @pytest.mark.usefixtures("on_tape")
-@pytest.mark.parametrize(
-    ("name", "variant"), [WHOLE[0], *(pytest.param(*w, marks=pytest.mark.slow) for w in WHOLE[1:])]
-)
+@pytest.mark.parametrize(("name", "variant"), [WHOLE[0]])
 def test_captured_steps_have_the_bits_of_others(name: str, variant: str) -> None:
     plain, captured = (learned(name, variant, how) for how in ("no", "cudagraphs"))
     assert captured[1] == []

@@ -84,7 +84,7 @@ class Run:
     seeds: tuple[int, ...] = (0,)
     out: str | None = None
     device: str = "cpu"
-    compile: Compile = "no"
+    compile: Compile = "eager"
     precision: Precision = "float32"
     jobs: int | None = None
     resume: bool = False

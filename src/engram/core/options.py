@@ -49,7 +49,7 @@ NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 BelowOne = Annotated[float, Range(0, 1, open="high")]
 Precision = Literal["float32", "tf32", "bf16"]
-Compile = Literal["no", "inductor", "cudagraphs"]  # the last two are names of PyTorch's
+Compile = Literal["eager", "inductor", "cudagraphs"]  # names of PyTorch's
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Learner:
         n_classes: int | None = None,
         n_tasks: int | None = None,
         device: str = "cpu",
-        compile: Compile = "no",
+        compile: Compile = "eager",
         precision: Precision = "float32",
     ) -> None:
         sizes = image_shape if isinstance(image_shape, (tuple, list)) else ()

@@ -95,7 +95,7 @@ def train_task(
     seed: int,
     *,
     on_epoch: Callable[[EpochEnd], None] | None = None,
-    compile: Compile = "no",
+    compile: Compile = "eager",
     precision: Precision = "float32",
 ) -> None:
     """Learn one task, or what is left of it according to ``state.cursor``.
@@ -162,7 +162,7 @@ def run_phase(
     seed: int,
     on_epoch: Callable[[EpochEnd], None] | None,
     *,
-    compile: Compile = "no",
+    compile: Compile = "eager",
     precision: Precision = "float32",
 ) -> None:
     """The epochs of one phase that are not done yet."""

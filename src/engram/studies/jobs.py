@@ -76,7 +76,7 @@ class Job:
     size: Size = "network"
     inherits: bool = False
     shared: str = ""
-    compile: Compile = "no"
+    compile: Compile = "eager"
     precision: Precision = "float32"
     ready: tuple[Stream, Network] | None = field(default=None, compare=False, repr=False)
 

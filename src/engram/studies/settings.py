@@ -203,7 +203,7 @@ class Settings:
     held: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     accept_edited: bool = False
-    compile: Compile = "no"
+    compile: Compile = "eager"
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:

@@ -158,7 +158,7 @@ def _key(job: Job, option: str, after: str | None) -> str:
         "method": job.method,
         "options": {k: v for k, v in job.options.items() if k != option},
         "device": job.device,
-        **({"compile": job.compile} if job.compile != "no" else {}),
+        **({"compile": job.compile} if job.compile != "eager" else {}),
         **({"precision": job.precision} if job.precision != "float32" else {}),
         "record_valid": job.record_valid,
         "fork": [option, after],

@@ -184,7 +184,7 @@ def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subj
 def timed(subject: Subject, mode: str) -> tuple[list[float], list[str]]:
     """Seconds of each block of a phase in one mode, and what was said of its steps."""
     precision = cast(Precision, mode if mode in get_args(Precision) else "float32")
-    graphs = cast(Compile, mode if mode in get_args(Compile) else "no")
+    graphs = cast(Compile, mode if mode in get_args(Compile) else "eager")
     device = subject.data.x.device
 
     def now() -> float:

@@ -279,7 +279,7 @@ class Duel:
             s.state,
             SEED,
             self.on_epoch,
-            compile="inductor" if self.compiled else "no",
+            compile="inductor" if self.compiled else "eager",
         )
 
     def now(self) -> float:

@@ -194,7 +194,7 @@ class Learner:
             "scenario": context.scenario,
             "seed": context.seed,
             "capacity": self.method.capacity,
-            **({"compile": self.compile} if self.compile != "no" else {}),
+            **({"compile": self.compile} if self.compile != "eager" else {}),
             **({"precision": self.precision} if self.precision != "float32" else {}),
         }
 
@@ -524,7 +524,7 @@ class Learner:
                 scenario=stored["scenario"],
                 seed=stored["seed"],
                 device=device,
-                compile=stored.get("compile", "no"),
+                compile=stored.get("compile", "eager"),
                 precision=stored.get("precision", "float32"),
                 **stored["capacity"],
             )

@@ -172,7 +172,7 @@ def run_phase(
     for name, player in players.items():
         if cursor.epochs > 0 or player.keep_state:
             optimisers[name].load(state.optimisers.get(name, {}))
-    takes = take_step if compile == "no" else Compiled(take_step, compile, phase, data.x.device)
+    takes = take_step if compile == "eager" else Compiled(take_step, compile, phase, data.x.device)
     pools: dict[str, Samples] = {}
     while cursor.epochs < phase.epochs:
         if cursor.epochs and phase.until is not None and phase.until():

@@ -179,7 +179,7 @@ class Planner:
                 **({"features": facts["features"]} if "features" in facts else {}),
                 "recipe": s.recipe,
                 "device": s.device,
-                **({"compile": s.compile} if s.compile != "no" else {}),
+                **({"compile": s.compile} if s.compile != "eager" else {}),
                 **({"precision": s.precision} if lower else {}),
             },
             "protocol": {
@@ -266,7 +266,7 @@ class Planner:
             section(spec.name): {k: v for k, v in options.items() if k not in fixed},
             "seeds": list(self.settings.seeds),
             "device": self.settings.device,
-            **({"compile": self.settings.compile} if self.settings.compile != "no" else {}),
+            **({"compile": self.settings.compile} if self.settings.compile != "eager" else {}),
             **({"precision": self.settings.precision} if self.settings.precision != "float32" else {}),
         }
 

@@ -12,6 +12,8 @@ from typing import Any
 
 def printable(text: str) -> str:
     """One line that is safe on a terminal: bytes that are not UTF-8 and control characters become escapes."""
+    if text.isprintable():
+        return text
     text = re.sub(
         "[\udc80-\udcff]+",  # what Python makes of bytes of file names that it cannot decode
         lambda found: found[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),

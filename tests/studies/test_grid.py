@@ -172,3 +172,22 @@ def test_a_dropped_job_stops_and_is_no_failure(tmp_path: Path):
     assert {kind for _, kind in kinds} == {"queued", "spawn", "start", "epoch"}
     assert (1, "spawn") not in kinds  # dropped while it waited
     assert list((tmp_path / "0" / "checkpoints").glob("*.json"))
+
+
+def test_a_study_whose_file_is_long_is_written_rarely(tmp_path: Path, monkeypatch):
+    no_figures(monkeypatch)
+    monkeypatch.setattr("engram.studies.conduct.SPARING", 1e9)
+    written: list[int] = []
+
+    def counted(root: Path, study: dict[str, object]) -> None:
+        written.append(1)
+        write_study(root, study)
+
+    monkeypatch.setattr("engram.studies.conduct.results.write_study", counted)
+    outcome = engram.sweep(
+        "ncm", {"metric": ["euclidean", "cosine"]}, **GIVEN, seeds=(0, 1), out=tmp_path / "o"
+    )
+    assert outcome.problems == []
+    assert len(written) == 2  # at the beginning and at the end
+    assert [t["status"] for t in outcome.found["trials"]] == ["done", "done"]
+    assert read_study(tmp_path / "o")["last"]["complete"]

@@ -13,6 +13,7 @@ Variants that differ only in their method's trade-off option learn what comes be
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["execute"]
 
+#: ``study.json`` is written again when a seed ends, unless that would take more than a fiftieth of the time: what it
+#: holds grows with the runs, and a study of hundreds of short ones would do little else.
+SPARING = 50
 NOUNS = {"run": "run", "comparison": "comparison", "sweep": "sweep", "tradeoff": "trade-off"}
 
 
@@ -139,6 +143,7 @@ class _Ledger:
         self.sent: list[Job] = []
         self.partial: dict[tuple[str, int], tuple[list[Any], list[float]]] = {}
         self.over = False  # the study asks for nothing more
+        self.written = self.took = 0.0  # when study.json was, and the seconds of that
         self.earlier = {} if self.settings.overwrite else self.stored.get("found", {})
         replaced = study.territory() if self.settings.overwrite else []
         for record in self.stored.get("variants", []):
@@ -342,7 +347,7 @@ class _Ledger:
         elif event.kind == "failed":
             self._failed(event)
         self.study.hear(event)
-        if event.kind in ("done", "failed"):
+        if event.kind in ("done", "failed") and time.monotonic() - self.written > SPARING * self.took:
             with contextlib.suppress(PlaceError):  # the last time it is said
                 self.write()
         if self.listener is not None:
@@ -370,6 +375,7 @@ class _Ledger:
 
     def write(self) -> None:
         """``study.json`` as it stands."""
+        began = time.monotonic()
         self.found = dict(plain(self.study.read(self.records, self.done)))
         labels = self.study.labels
         ended = all(self._ended(label, seed) for label in labels for seed in self.settings.seeds)
@@ -388,6 +394,8 @@ class _Ledger:
             **{mark: self.stored[mark] for mark in results.MARKS if mark in self.stored},
         }
         results.write_study(self.settings.out, study)
+        self.written = time.monotonic()
+        self.took = self.written - began
 
     def close(self) -> Outcome:
         """The outcome, with the results as they are on disk at the end."""

@@ -22,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -139,8 +140,9 @@ def digits_checkpoints(n: int) -> list[dict[str, Any]]:
 def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subject]]:
     """What steps are timed in several modes: perceptrons, DGM, and convolutions that keep a device busy."""
     steps, blocks = (4 if quick else 20), BLOCKS
-    digits = class_incremental(images(32), n_tasks=10, seed=SEED).to(device)
-    split = class_incremental(images(None), n_tasks=5, seed=SEED).to(device)
+    digits = cache(lambda: class_incremental(images(32), n_tasks=10, seed=SEED).to(device))
+    split = cache(lambda: class_incremental(images(None), n_tasks=5, seed=SEED).to(device))
+    colour = cache(lambda: class_incremental(colour_images(), n_tasks=5, seed=SEED).to(device))
     dgm = {"label": "within_stream", "solver": "shared"}
     small = {
         "batch_size": 32,
@@ -152,10 +154,10 @@ def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subj
     }
 
     def perceptron(name: str, **options: Any) -> Subject:
-        return at_task(name, Mlp(), split, 1, blocks=blocks, steps=100, scenario="task", **options)
+        return at_task(name, Mlp(), split(), 1, blocks=blocks, steps=100, scenario="task", **options)
 
     def generator(index: int, **options: Any) -> Subject:
-        return at_task("dgmw", Dcgan(), digits, index, blocks=blocks, steps=steps, **{**dgm, **options})
+        return at_task("dgmw", Dcgan(), digits(), index, blocks=blocks, steps=steps, **{**dgm, **options})
 
     cases: dict[str, Callable[[], Subject]] = {
         "SI, split MNIST": lambda: perceptron("si", masked_head=True, c=1.0),
@@ -166,11 +168,10 @@ def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subj
         "DGM, MNIST, task 5": lambda: generator(4, batch_size=64),
         "DGM, MNIST, task 5, quick": lambda: generator(4, **small),
     }
-    colour = class_incremental(colour_images(), n_tasks=5, seed=SEED).to(device)
 
     def convolutions(name: str, network: Network, **options: Any) -> Subject:
         own = {"batch_size": 256, **options}
-        return at_task(name, network, colour, 1, blocks=blocks, steps=steps, **own)
+        return at_task(name, network, colour(), 1, blocks=blocks, steps=steps, **own)
 
     cases["fine-tuning, CIFAR-10, CNN"] = lambda: convolutions("finetune", CifarCnn())
     cases["SI, CIFAR-10, CNN"] = lambda: convolutions("si", CifarCnn())

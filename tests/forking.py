@@ -14,7 +14,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["engram.protocols.session", "engram.checks"])
+CONTEXT.set_forkserver_preload(["engram.protocols.session", "engram.checks", "torch._dynamo"])
 
 
 class Handed:

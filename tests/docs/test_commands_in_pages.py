@@ -2,9 +2,10 @@
 
 What is cut down is the same for all: data sets are a few made-up images, of the sizes and classes of those
 named; a phase of training is one epoch, of one step where it says how many; a stream has two tasks where
-their number is free; networks are narrow; generators are judged by a classifier of a few steps; one seed is
-run; a sweep tries the first and the last of its values, a trade-off three. Options, recipes, methods and
-features are the page's own. A reproduction trains nothing.
+their number is free; networks are narrow, scattering has two angles; a generator draws a few samples of each
+class, and is judged by a classifier of a few steps; one seed is run, in this process; a sweep tries the first
+and the last of its values, a trade-off three. Options, recipes, methods and features are the page's own. A
+reproduction trains nothing, and figures are kept as SVG alone.
 
 DIR and MEMORY stand for results and a memory that are there.
 """
@@ -28,8 +29,11 @@ from PIL import Image
 from calling import Call, no_figures
 from engram.cli.main import main
 from engram.core.contract import Phase
+from engram.parts import solver
 from engram.protocols import evaluation
 from engram.recipes import chosen_recipe
+from engram.report import style
+from engram.studies import processes
 from synthetic import write_comparison
 
 ROOT = Path(__file__).parents[2]
@@ -53,10 +57,12 @@ SMALL = {
     "mlp": "--mlp.hidden [16]",
     "dcgan": "--dcgan.n_d 4 --dcgan.n_f 4",
     "resgan": "--resgan.n_d 4 --resgan.n_f 4",
-    "preact-resnet": "--preact-resnet.widths [4,4,4]",
+    "preact-resnet": "--preact-resnet.widths [4,4,4] --preact-resnet.units [1,1,1]",
     "vcl": "--vcl.coreset_size 4",
     "ewc-gan": "--ewc-gan.fisher_samples 4",
     "joint": "--joint.at []",
+    "dgmw": "--dgmw.solver_samples 4 --dgmw.bn_reestimate 2",
+    "dgma": "--dgma.solver_samples 4 --dgma.bn_reestimate 2",
 }
 
 
@@ -134,6 +140,8 @@ def cut(words: list[str], n: int) -> list[str]:
         *dict.fromkeys(w.partition(":")[0] for w in takewhile(lambda w: w[0] != "-", words[1:])),
     )
     little += [word for name in sized for word in SMALL.get(name or "", "").split()]
+    if "scattering" in " ".join(words) or (recipe and recipe.features):
+        little += ["--scattering.L", "2"]
     if words[0] == "tradeoff":
         return [*words, *little, "--points", "3", "--widen", "0"]
     fields = {
@@ -189,7 +197,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader's folder, and training in small."""
+    """A reader's folder, and training in small, in this process: a fork would take as long as such a run."""
     here = shutil.copytree(prepared / "place", tmp_path / "here", symlinks=True)
     monkeypatch.chdir(here)
     monkeypatch.setenv("ENGRAM_DATA", str(prepared / "data"))
@@ -197,6 +205,9 @@ def small(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     no_figures(monkeypatch)
     monkeypatch.setattr(evaluation, "STEPS", 2)
     monkeypatch.setattr(evaluation, "PER_CLASS", 4)
+    monkeypatch.setattr(solver, "CALIBRATION_BATCHES", 2)
+    monkeypatch.setattr(style, "every_format", False)
+    monkeypatch.setattr(processes.Processes, "_begin", lambda self, *given: processes._run_here(*given))
     made = Phase.__init__
 
     def short(self: Phase, *given: Any, **named: Any) -> None:

@@ -41,6 +41,7 @@ from engram.core.network import Network
 from engram.core.options import Compile, Precision
 from engram.learning import compiling
 from engram.learning.checkpoint import Checkpoints
+from engram.learning.learner import check_device
 from engram.learning.loop import run_phase
 from engram.learning.precision import computing
 from engram.learning.state import LoopState
@@ -52,6 +53,7 @@ from engram.streams.sources import load
 TARGETS = {"eager": 1.1, "compiled": 1.25}  # times the loop by hand; times the compiled bound
 NAMES = ["dgmw", *TWINS]
 MODES = ["eager", "inductor", "cudagraphs", "tf32", "bf16"]
+PLAIN, ARRANGED = Dcgan(), Dcgan(convolutions="arranged")
 BLOCKS = 6  # of a mode
 MOST = 1.35  # of a check: a step half as slow again is above it, noise is not
 
@@ -156,8 +158,8 @@ def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subj
     def perceptron(name: str, **options: Any) -> Subject:
         return at_task(name, Mlp(), split(), 1, blocks=blocks, steps=100, scenario="task", **options)
 
-    def generator(index: int, **options: Any) -> Subject:
-        return at_task("dgmw", Dcgan(), digits(), index, blocks=blocks, steps=steps, **{**dgm, **options})
+    def generator(index: int, network: Network = PLAIN, **options: Any) -> Subject:
+        return at_task("dgmw", network, digits(), index, blocks=blocks, steps=steps, **{**dgm, **options})
 
     cases: dict[str, Callable[[], Subject]] = {
         "SI, split MNIST": lambda: perceptron("si", masked_head=True, c=1.0),
@@ -167,6 +169,7 @@ def mode_cases(device: torch.device, quick: bool) -> dict[str, Callable[[], Subj
         "DGM, MNIST, task 1": lambda: generator(0, batch_size=64),
         "DGM, MNIST, task 5": lambda: generator(4, batch_size=64),
         "DGM, MNIST, task 5, quick": lambda: generator(4, **small),
+        "DGM, MNIST, task 5, quick, arranged": lambda: generator(4, ARRANGED, **small),
     }
 
     def convolutions(name: str, network: Network, **options: Any) -> Subject:
@@ -291,6 +294,8 @@ def measure(device: torch.device, quick: bool, only: list[str], eager: bool) -> 
         for index in (0, 4, 9):
             pair = dgm_duel(stream, index, pairs + 1, 3 if quick else 8)
             fought(pair, f"DGM, MNIST 32x32, task {index + 1}")
+            pair = dgm_duel(stream, index, pairs + 1, 3 if quick else 8, ARRANGED)
+            fought(pair, f"DGM, task {index + 1}, arranged convolutions")
         # Arithmetic that hardly counts: what is left is what a step costs besides, the bound for fast devices.
         tiny = dgm_duel(stream, 4, 2 * pairs + 1, 10, Dcgan(n_f=2, n_d=2), batch_size=8)
         fought(tiny, "DGM, tiny nets, batch 8, task 5")
@@ -354,7 +359,7 @@ def main() -> int:
     torch.set_num_threads(1)
     if args.check:
         return check()
-    device = torch.device(args.device)
+    device = check_device(args.device)
     print(f"{device_class(device)}, PyTorch {torch.__version__}, 1 thread\n")
     result = (
         modes(device, args.quick, args.modes, args.cases)

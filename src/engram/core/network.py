@@ -37,7 +37,8 @@ class GeneratorShape:
     ``residual``: the layers after the first are blocks of two, each of which doubles the size and adds what it makes to
     its input, the stream; a norm follows each layer, on the stream where it ends a block. ``vectors``: it makes vectors
     [B, D] of any range instead of images in [-1, 1]; kernels are 1, so that a layer is dense. ``nearest``: all layers
-    but the first read their input doubled in size, each pixel four times.
+    but the first read their input doubled in size, each pixel four times. ``arranged``: masked layers are arranged
+    for a processor, see :mod:`engram.networks.arranged`.
     """
 
     n_z: int
@@ -46,6 +47,7 @@ class GeneratorShape:
     vectors: bool = False
     residual: bool = False
     nearest: bool = False
+    arranged: bool = False
 
     def feeds(self, i: int) -> list[int]:
         """The layers whose outputs add up to what layer ``i`` reads; none for the first, which reads the noise."""

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from engram import seeds
 from engram.core.network import GeneratorShape
 from engram.networks import masks
+from engram.networks.arranged import ArrangedConvTranspose2d, conv_transpose2d
 
 Mask = Literal["weight", "unit"]
 
@@ -123,9 +124,8 @@ class MaskedGenerator(nn.Module):
         read = self._norm_widths(widths)
         self.norms.append(nn.ModuleList(nn.BatchNorm2d(w) for w in read))
         bias = self.shape.residual
-        self.outputs.append(
-            nn.ConvTranspose2d(read[-1], out.out, out.kernel, out.stride, out.padding, bias=bias)
-        )
+        make = ArrangedConvTranspose2d if self.shape.arranged else nn.ConvTranspose2d
+        self.outputs.append(make(read[-1], out.out, out.kernel, out.stride, out.padding, bias=bias))
 
     def freeze(self, on: Sequence[Tensor]) -> list[dict[str, int]]:
         """Store the current task's binary masks ``on`` (bool, one a layer) and reserve what they use.
@@ -225,7 +225,8 @@ class MaskedGenerator(nn.Module):
                 w = w * gates[i]
             if (residual and i % 2) or (self.shape.nearest and i):
                 h = F.interpolate(h, scale_factor=2)
-            h = F.conv_transpose2d(h, w, stride=layer.stride, padding=layer.padding)
+            convolve = conv_transpose2d if self.shape.arranged else F.conv_transpose2d
+            h = convolve(h, w, stride=layer.stride, padding=layer.padding)
             if unit and (residual or self.act_gate == "pre_bn"):
                 h = h * gates[i][:, None, None]
             if residual and i % 2 == 0:

@@ -113,9 +113,8 @@ class Dcgan(Network):
         upsample: how layers of a masked generator double the size: transposed convolutions of 4x4, as published, which
             leave a chequered pattern; or nearest, each pixel four times and a convolution of 3x3, which do not (Odena
             et al., Distill 2016).
-        convolutions: of the critic and of a masked generator: the library's, or arranged for a processor, which takes
-            layers of one channel or one position as matrix products and the critic's others with channels last: other
-            bits, less time.
+        convolutions: library, as PyTorch computes them, or arranged for a processor: in critics and masked generators
+            layers of one channel or position are matrix products, others have channels last: other bits, less time.
     """
 
     name: ClassVar[str] = "dcgan"

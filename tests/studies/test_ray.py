@@ -17,6 +17,7 @@ from sweeping import GIVEN, SMALL, alone, measured
 
 import engram
 from calling import Refused, no_figures
+from engram.studies.processes import FORKS
 from engram.studies.results import read_result
 
 pytest.importorskip("ray", reason="needs the extra engram[ray]")
@@ -85,6 +86,10 @@ def test_a_finished_job_is_not_learned_again(tmp_path: Path):
     assert (tmp_path / "seed.json").stat().st_mtime_ns == written
     other = learn_there(replace(job, seed=1).to_json())
     assert other["entry"] != first["entry"]
+    own = re.findall(r"process (\d+)", (tmp_path / "worker.log").read_text())
+    assert len(own) == 2
+    if FORKS:  # Ray's process goes on, and each job had another
+        assert len({*own, str(os.getpid())}) == 3
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:port"])

@@ -112,7 +112,7 @@ class Processes:
             _run_here(job, listener, dropped)
             return None
         if job.inherits or (FORKS and not self._why_not):
-            worker = _Worker(self.device, self.said, _Fork(partial(_forked, job), self.running))
+            worker = _Worker(self.device, self.said, Fork(partial(_forked, job), self.running))
         else:
             worker = self.idle.pop() if self.idle else _Worker(self.device, self.said)
         self.running.add(worker)
@@ -132,23 +132,7 @@ class Processes:
 
     @cached_property
     def _why_not(self) -> str:
-        """Why a fork of this process cannot learn; empty where it can."""
-        import torch  # who made the job has it
-
-        why = ""
-        if not hasattr(os, "fork"):
-            why = "this system cannot fork"
-        elif not self.device.startswith("cpu") or torch.cuda.is_initialized():
-            why = "a fork cannot use CUDA"
-        else:
-            probe = _Fork(_differentiates)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                probe.wait(PATIENCE)
-            if probe.returncode != 0:
-                probe.kill()
-                why = "threads of this process keep a fork from computing gradients"
-            probe.stdout.close()
-        return why
+        return why_not_forked(self.device)
 
     def _stop(self, workers: Sequence[_Worker] | set[_Worker]) -> None:
         for worker in workers:
@@ -167,7 +151,7 @@ class _Worker:
 
     job: Job
 
-    def __init__(self, device: str, said: Said, fork: _Fork | None = None) -> None:
+    def __init__(self, device: str, said: Said, fork: Fork | None = None) -> None:
         self.said = said
         self.error: dict[str, Any] | None = None
         self.finished = self.dropped = False
@@ -232,7 +216,7 @@ def _failure(job: Job, error: Mapping[str, Any]) -> Event:
     return Event(job, "failed", {"message": message, "expected": expected, **again})
 
 
-class _Fork:
+class Fork:
     """A process forked from this one, with that part of `subprocess.Popen` which is used here.
 
     Args:
@@ -278,6 +262,23 @@ class _Fork:
 
     def kill(self) -> None:
         self.terminate(signal.SIGKILL)
+
+
+def why_not_forked(device: str) -> str:
+    """Why a fork of this process cannot learn; empty where it can."""
+    import torch  # who made the job has it
+
+    if not hasattr(os, "fork"):
+        return "this system cannot fork"
+    if not device.startswith("cpu") or torch.cuda.is_initialized():
+        return "a fork cannot use CUDA"
+    probe = Fork(_differentiates)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        probe.wait(PATIENCE)
+    if probe.returncode != 0:
+        probe.kill()
+    probe.stdout.close()
+    return "" if probe.returncode == 0 else "threads of this process keep a fork from computing gradients"
 
 
 def _forked(job: Job, write: int) -> int:

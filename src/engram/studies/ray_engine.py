@@ -1,15 +1,18 @@
 """The jobs of a sweep as tasks of a Ray cluster, one process each.
 
-A task gets a job as JSON and returns the seed's entry as JSON. A process that dies is started again by Ray, up to
-``RETRIES`` times, and continues from the job's checkpoints where its folder can be seen (a shared disk, or this
-machine). Two processes of one job cannot work at once: the job's folder is locked, and the second finds the first
-one's result. The result file of a seed is written once, by whoever finishes first, atomically.
+A task gets a job as JSON and returns the seed's entry as JSON. Where a fork can learn, the job is a fork of Ray's
+process, which so imports PyTorch once for many jobs; elsewhere Ray's process ends with its job. A process that dies is
+started again by Ray, up to ``RETRIES`` times, and continues from the job's checkpoints where its folder can be seen (a
+shared disk, or this machine). Two processes of one job cannot work at once: the job's folder is locked, and the second
+finds the first one's result. The result file of a seed is written once, by whoever finishes first, atomically.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -22,17 +25,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from engram.core.files import open_own, write_atomically
+from engram.core.staying import staying
 from engram.errors import ConfigError, EngramError, PlaceError, reason
 from engram.studies.folders import JOB_FILE, LOG_FILE, SEED_FILE
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.machine import environment
+from engram.studies.processes import FORKS, Fork, why_not_forked
 from engram.studies.worker import learn, log_of
 
 RETRIES = 3
 PATIENCE = 20.0  # seconds for a cluster to answer
+PR_SET_PDEATHSIG = 1  # of Linux
 TASK_LOCK = ".task.lock"
 PROBE = "import ray,sys; ray.init(address=sys.argv[1], log_to_driver=False); print('answers'); ray.shutdown()"
 PASSED_ON = ("ENGRAM_DATA", "ENGRAM_CACHE")
@@ -121,8 +127,9 @@ class Cluster:
         """
         ray = _ray()
         gpus = 1 if self.device.startswith("cuda") else 0
-        # max_calls=1: a process a job, as everywhere; its peak memory is its own.
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=1)(learn_there)
+        # A process a job, as everywhere: its peak memory is its own.
+        ends = {} if FORKS and not gpus else {"max_calls": 1}
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, **ends)(learn_there)
         pending: dict[Any, Job] = {}
         try:
             with _quiet_warnings():
@@ -254,7 +261,7 @@ class _Silence:
 
 
 def learn_there(text: str) -> dict[str, Any]:
-    """What a task does: one job, in this process; returns ``entry``, or ``error`` and ``expected``."""
+    """What a task does: one job, in this process or a fork; returns ``entry``, or ``error`` and ``expected``."""
     job = Job.from_json(text)
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -264,18 +271,47 @@ def learn_there(text: str) -> dict[str, Any]:
         same = replace(job, resume=False).to_json()
         again = told.exists() and told.read_text(encoding="utf-8") == same
         if not (again and path.exists()):
-            print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=log, flush=True)
             write_atomically(told, same.encode(), sync=False)
-            try:
-                learn(replace(job, resume=job.resume or again), _Silence())
-            except EngramError as error:
-                print(f"{type(error).__name__}: {error}", file=log, flush=True)
-                return {"error": str(error), "expected": True, "again": isinstance(error, PlaceError)}
-            except (Exception, SystemExit) as error:  # code of a user's own may end the process
-                traceback.print_exc(file=log)
-                first = (str(error).splitlines() or [""])[0]
-                message = (
-                    f"stopped by an unexpected {type(error).__name__}: {first} (see {job.folder}/{LOG_FILE})"
-                )
-                return {"error": message, "expected": False}
+            error = _apart(replace(job, resume=job.resume or again), log)
+            if error:
+                return error
         return {"entry": path.read_text(encoding="utf-8")}
+
+
+def _apart(job: Job, log: TextIO) -> dict[str, Any]:
+    """`_attempt` in a fork of this process, where that can learn. When it dies this process does, so that Ray knows."""
+    with staying("torch"):
+        importlib.import_module("engram.protocols.common_start")
+    if not FORKS or why_not_forked(job.device):
+        return _attempt(job, log)
+
+    def task(write: int) -> int:
+        # What kills Ray's process, as a cancelled task does, kills the fork.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with os.fdopen(write, "w", encoding="utf-8") as told:
+            json.dump(_attempt(job, log), told)
+        return 0
+
+    fork = Fork(task)
+    with fork.stdout as told:
+        said = told.read()
+    fork.wait()
+    if fork.returncode != 0:
+        os._exit(1)
+    return dict(json.loads(said))
+
+
+def _attempt(job: Job, log: TextIO) -> dict[str, Any]:
+    """Learn, in this process; ``error`` and ``expected``, or nothing."""
+    print(f"process {os.getpid()}: {job.label or job.method}, seed {job.seed}", file=log, flush=True)
+    try:
+        learn(job, _Silence())
+    except EngramError as error:
+        print(f"{type(error).__name__}: {error}", file=log, flush=True)
+        return {"error": str(error), "expected": True, "again": isinstance(error, PlaceError)}
+    except (Exception, SystemExit) as error:  # code of a user's own may end the process
+        traceback.print_exc(file=log)
+        first = (str(error).splitlines() or [""])[0]
+        message = f"stopped by an unexpected {type(error).__name__}: {first} (see {job.folder}/{LOG_FILE})"
+        return {"error": message, "expected": False}
+    return {}

@@ -153,7 +153,7 @@ def test_a_stream_is_compared_and_where_nothing_can_be_forked_it_runs_here(
     why: str, tmp_path: Path, monkeypatch
 ):
     if "threads" in why:
-        monkeypatch.setattr("engram.studies.processes._differentiates", lambda write: 1)
+        monkeypatch.setattr("engram.studies.forks._differentiates", lambda write: 1)
     else:
         monkeypatch.delattr(os, "fork")
     stream = engram.permuted(engram.from_arrays(*arrays(), *arrays(1)), 2)

@@ -17,7 +17,7 @@ from sweeping import GIVEN, SMALL, alone, measured
 
 import engram
 from calling import Refused, no_figures
-from engram.studies.processes import FORKS
+from engram.studies.forks import FORKS
 from engram.studies.results import read_result
 
 pytest.importorskip("ray", reason="needs the extra engram[ray]")

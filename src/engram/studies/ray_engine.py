@@ -31,9 +31,9 @@ from engram.core.files import open_own, write_atomically
 from engram.core.staying import staying
 from engram.errors import ConfigError, EngramError, PlaceError, reason
 from engram.studies.folders import JOB_FILE, LOG_FILE, SEED_FILE
+from engram.studies.forks import FORKS, Fork, why_not_forked
 from engram.studies.jobs import Event, Job, Listener
 from engram.studies.machine import environment
-from engram.studies.processes import FORKS, Fork, why_not_forked
 from engram.studies.worker import learn, log_of
 
 RETRIES = 3

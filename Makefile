@@ -41,8 +41,9 @@ demo: $(VENV)/.base
 demo-compare: $(VENV)/.base
 	$(BIN)/engram compare dgmw finetune joint --data digits --tasks 10 --seeds 0 --alone --out $(DEMO)/compare --overwrite
 
+# Tests start many processes: each would compile all modules where bytecode is not kept.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 docs: $(VENV)/.base
 	$(PIP) --editable '.[docs]'
@@ -53,7 +54,7 @@ check: setup
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
 
 format: setup
 	$(BIN)/ruff format src tests benchmarks

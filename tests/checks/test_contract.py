@@ -9,6 +9,7 @@ import torch
 
 from engram.checks import CHECKS, SKIPPED, SMALL, checks_for
 from engram.methods.registry import METHODS
+from engram.parts import solver
 
 #: Registered methods that the suite leaves out, with the reason. None.
 EXCLUDED: dict[str, str] = {}
@@ -50,6 +51,12 @@ def on_the_accelerator() -> list[object]:
 @pytest.mark.parametrize("check", on_the_accelerator())
 def test_contract_on_the_accelerator(check: Callable[[], None]) -> None:
     check()
+
+
+@pytest.fixture(autouse=True)
+def _few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of generated samples, from which a solver with averaged weights takes its statistics anew."""
+    monkeypatch.setattr(solver, "CALIBRATION_BATCHES", 3)
 
 
 @pytest.mark.parametrize("check", cases())

@@ -26,6 +26,7 @@ SETTINGS = {
     "fixed features": {
         "method": "slda",
         "features": "scattering",
+        "features_options": {"J": 1, "L": 2},
         "method_options": {"scatter": "classes", "eps": 0.1},
     },
     "pixels": {"method": "ncm"},

@@ -11,13 +11,14 @@ from torch.nn import functional
 
 from engram.checks import SMALL, tiny_stream
 from engram.checks.comparing import differing
-from engram.core.contract import Batch, Phase, Step, TaskInfo, Update
+from engram.core.contract import Batch, Context, Phase, Step, TaskInfo, Update
 from engram.errors import CheckpointError, ConfigError
 from engram.learning import precision
 from engram.learning.learner import Learner, check_device
 from engram.learning.precision import computing, lowered, reason_for
 from engram.methods.registry import method
-from engram.networks import Mlp
+from engram.networks import Dcgan8, Mlp
+from engram.parts.gan import Critic
 from engram.protocols.protocol import Protocol
 from engram.protocols.session import run
 from engram.studies.planning import Planner
@@ -94,6 +95,19 @@ def test_products_in_losses_are_bfloat16_and_nothing_else_is() -> None:
     for update in lowered(Phase("p", 1, updates, 2), "bf16").updates:
         assert update.loss(batch, at)["mean"].dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_the_gradient_penalty_of_a_critic_is_float32_in_losses_of_fewer_bits() -> None:
+    critic = Critic(Context(Dcgan8(n_d=4), (1, 8, 8), 2, "class", 0), "none", 0)
+    x, found = torch.randn(3, 1, 8, 8), []
+    for on in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            slope = critic.gradient(x)
+            found.append(
+                [slope, *torch.autograd.grad(slope.square().sum(), list(critic.trunk.parameters())[::2])]
+            )
+    for plain, lower in zip(*found, strict=True):
+        assert torch.equal(plain, lower)
 
 
 @pytest.mark.parametrize("name", ["finetune", "lwf", "hat", "icarl", "ewc"])

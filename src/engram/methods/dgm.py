@@ -412,7 +412,8 @@ class Dgm(Method):
                 if len(rows):
                     gates = self._replay_gates(task)
                     for part in rows.split(REPLAY_BATCH):
-                        x[part] = self.generator(self.condition(z[part], y[part], task), task, gates)
+                        made = self.generator(self.condition(z[part], y[part], task), task, gates)
+                        x[part] = made.to(x.dtype)  # fewer bits within a loss of fewer bits
         return x
 
     def _replay_gates(self, task: int) -> list[Tensor]:

@@ -21,13 +21,11 @@ class ArrangedConv2d(nn.Conv2d):
         if self.in_channels > 1:
             return super().forward(x.contiguous(memory_format=torch.channels_last))
         patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)  # type: ignore[arg-type]
-        out = self.weight.flatten(1) @ patches
-        if self.bias is not None:
-            out = out + self.bias[:, None]
+        out = F.linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)  # [B, positions, channels]
         sides = zip(
             x.shape[2:], self.kernel_size, cast("tuple[int, ...]", self.padding), self.stride, strict=True
         )
-        return out.view(len(x), -1, *((n + 2 * p - k) // s + 1 for n, k, p, s in sides))
+        return out.transpose(1, 2).unflatten(2, [(n + 2 * p - k) // s + 1 for n, k, p, s in sides])
 
     def input_gradient(self, shape: torch.Size, grad: Tensor) -> Tensor:
         """Gradient at an input of the given shape [B, C, H, W], from that of the output."""

@@ -85,7 +85,8 @@ class Critic(nn.Module):
         """As :func:`input_gradient` of the score."""
         if isinstance(self.trunk, ConvTrunk) and self.trunk.linear:
             weight = self.adversarial.weight
-            return self.trunk.input_gradient(x, weight.new_ones(len(x), 1) @ weight)
+            with torch.autocast(x.device.type, enabled=False):  # it does not know gradients of convolutions
+                return self.trunk.input_gradient(x.float(), weight.new_ones(len(x), 1) @ weight)
         return input_gradient(self.score, x)
 
     def classify(self, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Augmentation:
         if "colour" in noise:
             x = recoloured(x, noise["colour"], self.colour)
         if "blur" in noise:
-            x = x.lerp(blurred(x, self.blur), noise["blur"])
+            x = x.lerp(blurred(x, self.blur).to(x.dtype), noise["blur"])
         if "grain" in noise:
             x = x + self.noise * noise["loudness"] * noise["grain"]
         return cut_out(x, noise["cut"], self.cut) if "cut" in noise else x

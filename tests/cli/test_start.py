@@ -42,7 +42,12 @@ def test_a_run_imports_nothing_slow_but_torch(tmp_path: Path) -> None:
     found = loaded(RUN, *small, "--jobs", "1", "--out", str(tmp_path / "out"))
     assert "torch" in found
     assert found & SLOW == set()
-    assert {"engram.report.figures", "engram.report.reproduction", "engram.memory.memory"} & found == set()
+    assert {
+        "engram.report.figures",
+        "engram.report.reproduction",
+        "engram.memory.folder",
+        "engram.recipes.targets",
+    } & found == set()
 
 
 def test_a_page_is_drawn_without_torch() -> None:

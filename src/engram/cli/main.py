@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import engram
-from engram.cli import cache, commands, ending, memory, reproduce
+from engram.cli import cache, commands, ending
 from engram.cli.command_line import Parser
+from engram.cli.memory_words import USAGES
 from engram.core.files import os_errors
 from engram.core.options import closest
 from engram.errors import ConfigError, EngramError, printable
@@ -58,7 +59,7 @@ examples:
   engram tradeoff lwf ewc frozen --source mnist:0-4 --target mnist:5-9 --out runs/curves
 """
 LEARNING = ("run", "compare", "sweep", "tradeoff")
-COMMANDS = (*LEARNING, *memory.USAGES, "reproduce", "report", "list", "cache")
+COMMANDS = (*LEARNING, *USAGES, "reproduce", "report", "list", "cache")
 
 
 SPELLED = "engram.spelled"
@@ -153,10 +154,16 @@ def _dispatch(argv: list[str]) -> int:
     if command == "list":
         return _list(rest)
     if command == "reproduce":
+        from engram.cli import reproduce  # with the tables of papers, which no other command needs
+
         return reproduce.main(rest)
     if command == "cache":
         return cache.main(rest)
-    return (memory if command in memory.USAGES else commands).main(command, rest)
+    if command in USAGES:
+        from engram.cli import memory  # with what a memory on disk is, as above
+
+        return memory.main(command, rest)
+    return commands.main(command, rest)
 
 
 REPORT = """\

@@ -35,6 +35,15 @@ LOADED = (
     "yaml",
 )
 
+#: What a command imports when it tells its table.
+TOLD = (
+    "engram.report.exports",
+    "engram.report.figures_sweep",
+    "engram.report.table",
+    "rich.console",
+    "rich.table",
+)
+
 
 class Drawing:
     """Draws the page at the end of a study: a context, whose process starts when no run waits any more."""
@@ -58,8 +67,10 @@ class Drawing:
                 self.waiting.add(event.job.folder)
             elif event.kind in ("spawn", "start", "failed"):
                 self.waiting.discard(event.job.folder)
-                if not self.waiting:
+                if not self.waiting and self.process is None:
                     self.start()
+                    for name in TOLD:  # while the last runs learn
+                        importlib.import_module(name)
             if listener is not None:
                 listener(event)
 

@@ -58,6 +58,7 @@ SMALL = {
     "dcgan": "--dcgan.n_d 4 --dcgan.n_f 4",
     "resgan": "--resgan.n_d 4 --resgan.n_f 4",
     "preact-resnet": "--preact-resnet.widths [4,4,4] --preact-resnet.units [1,1,1]",
+    "cifar-cnn": "--cifar-cnn.n_c 4 --cifar-cnn.n_h 16",
     "vcl": "--vcl.coreset_size 4",
     "ewc-gan": "--ewc-gan.fisher_samples 4",
     "joint": "--joint.at []",
@@ -166,7 +167,7 @@ def draw(folder: Path, n: int, side: int, channels: int = 3, kind: str = "png") 
     for i in range(n):
         planes = [rng.integers(0, 200, (side, side)) + stripes for _ in range(channels)]
         pixels = np.stack(planes, -1).squeeze(-1) if channels == 1 else np.stack(planes, -1)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.{kind}")
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.{kind}", compress_level=1)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from letters import WORDS, contents, draw
 
-from calling import Call, Refused
+from calling import Call, Called, Refused
+from engram.memory import model
+from engram.memory.memory import Memory
 
 
 def test_learn_tells_of_new_classes_and_old_ones(call: Call, tmp_path: Path) -> None:
@@ -31,6 +33,7 @@ def test_learn_tells_of_new_classes_and_old_ones(call: Call, tmp_path: Path) -> 
 def test_predict_answers_in_three_forms(
     call: Call, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(model, "FEWEST", 1)  # else so few images decide no temperature
     images = draw(tmp_path / "new", "ab", n=2)
     plain = call("predict", memory, images)
     assert plain.code == 0, plain.err
@@ -46,6 +49,37 @@ def test_predict_answers_in_three_forms(
     table = call("predict", memory, "-", "--csv", "--top", 2).out.splitlines()
     assert table[0] == "image,class,probability,class2,probability2"
     assert len(table) == 2
+
+
+def test_a_certainty_that_is_not_calibrated_is_not_told(call: Call, memory: Path, tmp_path: Path) -> None:
+    image = draw(tmp_path / "new", "a", n=1) / "a" / "00.png"
+    plain = call("predict", memory, image)
+    assert plain.out.split() == [str(image), Memory.open(memory).predict([image])[0]]
+    assert "note: probabilities are not told: 20 images must be held out in a call, 1 were in" in plain.err
+    (one,) = call("predict", memory, image, "--json", "--top", 2).out.splitlines()
+    assert [k["probability"] for k in json.loads(one)["top"]] == [None, None]
+    assert call("predict", memory, image, "--csv").out.splitlines()[1].endswith(",")
+    assert "not calibrated" in call("inspect", memory).out
+
+
+def test_at_a_terminal_forget_asks_first(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "memory"
+    call("learn", draw(tmp_path / "ab", "ab"), "--into", root, "--method", "ncm", "--features", "none")
+    before = contents(root)
+
+    def answered(words: str) -> Called:
+        terminal = io.StringIO(words)
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin", terminal)
+        return call("forget", root, "a")
+
+    for words in ("\n", "no\n", ""):
+        said = answered(words)
+        assert said.code == 1
+        assert "a, learned from 12 images, and all earlier states go" in said.out
+        assert contents(root) == before
+    assert answered("y\n").code == 0
+    assert Memory.open(root).classes_.tolist() == ["b"]
 
 
 def test_predict_stays_loaded_and_answers_line_by_line(

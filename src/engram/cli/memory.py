@@ -6,6 +6,7 @@ What is imported inside functions loads torch or rich, and is not needed for hel
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def undo(words: Sequence[str]) -> int:
 
 
 def forget(words: Sequence[str]) -> int:
-    """``engram forget``."""
+    """``engram forget``: where somebody sits at a terminal they are asked first."""
     asked = _one_memory("forget", words, n=2)
     if asked is None:
         return 0
@@ -139,9 +140,18 @@ def forget(words: Sequence[str]) -> int:
     from engram.memory.memory import Memory  # with torch
 
     memory = Memory.open(path)
+    if sys.stdin.isatty() and name in memory.classes_:
+        n = sum(call["classes"].get(name, {"images": 0})["images"] for call in memory.calls)
+        print(
+            f"{printable(name)}, learned from {n} images, and all earlier states go: engram undo brings nothing back."
+        )
+        print("Forget it? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("Nothing was changed.")
+            return 1
     memory.forget(name)
     left = f"{len(memory.classes_)} classes are known; state {memory.generation} is the only one"
-    print(f"{printable(path)}: {name} is forgotten, {left}")
+    print(f"{printable(path)}: {printable(name)} is forgotten, {left}")
     return 0
 
 

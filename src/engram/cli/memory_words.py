@@ -26,7 +26,8 @@ ABOUT = {
     "verify": "Check all that a memory keeps: checksums, and whether each state makes a memory that answers.",
     "undo": "Go back to the state before; or drop what an interrupted learn left, where there is such.",
     "forget": "Remove a class exactly, as if its images had never come, where the method can.\n"
-    "Earlier states, which know it, are removed too.",
+    "Earlier states, which know it, are removed too, so that nothing can be undone: at a terminal you are asked\n"
+    "first; a script is not.",
     "export": "Write what answers into one file that needs no engram: ONNX (FILE.onnx, with engram[export]), or a\n"
     "program of torch.export (FILE.pt2). It takes uint8 pixels of the memory's size and gives probabilities.",
 }

@@ -32,8 +32,9 @@ class Predict:
 
     Args:
         top: how many classes are told of each image, the most probable first.
-        json: one JSON object a line: image, class, probability, rejected where that is asked, top where it is above 1.
-        csv: a table with a header.
+        json: one JSON object a line: image, class, probability (null where it is not calibrated), rejected where that
+            is asked, top where it is above 1.
+        csv: a table with a header; a probability is empty where it is not calibrated.
         reject: say so where an image shows none of the known classes.
         reject_share: share of images of known classes that may be rejected by it, above 0 and below 1. Each class has
             its own threshold, where enough of its images were held out for that share: 19 for 0.05.
@@ -69,12 +70,19 @@ def predict(words: Sequence[str]) -> int:
         from engram.memory.memory import Memory  # with torch
 
     memory = Memory.open(names[0])
+    note = (
+        f"note: probabilities are not told: {memory.model.uncalibrated}" if memory.model.uncalibrated else ""
+    )
     if own.serve:
+        if note:
+            print(note, file=sys.stderr)
         return _serve(memory, own)
     paths = list(_paths(names[1:]))
     if not paths:
         raise DataError("images must be named, standard input names none: give a path a line.")
     answers = _answers(memory, paths, own)
+    if note:
+        print(note, file=sys.stderr)
     return _print_answers(answers, own)
 
 
@@ -101,10 +109,12 @@ def _paths(words: Sequence[str]) -> Iterator[str]:
 
 def _answers(memory: Memory, paths: Sequence[str], own: Predict) -> list[dict[str, Any]]:
     probabilities, rejected = memory.answers(list(paths), own.reject_share if own.reject else None)
-    classes = memory.model.classes
+    classes, told = memory.model.classes, not memory.model.uncalibrated
     found: list[dict[str, Any]] = []
     for path, row, none_of_them in zip(paths, probabilities, rejected, strict=True):
-        best = [(classes[k], float(row[k])) for k in (-row).argsort(kind="stable")[: own.top]]
+        best = [
+            (classes[k], float(row[k]) if told else None) for k in (-row).argsort(kind="stable")[: own.top]
+        ]
         found.append({"image": path, "class": best[0][0], "probability": best[0][1]})
         if own.reject:
             found[-1]["rejected"] = bool(none_of_them)
@@ -131,12 +141,13 @@ def _print_answers(answers: Sequence[Mapping[str, Any]], own: Predict) -> int:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["image", *head, *(["rejected"] if own.reject else [])])
         for one, row in zip(answers, listed, strict=True):
-            cells = [c if isinstance(c, str) else f"{c:.6f}" for c in row]
+            cells = [f"{c:.6f}" if isinstance(c, float) else c for c in row]
             writer.writerow([*cells, *([str(one["rejected"]).lower()] if own.reject else [])])
         return 0
     wide = max(len(row[0]) for row in listed)
     for one, (image, *cells) in zip(answers, listed, strict=True):
-        told = ", ".join(f"{name} {100 * p:.1f} %" for name, p in zip(cells[::2], cells[1::2], strict=True))
+        pairs = zip(cells[::2], cells[1::2], strict=True)
+        told = ", ".join(name if p is None else f"{name} {100 * p:.1f} %" for name, p in pairs)
         print(f"{image:<{wide}}  {f'none of the known classes ({told})' if one.get('rejected') else told}")
     return 0
 

@@ -54,7 +54,9 @@ def facts_of(memory: Memory) -> Facts:
         "images": str(model.rule),
         "held out": f"{100 * settings.valid_fraction:g} % of each class, at least one image",
         "audit": audit_words(memory),
-        "probabilities": f"softmax of scores divided by {model.temperature:.3g}, from what was held out last",
+        "probabilities": f"softmax of scores divided by {model.temperature:.3g}, from what was held out last"
+        if not model.uncalibrated
+        else f"not calibrated: {model.uncalibrated}",
         "seed": str(settings.seed),
         "states kept": str(settings.keep),
         "written by": ", ".join(f"{k} {v}" for k, v in memory.record["versions"].items()),

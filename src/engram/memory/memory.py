@@ -337,7 +337,7 @@ class Memory:
         return names
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
-        """Probabilities [N, classes], in the order of `classes_`."""
+        """Probabilities [N, classes], in the order of `classes_`; ``model.uncalibrated`` says where they are none."""
         return self.answers(images)[0]
 
     def answers(

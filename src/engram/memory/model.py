@@ -27,7 +27,7 @@ from engram.errors import ConfigError
 from engram.features.contract import Features, extract, kept_bytes
 from engram.learning.learner import GONE, Learner, checkpoint_folder
 from engram.learning.loop import EpochEnd
-from engram.memory.calibration import temperature_of
+from engram.memory.calibration import FEWEST, temperature_of
 from engram.memory.names import check_names
 from engram.memory.privacy import MOST, Audit, membership, memorisation
 from engram.memory.rejection import fewest, ranks, references
@@ -319,8 +319,21 @@ class Model:
         assert self.learner is not None
         return self.learner.predict(seen)[:, self.columns]
 
+    @property
+    def uncalibrated(self) -> str:
+        """Why probabilities do not mean what they say, and what to do; empty where they do."""
+        if len(self.classes) < 2:
+            return "one class is known: learn another"
+        n = len(self.scores[f"labels/{len(self.calls) - 1:04d}"])
+        if n >= FEWEST:
+            return ""
+        return (
+            f"{FEWEST} images must be held out in a call, {n} were in the last: learn more in a call, or begin a "
+            "memory with a larger --valid-fraction"
+        )
+
     def calibrated(self, logits: Tensor) -> Tensor:
-        """Probabilities float64 [N, classes] of scores that `logits` gave."""
+        """Probabilities float64 [N, classes] of scores that `logits` gave; see `uncalibrated`."""
         return torch.softmax(logits.double() / self.temperature, 1)
 
     def rejected(self, logits: Tensor, share: float) -> Tensor:

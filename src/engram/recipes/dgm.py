@@ -164,7 +164,9 @@ _TABLE1: dict[str, dict[str, Any]] = {
     "rwalk": {**_TABLE1_STORED, "strength": 100.0},
     "si": {**_TABLE1_STORED, "c": 10.0, "xi": 1e-3},
     "icarl": {"epochs": 1, "memory_per_class": 10},
-    "ewc-gan": {**_TABLE1_GAN, **_TABLE1_SOLVER},
+    # The strength of five, 10 to 100000, that a tenth of the training images of 0 to 4 chose, which were held out
+    # (seed 0): reproductions/dgm-table1-sweeps.
+    "ewc-gan": {**_TABLE1_GAN, **_TABLE1_SOLVER, "strength": 1e4},
     "dgr": {**_TABLE1_GAN, "epochs": 1},
     "mergan-jtr": {**_TABLE1_GAN, **_TABLE1_SOLVER},
     "mergan-ra": {**_TABLE1_GAN, **_TABLE1_SOLVER, "alignment": 0.05},

@@ -391,7 +391,8 @@ def _dgm(
     rows: Mapping[str, str], columns: Sequence[Column], published: str | None = None, *, digits: bool = False
 ) -> dict[str, Plan]:
     """Rows of Table 1's runs on MNIST; quick may have them on the small digits too."""
-    quick = Part("mnist", "dgm-table1-quick", _rows(rows), tuple(columns), published=published, smaller=_600)
+    named = _rows(rows, **{"mergan-jtr": _GENERATED})
+    quick = Part("mnist", "dgm-table1-quick", named, tuple(columns), published=published, smaller=_600)
     small = Part("digits", "digits", quick.rows, quick.columns, smaller="8x8 digits and small networks")
     full = replace(quick, recipe="dgm-table1", smaller="")
     parts = (quick, small) if digits else (quick,)

@@ -261,9 +261,9 @@ def tensors_of(method: Method, optimiser: Stepper) -> dict[str, Tensor]:
     return {**method.state_dict(), **state}
 
 
-def addresses(method: Method, optimiser: Stepper) -> dict[str, int]:
-    """Where all that a step may move lies, by name."""
-    return {k: v.data_ptr() for k, v in tensors_of(method, optimiser).items()}
+def addresses(method: Method, optimiser: Stepper) -> dict[str, tuple[int, ...]]:
+    """Where all that a step may move lies, and its shape, by name."""
+    return {k: (v.data_ptr(), *v.shape) for k, v in tensors_of(method, optimiser).items()}
 
 
 class State:

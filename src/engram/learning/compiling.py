@@ -25,7 +25,7 @@ from torch import Tensor
 from engram.core.contract import Batch, Method, Phase, Player, Step, Terms, Update
 from engram.core.options import Compile
 from engram.errors import reason
-from engram.learning.capturing import Captured, State, TakeStep
+from engram.learning.capturing import Captured, State, TakeStep, addresses
 
 if TYPE_CHECKING:
     from engram.learning.optimisers import Stepper
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Of the trial: largest distance of two movements of a tensor, as a share of the movement. A lost term gives about 1,
 # rounding 1e-3: the first step of Adam divides each gradient by itself, however small.
 TOLERANCE = 0.05
+ROUNDING = 1e-6  # of the largest movement of a first moment: smaller ones are not told from rounding
 WAYS = 16  # most graphs of an update; further ones take the place of the oldest
 
 
@@ -84,9 +85,11 @@ class Compiled:
         self.plain, self.how = take_step, how
         self.graphs: dict[str, list[tuple[TakeStep, int]]] = {}  # by update; graphs and their batch size
         self.why = why_not(how, device)
-        if not self.why and how == "cudagraphs" and len({u.player is None for u in phase.updates}) == 2:
-            # How many they are is a number of Python's, which changes from step to step.
-            self.why = f"phase {phase.name} keeps samples between its steps"
+        # Between the steps of such a phase a memory may grow, which lays its tensors elsewhere.
+        self.grows = how == "cudagraphs" and any(u.player is None for u in phase.updates)
+        self.held: dict[
+            str, dict[str, Any]
+        ] = {}  # of such a phase, by update: where tensors lay in the step before
         if self.why:
             self._say(self.why)
         elif how == "inductor":
@@ -110,7 +113,11 @@ class Compiled:
         if self.why:
             return self.plain(*given)
         graphs = self.graphs.setdefault(key, [])
-        if step.step == 0:
+        if self.grows:
+            before, self.held[key] = self.held.get(key), addresses(method, optimiser)
+            if before != self.held[key]:
+                return self.plain(*given)
+        if step.step == 0 or self.grows:
             graphs[:] = [
                 (g, n) for g, n in graphs if not isinstance(g, Captured) or g.stands(method, optimiser)
             ]
@@ -149,7 +156,12 @@ class Compiled:
             found = State(method, optimiser).tensors
             found |= {f"term {k}": v for k, v in terms.items()}
             plain |= {f"term {k}": v for k, v in plain_terms.items()}
-            off = [k for k, v in plain.items() if not _close(v, found[k], before.tensors.get(k))]
+            quiet = _rounding(plain, before.tensors)
+            off = [
+                k
+                for k, v in plain.items()
+                if k not in quiet and not _close(v, found[k], before.tensors.get(k))
+            ]
             why = f"the compiled one moves {off[0]} otherwise" if off else ""
         except Exception as error:  # whatever the compiler cannot do
             inner = getattr(error, "inner_exception", error)
@@ -161,6 +173,16 @@ class Compiled:
             return self.plain(*given)
         self.graphs[key] = [*self.graphs[key][1 - WAYS :], (graph, len(batch.y))]
         return terms
+
+
+def _rounding(plain: dict[str, Tensor], before: dict[str, Tensor]) -> set[str]:
+    """Parameters whose gradient is rounding alone, as of an old head that equals its teacher in the first step.
+
+    Adam divides it by itself, so that the parameter moves as far as others do, in any direction; the moments tell.
+    """
+    moments = {k.removesuffix(" exp_avg"): k for k in plain if k.endswith(" exp_avg")}
+    moved = {k: float((plain[m] - before.get(m, 0.0)).norm()) for k, m in moments.items()}
+    return {k for k, size in moved.items() if size <= ROUNDING * max(moved.values())}
 
 
 def _close(plain: Tensor, found: Tensor, before: Any) -> bool:

@@ -45,12 +45,17 @@ WHOLE = [
 
 @pytest.fixture
 def on_tape(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The stand-in records, and says how often. As on an accelerator labels are not checked, and the rate is a tensor."""
+    """The stand-in records; returns what it replayed. As on an accelerator labels are not checked, rates are tensors."""
     replays: list[object] = []
 
     def record(steps: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         found, replay = recorded.record(steps)
-        return found, lambda: (replay(), replays.append(1)) and None
+
+        def again() -> None:
+            replays.append(replay)
+            replay()
+
+        return found, again
 
     monkeypatch.setattr(capturing, "record", record)
     monkeypatch.setattr(compiling, "why_not", lambda *_: "")

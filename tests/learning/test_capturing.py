@@ -45,7 +45,7 @@ WHOLE = [
 
 @pytest.fixture
 def on_tape(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The stand-in records; returns what it replayed. As on an accelerator, labels are not checked and rates tensors."""
+    """The stand-in records; returns what it replayed. As on an accelerator, labels go unchecked, rates are tensors."""
     replays: list[object] = []
 
     def record(steps: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:

@@ -12,7 +12,7 @@ import pytest
 
 from engram import networks
 from engram.cli.command_line import KINDS, options_by_title
-from engram.cli.main import main
+from engram.cli.main import HELP, main
 from engram.core.options import type_words
 from engram.core.values import split_variant
 from engram.methods.registry import METHODS, about
@@ -38,7 +38,24 @@ def test_every_option_is_explained():
             assert option.help, f"{name}.{option.name} is not in the docstring"
 
 
-def test_help_is_short_and_leads_to_the_rest(capsys: pytest.CaptureFixture[str]):
+def test_help_is_no_wider_than_the_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "72")
+    for words in ("", "run", "run si", "reproduce", "learn", "report", "cache", "tradeoff", "forget"):
+        assert main([*words.split(), "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 72, words
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["--help"]) == 0
+    wide = capsys.readouterr().out
+    assert wide.splitlines() == HELP.splitlines()
+
+
+def test_help_is_short_and_leads_to_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["run", "dgmw", "--help"]) == 0
     usual = capsys.readouterr().out
     assert len(usual.splitlines()) <= 60

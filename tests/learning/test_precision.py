@@ -37,7 +37,9 @@ def test_what_the_device_has_decides_and_is_said(monkeypatch: pytest.MonkeyPatch
     assert "AVX-512 BF16" in reason_for("bf16", CPU)
     processor(monkeypatch, has=False)
     for name in ("bf16", "tf32"):
-        with pytest.raises(ConfigError, match=rf"precision {name} needs .*, cpu is none: leave precision at"):
+        with pytest.raises(
+            ConfigError, match=rf"precision {name} needs .*, which device cpu is not: leave precision at"
+        ):
             reason_for(name, CPU)
     with pytest.raises(ConfigError, match="must be float32, tf32 or bf16, got 'half'"):
         reason_for("half", CPU)

@@ -15,7 +15,7 @@ import pytest
 import synthetic
 from engram.cli.main import main
 from engram.errors import ConfigError, EngramError
-from engram.report.exports import export
+from engram.report.exports import BESIDE, _latex, export
 from engram.report.table import headline_table
 from engram.studies.results import read
 from engram.studies.study import Outcome, Problem
@@ -55,16 +55,21 @@ def _cells(line: str) -> list[str]:
 def test_latex_holds_the_table_and_nothing_that_latex_trips_over(folder: Path) -> None:
     text = export(folder, "latex").read_text(encoding="utf-8")
     table = headline_table([f.result for f in read(folder).results])
-    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
-    spec = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
-    assert spec is not None
-    assert len(spec[1]) == len(table.columns)
-    plain = [
-        [c.replace(r"$\pm$", "±").replace(r"\_", "_").replace("--", "–") for c in _cells(line)]
-        for line in body
+    specs = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert len(specs) == 2, "more columns than are read beside each other"
+    assert max(map(len, specs)) <= BESIDE
+    bodies = re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.S)
+    parts = [
+        [
+            [c.replace(r"$\pm$", "±").replace(r"\_", "_").replace("--", "–") for c in _cells(line)]
+            for line in lines
+        ]
+        for lines in map(str.splitlines, bodies)
     ]
+    assert all(len(row) == len(spec) for spec, rows in zip(specs, parts, strict=True) for row in rows)
+    assert [row[0] for row in parts[1]] == [row[0] for row in parts[0]], "each part says of which method"
+    plain = [[*row, *more[1:]] for row, more in zip(*parts, strict=True)]
     assert plain == [list(row) for row in table.rows]
-    assert all(len(_cells(line)) == len(table.columns) for line in body)
     fit = r"{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
     assert fit in text
     unescaped = re.sub(r"\\[&%$#_{}]", "", text.split("\n", 1)[1].replace(fit, "{"))
@@ -111,6 +116,29 @@ def test_names_of_a_users_own_break_no_format(format: str, tmp_path: Path) -> No
         "json": json.dumps(made["label"]),
     }
     assert wanted[format] in text
+
+
+def test_a_class_is_no_formula_and_two_are_not_one(tmp_path: Path) -> None:
+    made = synthetic.result("finetune", n_seeds=1, n_tasks=2)
+    made["tasks"][0]["class_names"] = ["=1+1", "b"]
+    made["tasks"][1]["class_names"] = ["a, b", 'say "c"']
+    made["label"] = "-x"
+    root = synthetic.write(tmp_path, {".": made})
+    with export(root, "csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {r["classes"] for r in rows} == {"'=1+1, b", '"a, b", "say ""c"""'}
+    assert {r["method"] for r in rows} == {"'-x"}
+    assert {r["classes"] for r in tidy([f.result for f in read(root).results])} == {
+        "=1+1, b",
+        '"a, b", "say ""c"""',
+    }
+
+
+def test_latex_has_a_minus_where_a_number_is_below_0() -> None:
+    assert (
+        _latex("-3.2 ± 0.1, fine-tuning, 0-4, 1e-05, lr=-1")
+        == r"$-$3.2 $\pm$ 0.1, fine-tuning, 0-4, 1e-05, lr=$-$1"
+    )
 
 
 def test_the_command_writes_what_is_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,9 @@ def test_figures_are_kept_in_every_format_with_their_numbers(folder: Path) -> No
     assert [float(row["low"]) for row in own] == pytest.approx([100 * c[0] for c in result["ci95"]], rel=1e-5)
 
 
-def test_a_style_file_of_ones_own_changes_the_files_and_not_the_page(tmp_path: Path) -> None:
+def test_a_style_file_of_ones_own_changes_the_files_and_not_the_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     synthetic.write(tmp_path, {".": synthetic.result("finetune", n_seeds=1, n_tasks=2)})
     page = write_report(tmp_path, every_format=False).read_bytes()
     (tmp_path / "paper.mplstyle").write_text("figure.figsize: 3.0, 2.0\nfont.size: 7\n")
@@ -131,6 +133,10 @@ def test_a_style_file_of_ones_own_changes_the_files_and_not_the_page(tmp_path: P
     for wrong in ("missing.mplstyle", "study.json"):
         with pytest.raises(EngramError, match="must be a matplotlib style file"):
             write_report(tmp_path, sheet=tmp_path / wrong)
+    (tmp_path / "wrong.mplstyle").write_text("no colon\nfont.size: 7\n")
+    with pytest.raises(EngramError, match="it is not: Missing colon in file"):
+        write_report(tmp_path, sheet=tmp_path / "wrong.mplstyle")
+    assert caplog.records == [], "said once, by engram"
     with style.restyled(tmp_path / "paper.mplstyle"):
         assert fig.accuracy_curves([read_result(tmp_path)]).get_figwidth() == 3.0
     assert fig.accuracy_curves([read_result(tmp_path)]).get_figwidth() == 5.2

@@ -204,6 +204,10 @@ def test_resize_keeps_constants_and_averages(make_data):
     assert small.fingerprint != data.fingerprint
     assert small.notes == ("resized from 8x8 to 4x4 pixels (bilinear)",)
     assert resize(data, 8) is data
+    wide = resize(make_data(shape=(1, 6, 8)), 4)
+    assert wide.notes == ("resized from 8x6 to 4x4 pixels (bilinear)",), (
+        "width x height, as pictures are measured"
+    )
     assert abs(float(small.train_x.float().mean()) - float(data.train_x.float().mean())) < 3
     constant = np.full((2, 6, 9), 77, np.uint8)
     assert set(resize(from_arrays(constant, [0, 1], constant, [0, 1]), 5).train_x.unique().tolist()) == {77}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import textwrap
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -169,7 +170,11 @@ ABOUT = {
     "measures:\nthe maximum achievable average accuracy, and the source accuracy at a required target accuracy. "
     f"The default\nrecipe is {RECIPE}.",
 }
-WIDE, INDENT = 116, 26  # letters of a line of help, and before an option's words
+WIDE, NARROW, INDENT = (
+    116,
+    50,
+    26,
+)  # letters of a line of help at most and at least, and before an option's words
 # Options whose words add up where they are given more than once.
 REPEATED = ("config", "method_file", "over")
 # What most people set, and other options of commands and data that are shown with --help-all only.
@@ -284,7 +289,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     everything = hasattr(deciding, "--help-all")
     wants_help = everything or hasattr(deciding, "--help")
     if wants_help and not names:
-        print(_short_help(command))
+        print(fitted(_short_help(command)), end="")
         return None
     _check_number(command, names)
     in_files: dict[str, Any] = {}
@@ -443,6 +448,27 @@ def _deciding(kind: Run) -> dict[str, Option]:
     return {flag_of(name): known[name] for name in names if name in known}
 
 
+def width() -> int:
+    """Letters of a line of help: what the terminal, or COLUMNS, leaves of `WIDE`."""
+    return max(NARROW, min(WIDE, shutil.get_terminal_size((WIDE, 24)).columns))
+
+
+def fitted(text: str) -> str:
+    """A text for a screen: lines that are too long for it go on below, at the place of their second column."""
+    wide, lines = width(), []
+    for line in text.splitlines():
+        head = re.sub(r"^( *(?:\S.*?  +(?=\S))?).*", r"\1", line)
+        more = textwrap.wrap(
+            line[len(head) :],
+            wide,
+            initial_indent=head,
+            subsequent_indent=" " * min(len(head), wide // 2),
+            break_on_hyphens=False,
+        )
+        lines += [line] if len(line) <= wide else more
+    return "\n".join(lines) + "\n"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of words for commands that train nothing; help is a text, an error a `ConfigError`.
 
@@ -459,7 +485,7 @@ class Parser(argparse.ArgumentParser):
     def parse(self, words: Sequence[str]) -> argparse.Namespace | None:
         """What the words ask for; None where it is help, which has been printed."""
         if {"-h", "--help"} & {*words}:
-            print(self.text, end="")
+            print(fitted(self.text), end="")
             return None
         return self.parse_args(words)
 
@@ -529,7 +555,7 @@ class OptionParser(argparse.ArgumentParser):
         )
 
     def _page(self, groups: Mapping[str, Sequence[tuple[str, Option]]], more: str) -> str:
-        lines = [f"usage: {self.usage}", "", self.description or "", ""]
+        lines = [f"usage: {self.usage}", "", fitted(self.description or "")]
         for title, options in groups.items():
             lines += [
                 f"{title}:",
@@ -537,7 +563,7 @@ class OptionParser(argparse.ArgumentParser):
                 "",
             ]
         names = f"Networks: {', '.join(networks.NETWORKS)}; features: {', '.join(features.FEATURES)}."
-        return "\n".join([*lines, *textwrap.wrap(f"{more}{names} See engram list.", WIDE)]) + "\n"
+        return "\n".join([*lines, *textwrap.wrap(f"{more}{names} See engram list.", width())]) + "\n"
 
     @staticmethod
     def _lines(flag: str, option: Option) -> list[str]:
@@ -552,7 +578,7 @@ class OptionParser(argparse.ArgumentParser):
         if not first.endswith(" "):
             first += " "
         return textwrap.wrap(
-            what, WIDE, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
+            what, width(), initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
         )
 
     @staticmethod

@@ -18,7 +18,7 @@ from typing import Any
 
 import engram
 from engram.cli import cache, commands, ending
-from engram.cli.command_line import Parser
+from engram.cli.command_line import Parser, fitted
 from engram.cli.memory_words import USAGES
 from engram.core.files import os_errors
 from engram.core.options import closest
@@ -138,7 +138,7 @@ def _notes() -> Iterator[None]:
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
+        print(fitted(HELP), end="")
         return 0
     if argv[0] in ("--version", "-V"):
         print(f"engram {engram.__version__}")

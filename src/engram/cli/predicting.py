@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.cli.command_line import flag_of
 from engram.cli.memory_words import USAGES, options, read, split
+from engram.core.files import cell
 from engram.core.staying import staying
 from engram.core.walking import walk
 from engram.errors import ConfigError, DataError, EngramError, printable
@@ -141,7 +142,9 @@ def _print_answers(answers: Sequence[Mapping[str, Any]], own: Predict) -> int:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["image", *head, *(["rejected"] if own.reject else [])])
         for one, row in zip(answers, listed, strict=True):
-            cells = [f"{c:.6f}" if isinstance(c, float) else c for c in row]
+            cells = [f"{c:.6f}" if isinstance(c, float) else c and cell(c) for c in row]
+            if cells[0] != row[0]:
+                cells[0] = os.path.join(".", row[0])  # the same file
             writer.writerow([*cells, *([str(one["rejected"]).lower()] if own.reject else [])])
         return 0
     wide = max(len(row[0]) for row in listed)

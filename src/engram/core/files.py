@@ -110,6 +110,11 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
             sync_folder(path.parent)
 
 
+def cell(text: str) -> str:
+    """Text for a CSV file, which a spreadsheet takes for text: an apostrophe stands before what would be a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def sync_folder(folder: Path) -> None:
     """Await the names in a folder: a file that was moved into place may else be gone after a power cut."""
     handle = os.open(folder, os.O_RDONLY)

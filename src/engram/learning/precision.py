@@ -31,7 +31,7 @@ def reason_for(precision: Precision, device: torch.device) -> str:
             return "the accelerator multiplies bfloat16"
         if not cuda and torch.cpu._is_avx512_bf16_supported():
             return "the processor multiplies bfloat16 (AVX-512 BF16)"
-        needed = "an accelerator" if cuda else "a processor with AVX-512 BF16"
+        needed = "an accelerator that multiplies bfloat16" if cuda else "a processor with AVX-512 BF16"
     elif precision == "tf32":
         if cuda and torch.cuda.get_device_capability(device) >= (8, 0):
             return "the accelerator has TF32"
@@ -39,7 +39,8 @@ def reason_for(precision: Precision, device: torch.device) -> str:
     else:
         return "every device has it"
     raise ConfigError(
-        f"precision {precision} needs {needed}, {device} is none: leave precision at float32, which is faster here."
+        f"precision {precision} needs {needed}, which device {device} is not: leave precision at float32, or take "
+        "another device."
     )
 
 

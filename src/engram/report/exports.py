@@ -10,13 +10,14 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
+from math import ceil
 from pathlib import Path
 from textwrap import wrap
 
 import engram
-from engram.core.files import os_errors, write_atomically
+from engram.core.files import cell, os_errors, write_atomically
 from engram.errors import ConfigError
 from engram.protocols.entry import plain
 from engram.report.figures_sweep import sweep_table
@@ -25,8 +26,8 @@ from engram.report.table import Table, headline_table
 from engram.studies.results import Findings, read
 from engram.studies.tidy import COLUMNS, tidy
 
-#: Letters of a line of a heading in LaTeX.
-HEAD = 13
+#: Letters of a line of a heading in LaTeX, and columns that are read beside each other on a page.
+HEAD, BESIDE = 13, 8
 
 __all__ = ["FORMATS", "export", "main_table", "markdown"]
 
@@ -41,11 +42,15 @@ def main_table(study: Findings) -> Table:
 
 
 def as_csv(study: Findings) -> str:
-    """The rows of :func:`engram.studies.tidy.tidy`, with a line of headings; an empty cell where a value is None."""
+    """The rows of :func:`engram.studies.tidy.tidy`, with a line of headings; an empty cell where a value is None.
+
+    Names that a spreadsheet would take for formulas have an apostrophe before them.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(tidy(f.result for f in study.results))
+    for row in tidy(f.result for f in study.results):
+        writer.writerow({k: cell(v) if isinstance(v, str) else v for k, v in row.items()})
     return text.getvalue()
 
 
@@ -68,29 +73,47 @@ def markdown(table: Table) -> str:
 
 
 def as_latex(study: Findings) -> str:
-    """The main table as a float with the rules of package booktabs, no wider than the page; its notes below."""
+    """The main table as a float with the rules of package booktabs, no wider than the page; its notes below.
+
+    Where it has more than `BESIDE` columns its parts stand below each other, each with the first column.
+    """
     table = main_table(study)
-    heads = [[*wrap(c.name, HEAD), *wrap(c.of, HEAD)] for c in table.columns]
-    lines = zip_longest(*(reversed(head) for head in heads), fillvalue="")  # they end on one line
-    spec = "".join("l" if c.text else "r" for c in table.columns)
+    others = range(1, len(table.columns))
+    n = ceil(len(others) / (BESIDE - 1))  # parts, about as wide as each other
+    parts = [
+        _tabular(table, [0, *others[len(others) * i // n : len(others) * (i + 1) // n]]) for i in range(n)
+    ]
     return "\n".join(
         [
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_latex(table.title)}.}}",
+            "\n\\par\\medskip\n".join(parts),
+            *([r"\par\smallskip\raggedright\footnotesize"] if table.footnotes else []),
+            *(_latex(note) for note in table.footnotes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _tabular(table: Table, columns: Sequence[int]) -> str:
+    """These columns of a table."""
+    chosen = [table.columns[i] for i in columns]
+    heads = [[*wrap(c.name, HEAD), *wrap(c.of, HEAD)] for c in chosen]
+    lines = zip_longest(*(reversed(head) for head in heads), fillvalue="")  # they end on one line
+    spec = "".join("l" if c.text else "r" for c in chosen)
+    return "\n".join(
+        [
             r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{spec}}}",
             r"\toprule",
             *reversed([_row(line) for line in lines]),
             r"\midrule",
-            *map(_row, table.rows),
+            *(_row(row[i] for i in columns) for row in table.rows),
             r"\bottomrule",
             r"\end{tabular}}",
-            *([r"\par\smallskip\raggedright\footnotesize"] if table.footnotes else []),
-            *(_latex(note) for note in table.footnotes),
-            r"\end{table}",
-            "",
         ]
     )
 
@@ -120,6 +143,7 @@ _SPECIAL |= {
 
 
 def _latex(text: str) -> str:
+    text = re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text)  # a number below 0, not a hyphen
     return re.sub("|".join(map(re.escape, _SPECIAL)), lambda m: _SPECIAL[m[0]], text)
 
 

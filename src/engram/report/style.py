@@ -11,6 +11,7 @@ import contextlib
 import csv
 import functools
 import io
+import logging
 import os
 import textwrap
 import traceback
@@ -73,10 +74,22 @@ def _look(sheet: str | None) -> Any:
     with resources.as_file(resources.files("engram.report") / "engram.mplstyle") as house:
         look = dict(matplotlib.rc_params_from_file(house, use_default_template=False))
     if sheet is not None:
+        complaints: list[str] = []
+
+        def hear(record: logging.LogRecord) -> bool:
+            complaints.append(" ".join(record.getMessage().split()))
+            return False  # matplotlib need not say it too
+
+        log = logging.getLogger("matplotlib")
+        log.addFilter(hear)
         try:
             own = matplotlib.rc_params_from_file(sheet, use_default_template=False)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{sheet} must be a matplotlib style file, it is not: {error}") from error
+            complaints.append(str(error))
+        finally:
+            log.removeFilter(hear)
+        if complaints:
+            raise ConfigError(f"{sheet} must be a matplotlib style file, it is not: {complaints[0]}")
         if not own:
             raise ConfigError(
                 f"{sheet} must be a matplotlib style file, it sets nothing: see matplotlib's manual, style sheets."

@@ -133,7 +133,7 @@ class Decoder:
         elif self.image_size and self._size not in (None, (self.image_size, self.image_size)):
             height, width = self._size or (0, 0)
             size = f"{self.image_size}x{self.image_size}"
-            notes.append(f"resized from {height}x{width} to {size} pixels (bilinear)")
+            notes.append(f"resized from {width}x{height} to {size} pixels (bilinear)")
         return notes
 
     def _read(

@@ -173,7 +173,7 @@ def resize(data: ImageData, size: int) -> ImageData:
     height, width = data.image_shape[1:]
     if (height, width) == (size, size):
         return data
-    note = f"resized from {height}x{width} to {size}x{size} pixels (bilinear)"
+    note = f"resized from {width}x{height} to {size}x{size} pixels (bilinear)"
     return _with_pixels(data, resize_pixels(data.train_x, size), resize_pixels(data.test_x, size), note)
 
 

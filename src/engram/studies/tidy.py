@@ -26,12 +26,13 @@ def tidy(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with the keys `COLUMNS`. Tasks count from 1, accuracies lie in [0, 1]; pairs that were not measured, such
-        as tasks to come, have no row. Seeds that failed or were stopped have those that were measured.
+        as tasks to come, have no row. ``classes`` are names parted by commas, in quotes where a name has one itself.
+        Seeds that failed or were stopped have those that were measured.
     """
     rows = []
     for result in results:
         classes = [
-            ", ".join(map(str, t.get("class_names") or t.get("classes") or ())) for t in result["tasks"]
+            ", ".join(map(_named, t.get("class_names") or t.get("classes") or ())) for t in result["tasks"]
         ]
         same = {"method": result["label"]}
         setting = {"data": result["data"].get("name"), "scenario": result["protocol"].get("scenario")}
@@ -43,6 +44,12 @@ def tidy(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                         pair = {"after_task": i + 1, "task": j + 1, "classes": classes[j]}
                         rows.append({**seed, **pair, "accuracy": value})
     return rows
+
+
+def _named(name: Any) -> str:
+    """A class's name among others: in quotes where it has a comma or quotes of its own, as in CSV."""
+    text = str(name)
+    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class Classifier(nn.Module):
     def cut_old_rows(self, grads: Mapping[str, Tensor], task: TaskInfo) -> None:
         """Set gradients of the newest part's rows of earlier tasks to 0, in place, where tasks share one head."""
         for grad in grads.values() if self.head.kind == "single" else ():
-            grad[: task.start] = 0.0
+            grad[: task.start].zero_()
 
     def structure(self) -> dict[str, Any]:
         """Sizes of the head, and where tasks end."""

@@ -140,8 +140,8 @@ def dgma_mnist_quick() -> Recipe:
     return _mnist_quick("dgma-mnist-quick", {"dgma": _MNIST_QUICK_METHODS["dgma"]}, "DGMa")
 
 
-# Upsampling and what the solver does to its images were chosen by trials on training images of three classes of CIFAR-10;
-# widths, steps and the hard tail were guessed and measured once. docs/methods/dgm.md has what a screening says of each.
+# Upsampling and what the solver does to its images were chosen by trials on training images of three classes of
+# CIFAR-10; widths, steps and the hard tail were guessed. docs/methods/dgm.md has what a screening says of each.
 _COLOUR_DGMW: dict[str, Any] = {
     **_MNIST_QUICK_DGMW,
     "steps_per_epoch": 50,

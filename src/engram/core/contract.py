@@ -72,8 +72,8 @@ class Batch:
 class Step:
     """Where training stands: ``epoch`` of ``n_epochs``, ``step`` of ``n_steps`` in the epoch, all counted from 0.
 
-    While a graph of a step is made, ``epoch`` and ``step`` are what stands for these numbers in every step: compute with
-    them, compare them, give them to tensors; a step that turns them into numbers goes on without a graph.
+    While a graph of a step is made, ``epoch`` and ``step`` are what stands for these numbers in every step: compute
+    with them, compare them, give them to tensors; a step that turns them into numbers goes on without a graph.
     """
 
     task: TaskInfo

@@ -190,7 +190,7 @@ def run_phase(
         with seeds.seeded(seed, "epoch", *names):
             sums = _epoch(method, phase, players, optimisers, feeder, at, takes)
         losses = {key: value / feeder.n_steps for key, value in sums.items()}
-        _check_finite(method, losses, task, phase, epoch)
+        _check_finite(method, losses, players, task, phase, epoch)
         cursor.epochs = epoch + 1
         state.optimisers.update({name: optimiser.state for name, optimiser in optimisers.items()})
         done = replace(at, step=feeder.n_steps - 1)
@@ -240,11 +240,17 @@ def _epoch(
 
 
 def _check_finite(
-    method: Method, losses: Mapping[str, float], task: TaskInfo, phase: Phase, epoch: int
+    method: Method,
+    losses: Mapping[str, float],
+    players: Mapping[str, Player],
+    task: TaskInfo,
+    phase: Phase,
+    epoch: int,
 ) -> None:
     bad = [key for key, value in losses.items() if not math.isfinite(value)]
     if not bad:
-        named = dict(method.named_parameters())
+        # Those that move: a method may keep a network for each task.
+        named = {name: p for player in players.values() for name, p in player.parameters.items()}
         finite = [torch.isfinite(p).all() for p in named.values()]
         if finite and not bool(
             torch.stack(finite).all()

@@ -128,7 +128,7 @@ def headline_table(results: Sequence[Result]) -> Table:
                 mean_pm(s["seconds"]),
             )
         )
-    some = ("acc_gen", "acc_rev", "Diversity")  # of generative methods
+    some = ("acc_gen", "acc_rev", "Diversity", "Fréchet distance")  # of generative methods
     keep = [i for i, c in enumerate(columns) if c.name not in some or any(r[i] != MISSING for r in rows)]
     return Table(
         title=f"After the last task: {spread_words(results)}",

@@ -472,6 +472,7 @@ def test_only_the_last_row_measured(tmp_path: Path) -> None:
     row = headline_table([read_result(tmp_path)]).rows[0]
     assert row[3].startswith("87.0 ±")
     assert row[5] == "–"
+    assert "Fréchet" not in text.partition("</table>")[0], "no column of generative methods"
     assert "<img" in text
 
 

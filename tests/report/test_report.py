@@ -425,6 +425,8 @@ def test_what_is_kept_after_each_task_and_samples_after_each_task(folder: Path) 
     shown = fig.samples_over_tasks(result, sheets, seed=0).axes[0].images[0].get_array()
     assert shown is not None
     assert [shown[0, 0], shown[10, 0], shown[10, 10], shown[0, 10]] == [1, 2, 2, 255]
+    many = [np.zeros((50, 1, 1, 8, 8), dtype=np.uint8)]
+    assert fig.samples_over_tasks(result, many, seed=0).axes[0].images[0].get_array().shape == (10, 200)  # type: ignore[union-attr]
 
 
 def test_colour_samples(folder: Path) -> None:

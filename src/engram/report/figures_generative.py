@@ -88,17 +88,20 @@ def samples_over_tasks(result: Result, sheets: Sequence[np.ndarray], *, seed: in
 
     Args:
         result: the result they belong to.
-        sheets: after each task uint8 [C, n, channels, H, W] of the classes known then; in the order of tasks.
+        sheets: after each task uint8 [C, n, channels, H, W] of the classes known then; in the order of tasks. Of more
+            than 20 classes, 20 are shown, evenly spaced.
         seed: the seed that generated them.
     """
     most, (_, _, channels, height, across) = max(map(len, sheets)), sheets[0].shape
     shown = 3 if channels == 3 else 1
-    canvas = np.full((len(sheets) * (height + 2), most * (across + 2), shown), 255, dtype=np.uint8)
+    classes = np.linspace(0, most - 1, min(most, 20)).astype(int)
+    canvas = np.full((len(sheets) * (height + 2), len(classes) * (across + 2), shown), 255, dtype=np.uint8)
     for row, sheet in enumerate(sheets):
-        for column, images in enumerate(sheet):
+        for column, of in enumerate(classes[classes < len(sheet)]):
             y, x = row * (height + 2), column * (across + 2)
-            canvas[y : y + height, x : x + across] = images[0, :shown].transpose(1, 2, 0)
-    note = f"{setting_words([result])}; seed {seed}. A row after each task, a column a class; not selected."
+            canvas[y : y + height, x : x + across] = sheet[of][0, :shown].transpose(1, 2, 0)
+    which = "a class" if len(classes) == most else f"one of {len(classes)} of {most} classes"
+    note = f"{setting_words([result])}; seed {seed}. A row after each task, a column {which}; not selected."
     ratio = canvas.shape[0] / canvas.shape[1]
     figure = new_figure(
         min(9.0, (width() - 0.5) * ratio), f"{result['label']}: samples after each task", note

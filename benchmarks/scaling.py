@@ -35,7 +35,7 @@ WHY = {
     "joint": "trains on all data so far",
     "pnn": "a column a task, with adapters from all before it",
     "fecam": "a covariance a class",
-    "slda": "a mean a class",
+    "slda": "sums and factor of d x d entries, all there after ten tasks",
     "ncm": "a mean a class",
     "packnet": "an owner for each weight; an output layer a task",
     "piggyback": "a mask and an output layer a task",

@@ -151,7 +151,7 @@ def test_a_precision_that_the_processor_has_not(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     said = refused("run", "finetune", *SMALL, "--precision", "bf16", "--out", tmp_path / "out")
-    assert "bf16 needs a processor with AVX-512 BF16, cpu is none" in said
+    assert "bf16 needs a processor with AVX-512 BF16, which device cpu is not" in said
     assert not (tmp_path / "out").exists()
 
 

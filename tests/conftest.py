@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,21 @@ from calling import Call, Called, Refused, kept_each_epoch
 from engram.cli.main import main
 from engram.studies import processes
 from forking import Forked
+
+
+# Modules of tests and benchmarks each name what their children need, and a process has one server of forks, which takes
+# the names given last: children of all others would import theirs anew.
+FORKED = (
+    "engram.checks",
+    "engram.protocols.session",
+    "engram.memory.memory",
+    "engram.features.pixels",
+    "torch._dynamo",
+)
+
+
+def pytest_collection_finish() -> None:
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(FORKED))
 
 
 @pytest.fixture(scope="session", autouse=True)

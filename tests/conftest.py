@@ -15,20 +15,19 @@ from engram.cli.main import main
 from engram.studies import processes
 from forking import Forked
 
-
 # Modules of tests and benchmarks each name what their children need, and a process has one server of forks, which takes
 # the names given last: children of all others would import theirs anew.
-FORKED = (
+FORKED = [
     "engram.checks",
     "engram.protocols.session",
     "engram.memory.memory",
     "engram.features.pixels",
     "torch._dynamo",
-)
+]
 
 
 def pytest_collection_finish() -> None:
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(FORKED))
+    multiprocessing.get_context("forkserver").set_forkserver_preload(FORKED)
 
 
 @pytest.fixture(scope="session", autouse=True)

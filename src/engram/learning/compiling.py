@@ -87,9 +87,8 @@ class Compiled:
         self.why = why_not(how, device)
         # Between the steps of such a phase a memory may grow, which lays its tensors elsewhere.
         self.grows = how == "cudagraphs" and any(u.player is None for u in phase.updates)
-        self.held: dict[
-            str, dict[str, Any]
-        ] = {}  # of such a phase, by update: where tensors lay in the step before
+        # Of such a phase, by update: where tensors lay in the step before.
+        self.held: dict[str, dict[str, Any]] = {}
         if self.why:
             self._say(self.why)
         elif how == "inductor":

@@ -252,9 +252,8 @@ def _check_finite(
         # Those that move: a method may keep a network for each task.
         named = {name: p for player in players.values() for name, p in player.parameters.items()}
         finite = [torch.isfinite(p).all() for p in named.values()]
-        if finite and not bool(
-            torch.stack(finite).all()
-        ):  # one question: an accelerator is waited for with each
+        # One question: an accelerator is waited for with each.
+        if finite and not bool(torch.stack(finite).all()):
             bad = [n for n, good in zip(named, finite, strict=True) if not good]
     if bad:
         shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")

@@ -29,7 +29,7 @@ from engram.networks import Dcgan8, Mlp, masks
 from engram.networks.scattering import ScatteringVectors
 from engram.parts import discriminants, gan
 from engram.parts.averaging import WeightAverage
-from engram.parts.images import Augmentation, recoloured, shift_and_rotate
+from engram.parts.images import Augmentation, blurred, recoloured, shift_and_rotate
 from engram.parts.memory import SampleMemory, herded
 from engram.parts.statistics import kept_statistics, reestimated_statistics
 from engram.protocols.session import Session
@@ -1117,6 +1117,14 @@ def test_blur_noise_and_a_square() -> None:
     square[2:6, 2:6] = True
     assert torch.equal(y == 0, square.expand_as(y))
     assert torch.equal(augment(x, noise | {"blur": 0 * half, "loudness": 0 * half})[..., 0, :], x[..., 0, :])
+
+
+def test_blur_by_products_is_blur_by_poolings() -> None:
+    y = x = torch.rand(2, 3, 5, 9)
+    for _ in range(4):
+        y = nn.functional.pad(y, (1, 1, 1, 1), mode="replicate")
+        y = nn.functional.avg_pool2d(nn.functional.avg_pool2d(y, 2, 1), 2, 1)
+    assert torch.allclose(blurred(x, 4), y, atol=1e-6)
 
 
 def test_new_colours_keep_the_shape_of_each_channel() -> None:

@@ -527,11 +527,9 @@ def reproduce(
         for study in reproduction.missing(look(), settings) if run else ():
             outcomes.append(conclude(study, listener))
             if outcomes[-1].interrupted:
+                run = False  # the parts after this one are shown as they stand
                 break
         found.append(look())
-        if outcomes and outcomes[-1].interrupted:
-            found += [reproduction.found(p, (), reproduction.Gathered()) for p in plan.parts[len(found) :]]
-            break
     concluded = concluding.conclude(wanted, budget, found)
     return Reproduced(root, concluded, concluding.write(root, wanted, found, concluded), outcomes)
 

@@ -17,6 +17,7 @@ from engram.recipes.published import TABLES, Published
 from engram.recipes.targets import BUDGETS, TARGETS, Column, Part, Plan, Row, Statement, Target
 from engram.report.reproduction import FIGURES
 from engram.report.verdicts import MARGINS, judge, judge_statement
+from engram.studies.jobs import Event
 from engram.studies.reproduction import Gathered, PartFound, data_of, found, gather, variant_of
 
 ROWS = (Row("plain", "finetune"), Row("held", "si:c=0.5"), Row("other", "l2sp", "it is another thing"))
@@ -109,6 +110,25 @@ def test_parts_of_a_target_share_their_runs(
     means = [{(r["row"], r["column"]): r["mean"] for r in p["rows"]} for p in made.conclusion.json["parts"]]
     assert {k: v for k, v in means[1].items() if k in means[0]}.items() <= means[0].items()
     assert means[1]["new", "average"] is not None
+
+
+def test_after_a_stop_what_is_on_record_is_still_shown(
+    tiny: str, pretend: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = api.reproduce(tiny, out=tmp_path / "record", jobs=1)
+    (part,) = TARGETS[tiny].plans["quick"].parts
+    first = replace(part, name="first", rows=(Row("new", "si:c=0.25"),), published=None)
+    of = replace(TARGETS[tiny], plans={"quick": Plan((first, part), "seconds", "digits")}, statements=())
+    monkeypatch.setitem(TARGETS, tiny, of)
+
+    def stop(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    record = [tmp_path / "record"]
+    stopped = api.reproduce(tiny, out=tmp_path / "out", results=record, jobs=1, listener=stop)
+    assert [o.interrupted for o in stopped.outcomes] == [True]
+    shown, there = stopped.conclusion.json["parts"][1]["rows"], whole.conclusion.json["parts"][0]["rows"]
+    assert [(r["values"], r["words"]) for r in shown] == [(r["values"], r["words"]) for r in there]
 
 
 PART = Part("p", "si-splitmnist", (Row("a", "si"),), (Column("average"),))

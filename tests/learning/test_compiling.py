@@ -64,6 +64,23 @@ def critic_step(takes) -> list[Tensor]:
     return [b - p.detach() for b, p in zip(before, critic.parameters(), strict=True)]
 
 
+def test_a_compiled_step_of_adam_is_adams_for_parameters_that_come_late_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    for graph in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda graph=graph: graph)
+        g = torch.Generator().manual_seed(0)
+        held = {name: nn.Parameter(torch.randn(5, generator=g)) for name in ("first", "late")}
+        stepper = Stepper(held, Optimiser("adam", 0.1, weight_decay=0.1))
+        for i in range(6):
+            stepper.lay_out()
+            grads = {name: torch.randn(5, generator=g) for name in held}
+            stepper.step(grads if i > 2 else {"first": grads["first"]})
+        found.append(torch.stack(list(held.values())))
+    assert torch.allclose(*found, rtol=0, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(WHY), reason=WHY)
 def test_the_gradient_of_the_penalty_is_there_or_the_step_is_not_compiled() -> None:

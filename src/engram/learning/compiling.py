@@ -65,6 +65,7 @@ def inductor(take_step: TakeStep, device: torch.device) -> TakeStep:
     def taken(
         method: Method, update: Update, player: Player, optimiser: Stepper, batch: Batch, step: Step
     ) -> Terms:
+        optimiser.lay_out()
         at = replace(step, epoch=cast(int, epoch.fill_(step.epoch)), step=cast(int, place.fill_(step.step)))
         return compiled(method, update, player, optimiser, batch, at)
 

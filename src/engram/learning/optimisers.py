@@ -42,6 +42,7 @@ class Stepper:
         self.parameters, self.spec = parameters, spec
         # A tensor beside the number: a graph that was compiled reads it anew in every step.
         self.rate = torch.zeros((), device=next(iter(parameters.values())).device)
+        self.scales = torch.ones(2, len(parameters), device=self.rate.device)  # see lay_out
         self.lr = spec.lr
         self.state: OptimiserState = {}
         if spec.kind == "sgd" and spec.momentum:
@@ -75,6 +76,21 @@ class Stepper:
             else torch.zeros_like(p, requires_grad=False)
             for key in sorted(STATES[self.spec.kind], reverse=True)
         }
+
+    @torch.no_grad()
+    def lay_out(self) -> None:
+        """Before a compiled step: what Adam multiplies its mean and the root of its squares by, from steps counted.
+
+        Within the graph the compiler would take these powers anew for every eight weights.
+        """
+        if self.spec.kind != "adam":
+            return
+        none = torch.zeros_like(self.rate)
+        counts = [self.state[name]["step"] if name in self.state else none for name in self.parameters]
+        after = torch.stack(counts).double() + 1
+        one, two = self.spec.betas
+        self.scales[0] = self.rate / (1 - one**after)
+        self.scales[1] = (1 - two**after).rsqrt()
 
     @torch.no_grad()
     def step(self, grads: Mapping[str, Tensor]) -> None:
@@ -129,6 +145,7 @@ class Stepper:
         NAdam (Dozat, ICLR-W 2016) and RMSProp (Tieleman and Hinton, lecture 6.5, 2012).
         """
         spec, rate = self.spec, self.rate
+        scales = dict(zip(self.parameters, self.scales.unbind(1), strict=True))
         for name, g in zip(names, along, strict=True):
             p, held = self.parameters[name], self.state.get(name, {})
             if spec.weight_decay:
@@ -144,14 +161,15 @@ class Stepper:
                 p.sub_(rate * g / (square.sqrt() + EPSILON))
                 continue
             count, mean = held["step"].add_(1), held["exp_avg"].lerp_(g, 1 - one)
-            root = (square / (1 - two**count)).sqrt()
             if spec.kind == "nadam":
+                root = (square / (1 - two**count)).sqrt()
                 now, then = (one * (1 - 0.5 * FADING**k) for k in (count, count + 1))
                 product = held["mu_product"].mul_(now)
                 ahead = (1 - now) / (1 - product) * g + then / (1 - product * then) * mean
                 p.sub_(rate * ahead / (root + EPSILON))
                 continue
-            p.sub_(rate / (1 - one**count) * mean / (root + EPSILON))
+            rates, shares = scales[name]
+            p.sub_(rates * mean / (square.sqrt() * shares + EPSILON))
 
     def load(self, state: OptimiserState) -> None:
         """Take tensors by name. Where a parameter has grown since, its new entries start at zero.

@@ -448,12 +448,14 @@ class Reproduced:
         out: its folder, with ``table.md``, ``reproduction.json``, ``figures/``, ``results/``, and a study a part.
         conclusion: tables and values.
         figures: what was drawn.
+        undrawn: names of figures of the target that no result here can be drawn from.
         outcomes: of the studies that were run for it.
     """
 
     out: Path
     conclusion: Conclusion
     figures: list[Path]
+    undrawn: list[str]
     outcomes: list[Outcome]
 
     @property
@@ -531,7 +533,7 @@ def reproduce(
                 break
         found.append(look())
     concluded = concluding.conclude(wanted, budget, found)
-    return Reproduced(root, concluded, concluding.write(root, wanted, found, concluded), outcomes)
+    return Reproduced(root, concluded, *concluding.write(root, wanted, found, concluded), outcomes)
 
 
 def _folder(out: str | PathLike[str]) -> Path:

@@ -118,7 +118,8 @@ def test_after_a_stop_what_is_on_record_is_still_shown(
     whole = api.reproduce(tiny, out=tmp_path / "record", jobs=1)
     (part,) = TARGETS[tiny].plans["quick"].parts
     first = replace(part, name="first", rows=(Row("new", "si:c=0.25"),), published=None)
-    of = replace(TARGETS[tiny], plans={"quick": Plan((first, part), "seconds", "digits")}, statements=())
+    plans = {"quick": Plan((first, part), "seconds", "digits")}
+    of = replace(TARGETS[tiny], plans=plans, statements=(), figures=("accuracies", "samples"))
     monkeypatch.setitem(TARGETS, tiny, of)
 
     def stop(event: Event) -> None:
@@ -128,6 +129,7 @@ def test_after_a_stop_what_is_on_record_is_still_shown(
     stopped = api.reproduce(tiny, out=tmp_path / "out", results=record, jobs=1, listener=stop)
     assert [o.interrupted for o in stopped.outcomes] == [True]
     shown, there = stopped.conclusion.json["parts"][1]["rows"], whole.conclusion.json["parts"][0]["rows"]
+    assert stopped.undrawn == ["samples"]
     assert [(r["values"], r["words"]) for r in shown] == [(r["values"], r["words"]) for r in there]
 
 

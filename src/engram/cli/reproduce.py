@@ -93,6 +93,12 @@ def main(words: Sequence[str]) -> int:
     if target(asked.target).note:
         screen.print(target(asked.target).note)
     print(f"Written: {made.out / 'table.md'}, {len(made.figures)} figures, {made.out / 'reproduction.json'}")
+    if made.undrawn:
+        print(
+            f"Not drawn: {', '.join(made.undrawn)}. No result here holds what they show: files under {RECORD}/ are kept "
+            "without images and without what each epoch measured. Started where there is no such folder, the command "
+            "makes runs that hold it."
+        )
     for outcome in made.outcomes:
         for p in outcome.problems:
             print(f"engram: {p.label}, seed {p.seed}: {p.message}", file=sys.stderr)

@@ -161,8 +161,14 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
 
 
 # Files --------------------------------------------------------------------------------------------------------
-def write(out: Path, target: Target, found: Sequence[PartFound], conclusion: Conclusion) -> list[Path]:
-    """Write ``table.md``, ``reproduction.json``, ``results/`` and ``figures/``; the paths of the figures."""
+def write(
+    out: Path, target: Target, found: Sequence[PartFound], conclusion: Conclusion
+) -> tuple[list[Path], list[str]]:
+    """Write ``table.md``, ``reproduction.json``, ``results/`` and ``figures/``.
+
+    Returns:
+        The paths of the figures, and the names of those of the target that no result here can be drawn from.
+    """
     notes = [f"# {target.name}", "", f"{target.paper}: {target.what}.", target.note, ""]
     text = "\n".join([*notes, *(markdown(table) for table in conclusion.tables)])
     write_atomically(out / "table.md", text.encode())
@@ -171,14 +177,15 @@ def write(out: Path, target: Target, found: Sequence[PartFound], conclusion: Con
         for name, result in one.results.items():
             path = out / "results" / one.part.name / f"{folder_name(name)}.json"
             write_atomically(path, (as_text(with_checksum(result)) + "\n").encode())
-    drawn = []
+    drawn, undrawn = [], []
     if "surrogate" in target.figures:
         drawn.append(style.write(_surrogate(out), out / "figures" / "surrogate"))
-    for one in found:
-        for kind in target.figures:
-            for name, figure in FIGURES[kind](one):
-                drawn.append(style.write(figure, out / "figures" / slug(f"{one.part.name}-{name}")))
-    return drawn
+    for kind in (k for k in target.figures if k != "surrogate"):
+        made = [(one.part.name, *each) for one in found for each in FIGURES[kind](one)]
+        drawn += [style.write(f, out / "figures" / slug(f"{part}-{name}")) for part, name, f in made]
+        if not made:
+            undrawn.append(kind)
+    return drawn, undrawn
 
 
 def _surrogate(out: Path) -> Figure:

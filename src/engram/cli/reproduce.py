@@ -95,9 +95,9 @@ def main(words: Sequence[str]) -> int:
     print(f"Written: {made.out / 'table.md'}, {len(made.figures)} figures, {made.out / 'reproduction.json'}")
     if made.undrawn:
         print(
-            f"Not drawn: {', '.join(made.undrawn)}. No result here holds what they show: files under {RECORD}/ are kept "
-            "without images and without what each epoch measured. Started where there is no such folder, the command "
-            "makes runs that hold it."
+            f"Not drawn: {', '.join(made.undrawn)}. No result here holds what they show: files under {RECORD}/ are "
+            "kept without images and without what each epoch measured. Started where there is no such folder, the "
+            "command makes runs that hold it."
         )
     for outcome in made.outcomes:
         for p in outcome.problems:

@@ -32,6 +32,7 @@ class Compiled:
         )
         self.count, self.rate, self.share = 0, *(torch.zeros((), device=loop.real.device) for _ in range(2))
         torch._dynamo.config.trace_autograd_ops = True
+        torch._inductor.config.size_asserts = False
         self.step = torch.compile(self.whole, fullgraph=True, dynamic=False)
 
     def epoch(self, order: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ def why_not(compile: Compile, device: torch.device) -> str:
         return "there is no C++ compiler"
     config.trace_autograd_ops = True
     kernels.compile_threads = 1  # a run is one process
+    kernels.size_asserts = False  # in every step, of what the guards have seen already
     kernels.fallback_random = True  # dropout draws what it draws uncompiled
     return ""
 

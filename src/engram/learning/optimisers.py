@@ -42,7 +42,11 @@ class Stepper:
         self.parameters, self.spec = parameters, spec
         # A tensor beside the number: a graph that was compiled reads it anew in every step.
         self.rate = torch.zeros((), device=next(iter(parameters.values())).device)
-        self.scales = torch.ones(2, len(parameters), device=self.rate.device)  # see lay_out
+        # Of compiled steps of Adam, see lay_out.
+        device, wide = self.rate.device, torch.float64
+        self.betas = torch.tensor(spec.betas, dtype=wide, device=device)[:, None]
+        self.roots = torch.tensor((-1.0, -0.5), dtype=wide, device=device)[:, None]
+        self.scales = torch.ones(2, len(parameters), device=device)
         self.lr = spec.lr
         self.state: OptimiserState = {}
         if spec.kind == "sgd" and spec.momentum:
@@ -79,18 +83,17 @@ class Stepper:
 
     @torch.no_grad()
     def lay_out(self) -> None:
-        """Before a compiled step: what Adam multiplies its mean and the root of its squares by, from steps counted.
+        """Before a compiled step: what Adam multiplies its mean and the root of its squares by.
 
         Within the graph the compiler would take these powers anew for every eight weights.
         """
         if self.spec.kind != "adam":
             return
-        none = torch.zeros_like(self.rate)
-        counts = [self.state[name]["step"] if name in self.state else none for name in self.parameters]
-        after = torch.stack(counts).double() + 1
-        one, two = self.spec.betas
-        self.scales[0] = self.rate / (1 - one**after)
-        self.scales[1] = (1 - two**after).rsqrt()
+        counts = [
+            self.state[name]["step"] if name in self.state else torch.zeros_like(self.rate)
+            for name in self.parameters
+        ]
+        torch.pow(1 - self.betas ** (torch.stack(counts) + 1), self.roots, out=self.scales)
 
     @torch.no_grad()
     def step(self, grads: Mapping[str, Tensor]) -> None:
@@ -168,8 +171,8 @@ class Stepper:
                 ahead = (1 - now) / (1 - product) * g + then / (1 - product * then) * mean
                 p.sub_(rate * ahead / (root + EPSILON))
                 continue
-            rates, shares = scales[name]
-            p.sub_(rates * mean / (square.sqrt() * shares + EPSILON))
+            first, second = scales[name]
+            p.sub_(rate * first * mean / (square.sqrt() * second + EPSILON))
 
     def load(self, state: OptimiserState) -> None:
         """Take tensors by name. Where a parameter has grown since, its new entries start at zero.

@@ -4,7 +4,8 @@ only their report needs.
     python reproductions/collect.py DIR NAME
 
 Writes ``reproductions/NAME/METHOD.json``: the result file without per-epoch logs, names of files, and places. What
-stays: resolved configuration, data fingerprint, class of device, accuracy matrices, intervals, seconds, bytes.
+stays: resolved configuration, data fingerprint, class of device, accuracy matrices, intervals, seconds, bytes; and, of
+the epochs, the gates of the first seed's last task, which the figure of gates shows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,20 @@ def slim(result: dict[str, Any]) -> dict[str, Any]:
         entry = {k: v for k, v in seed.items() if k not in ("samples", "checkpoints")}
         entry["tasks"] = [{k: v for k, v in task.items() if k != "phases"} for task in seed["tasks"]]
         kept["seeds"].append(entry)
+    first = next((i for i, seed in enumerate(result["seeds"]) if seed["status"] == "done"), None)
+    if first is not None and (phases := gates(result["seeds"][first]["tasks"][-1])):
+        kept["seeds"][first]["tasks"][-1]["phases"] = phases
     return kept
+
+
+def gates(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """A task's phases that measured gates, without anything else."""
+    phases = []
+    for phase in task.get("phases") or []:
+        of = [(e["epoch"], e["measures"]["gates"]) for e in phase["epochs"] if "gates" in e["measures"]]
+        epochs = [{"epoch": n, "losses": {}, "measures": {"gates": g}} for n, g in of]
+        phases += [{"phase": phase["phase"], "epochs": epochs}] if epochs else []
+    return phases
 
 
 def main(source: str, name: str) -> None:

@@ -96,8 +96,8 @@ def main(words: Sequence[str]) -> int:
     if made.undrawn:
         print(
             f"Not drawn: {', '.join(made.undrawn)}. No result here holds what they show: files under {RECORD}/ are "
-            "kept without images and without what each epoch measured. Started where there is no such folder, the "
-            "command makes runs that hold it."
+            "kept without images and, but for a few gates, without what each epoch measured. Started where there is no "
+            "such folder, the command makes runs that hold it."
         )
     for outcome in made.outcomes:
         for p in outcome.problems:

@@ -163,9 +163,17 @@ class Watched(TorchDispatchMode):
 
 def record(steps: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """What ``steps`` returns, and a function that does all of its kernels again, over the same addresses."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = steps()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            found = steps()
+    except Exception:
+        # What PyTorch leaves of a recording that fails: its stream, its share of the memory, a generator that records.
+        torch.cuda.set_stream(stream)
+        torch._C._cuda_endAllocateToPool(stream.device_index, graph.pool())
+        fresh = torch.Generator(stream.device).graphsafe_get_state()
+        torch.cuda.default_generators[stream.device_index].graphsafe_set_state(fresh)
+        raise
     return found, graph.replay
 
 

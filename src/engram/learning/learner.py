@@ -446,6 +446,7 @@ class Learner:
     def restore(self, checkpoints: Checkpoints, *, shared: bool = False) -> dict[str, Any] | None:
         """Stand where the newest of these checkpoints stands; its record, or None where there is none."""
         record = checkpoints.restore(self.method, self.state, shared=shared)
+        self.method.to(self.device)  # a network that was made for what was stored
         if record is not None:
             self.learned = _checked(record).pop("learned")
         return record
@@ -497,6 +498,7 @@ class Learner:
             this_format(meta, "a packed learner")["identity"], "a packed learner", None, None, device
         )
         unpack(meta, load_tensors(content), learner.method, learner.state)
+        learner.method.to(learner.device)
         learner.learned = list(_checked(meta["record"])["learned"])
         return learner
 

@@ -67,11 +67,11 @@ class MerganConfig(GanOptions, SolverOptions):
     over_classes: Literal["sum", "mean"] = "sum"
 
 
-def old_labels(batch_size: int, n_old: int, step: int) -> Tensor:
+def old_labels(batch_size: int, n_old: int, step: int, device: torch.device | None = None) -> Tensor:
     """Labels of the replayed samples of a batch, int64: floor(B / K) of each old class, or 1 in turn where K > B."""
     n = min(batch_size, max(1, batch_size // n_old) * n_old)
     first = step * n if n_old > batch_size else 0
-    return (torch.arange(n) + first) % n_old
+    return (torch.arange(n, device=device) + first) % n_old
 
 
 class Mergan(Method):
@@ -109,7 +109,7 @@ class Mergan(Method):
     def replayed(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor, Tensor, float]:
         """Noise and labels of old classes, what the old generator makes of them, and the weight of a mean over them."""
         n_old = step.task.start
-        y = old_labels(len(batch.y), n_old, step.step).to(batch.y.device)
+        y = old_labels(len(batch.y), n_old, step.step, batch.y.device)
         z = batch.noise["old"][: len(y)]
         with torch.no_grad():
             x = self.gan.fake(z, y, self.old.net)

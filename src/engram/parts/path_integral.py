@@ -20,6 +20,7 @@ class PathIntegral:
         self.names: list[str] = []
         self.g: list[Tensor] = []
         self._theta: list[Tensor] = []
+        self._before: list[Tensor] = []
         self._scratch = Scratch()
 
     @torch.no_grad()
@@ -35,4 +36,4 @@ class PathIntegral:
         """total <- total - g (theta(t+1) - theta(t)) for every parameter with a gradient."""
         torch._foreach_sub_(self._before, self._theta)
         torch._foreach_addcmul_(total.pick(self.names), self.g, self._before)
-        self.g = []
+        self.g, self._before = [], []

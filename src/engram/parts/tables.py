@@ -148,6 +148,8 @@ class Scratch:
 
     def like(self, name: str, model: Tensor) -> Tensor:
         """A tensor of ``model``'s shape, type and device, with whatever was last written there."""
+        if torch.compiler.is_compiling():  # which finds places itself, and mostly needs none
+            return torch.empty_like(model, requires_grad=False)
         held = self._held.get(name)
         if (
             held is None

@@ -163,16 +163,16 @@ class Watched(TorchDispatchMode):
 
 def record(steps: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """What ``steps`` returns, and a function that does all of its kernels again, over the same addresses."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=pool):
             found = steps()
     except Exception:
-        # What PyTorch leaves of a recording that fails: its stream, its share of the memory, a generator that records.
+        # What PyTorch leaves of a recording that fails: its stream, a generator that records, its share of the memory.
         torch.cuda.set_stream(stream)
-        torch._C._cuda_endAllocateToPool(stream.device_index, graph.pool())
         fresh = torch.Generator(stream.device).graphsafe_get_state()
         torch.cuda.default_generators[stream.device_index].graphsafe_set_state(fresh)
+        torch._C._cuda_endAllocateToPool(stream.device_index, pool)
         raise
     return found, graph.replay
 

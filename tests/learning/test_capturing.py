@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from engram.checks import SMALL, Bench, tiny_stream
 from engram.checks.comparing import differing
-from engram.core.contract import Batch, Optimiser, Phase, Player, Step, TaskInfo, Terms, Update
+from engram.core.contract import Batch, Optimiser, Player, Step, TaskInfo, Terms, Update
 from engram.errors import CheckpointError, ConfigError
 from engram.learning import capturing, compiling
 from engram.learning.capturing import Captured, NotStatic, Number, Numbers
@@ -111,31 +111,6 @@ def test_captured_steps_on_the_accelerator(name: str, variant: str) -> None:
     assert captured[1] == []
     assert differing(plain[0], captured[0]) == []
     assert differing(learned(name, variant, "cudagraphs", "cuda")[0], captured[0]) == []
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator")
-def test_a_recording_that_fails_leaves_the_run_as_it_was() -> None:
-    def moved(take: Callable[..., Terms]) -> list[Tensor]:
-        torch.manual_seed(0)
-        made = Nothing(nn.Linear(3, 1)).cuda()
-
-        def loss(batch: Batch, step: Step) -> Terms:
-            torch.cuda.synchronize()  # no operation on tensors, so that the recording is the first to meet it
-            return {"a": F.dropout(made.net(batch.x)).square().mean()}
-
-        player = Player(dict(made.named_parameters()), Optimiser("adam", 0.1))
-        update, optimiser = Update("fit", "net", loss), Stepper.of(player)
-        batch = Batch(torch.ones(4, 3).cuda(), torch.zeros(4, dtype=torch.int64).cuda(), {})
-        for i in range(3):
-            take(made, update, player, optimiser, batch, replace(AT, step=i))
-        return list(player.parameters.values())
-
-    with pytest.warns(UserWarning, match="steps are not compiled: update fit cannot be"):
-        found = moved(compiling.Compiled(take_step, "cudagraphs", Phase("p", 1, (), 4), torch.device("cuda")))
-    assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    for a, b in zip(found, moved(take_step), strict=True):
-        assert torch.equal(a, b)
 
 
 # One step ----------------------------------------------------------------------------------------------------------
@@ -258,6 +233,16 @@ def test_a_resume_is_exact_and_the_mode_is_part_of_a_run(tmp_path: Path, every_e
             run(STREAM, net, spec, "class", out=tmp_path / name, compile="cudagraphs", resume=True)
         states.append(Learner.load(tmp_path / name).method.state_dict())
     assert differing(*states) == []
+
+
+@pytest.mark.usefixtures("on_tape")
+def test_a_recording_that_fails_ends_the_run_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(steps: Callable[[], Any]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(capturing, "record", record)
+    with pytest.raises(ConfigError, match=r"those of update net do \(operation not .*: give --compile eager"):
+        learned("finetune", "adam", "cudagraphs")
 
 
 def test_without_an_accelerator_one_line_says_so() -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from engram.core.options import Precision
 from engram.core.samples import Samples, Shape
 from engram.errors import ConfigError
 
@@ -260,7 +261,7 @@ class Method(nn.Module, ABC):
     reads: Reads = "task"
     scenarios: ClassVar[frozenset[str]] = frozenset({"class", "task", "domain"})
     generative: ClassVar[bool] = False
-    float32_only: ClassVar[str] = ""  # why it may not learn with fewer bits; empty where it may
+    precisions: tuple[Precision, ...] = get_args(Precision)  # that it may learn with
     refines: ClassVar[bool] = False  # samples of known classes may come later, as if they had come at first
     tradeoff: ClassVar[Tradeoff | None] = None
     _cached: ClassVar[tuple[str, ...]] = ()

@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from engram.errors import ConfigError, reason
+
 if TYPE_CHECKING:
     from engram.core.contract import Batch, Method, Player, Step, Terms, Update
     from engram.learning.optimisers import Stepper
@@ -163,17 +165,9 @@ class Watched(TorchDispatchMode):
 
 def record(steps: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """What ``steps`` returns, and a function that does all of its kernels again, over the same addresses."""
-    graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
-    try:
-        with torch.cuda.graph(graph, pool=pool):
-            found = steps()
-    except Exception:
-        # What PyTorch leaves of a recording that fails: its stream, a generator that records, its share of the memory.
-        torch.cuda.set_stream(stream)
-        fresh = torch.Generator(stream.device).graphsafe_get_state()
-        torch.cuda.default_generators[stream.device_index].graphsafe_set_state(fresh)
-        torch._C._cuda_endAllocateToPool(stream.device_index, pool)
-        raise
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = steps()
     return found, graph.replay
 
 
@@ -185,6 +179,7 @@ class Captured:
 
     Raises:
         NotStatic: a graph cannot hold such a step.
+        ConfigError: it turned out while the graph was recorded.
     """
 
     def __init__(
@@ -234,7 +229,14 @@ class Captured:
             terms = take_step(method, update, player, optimiser, self.batch, at)
             return list(terms), torch.stack([v.float() for v in terms.values()])
 
-        (self.names, self.terms), self.replay = record(stacked)
+        try:
+            (self.names, self.terms), self.replay = record(stacked)
+        except Exception as error:
+            # PyTorch's stream, memory and generator stay in the middle of the recording.
+            raise ConfigError(
+                f"steps must do nothing that a CUDA graph cannot hold, those of update {update.name} do "
+                f"({reason(error)}), and PyTorch cannot go on after that: give --compile eager."
+            ) from error
         before.put_back()
 
     def stands(self, method: Method, optimiser: Stepper) -> bool:
@@ -292,6 +294,7 @@ class State:
     def put_back(self) -> None:
         """Everything as it was; an optimiser's state that was not there yet is as it begins."""
         self.method.forget_cached()
+        self.optimiser.laid_out = False
         for key, value in tensors_of(self.method, self.optimiser).items():
             if key in self.tensors:
                 value.copy_(self.tensors[key])

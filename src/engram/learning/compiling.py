@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engram.core.contract import Batch, Method, Phase, Player, Step, Terms, Update
 from engram.core.options import Compile
-from engram.errors import reason
+from engram.errors import ConfigError, reason
 from engram.learning.capturing import Captured, State, TakeStep, addresses
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def inductor(take_step: TakeStep, device: torch.device) -> TakeStep:
     def taken(
         method: Method, update: Update, player: Player, optimiser: Stepper, batch: Batch, step: Step
     ) -> Terms:
-        optimiser.lay_out()
+        if optimiser.spec.kind == "adam" and not optimiser.laid_out:
+            optimiser.lay_out()
+            optimiser.laid_out = True
         at = replace(step, epoch=cast(int, epoch.fill_(step.epoch)), step=cast(int, place.fill_(step.step)))
         return compiled(method, update, player, optimiser, batch, at)
 
@@ -164,6 +166,8 @@ class Compiled:
                 if k not in quiet and not _close(v, found[k], before.tensors.get(k))
             ]
             why = f"the compiled one moves {off[0]} otherwise" if off else ""
+        except ConfigError:
+            raise
         except Exception as error:  # whatever the compiler cannot do
             inner = getattr(error, "inner_exception", error)
             why = f"update {update.name} cannot be ({type(inner).__name__}: {reason(inner)})"[:300]

@@ -46,7 +46,7 @@ class Stepper:
         device, wide = self.rate.device, torch.float64
         self.betas = torch.tensor(spec.betas, dtype=wide, device=device)[:, None]
         self.roots = torch.tensor((-1.0, -0.5), dtype=wide, device=device)[:, None]
-        self.scales = torch.ones(2, len(parameters), device=device)
+        self.scales, self.laid_out = torch.ones(2, len(parameters), device=device), False
         self.lr = spec.lr
         self.state: OptimiserState = {}
         if spec.kind == "sgd" and spec.momentum:
@@ -83,12 +83,11 @@ class Stepper:
 
     @torch.no_grad()
     def lay_out(self) -> None:
-        """Before a compiled step: what Adam multiplies its mean and the root of its squares by.
+        """What Adam multiplies its mean and the root of its squares by in the next step, for one that is compiled.
 
-        Within the graph the compiler would take these powers anew for every eight weights.
+        Within its kernels the compiler would take these powers anew for every eight weights. So a compiled step finds
+        them, and leaves those of the step that follows; ``laid_out`` says whether they are there.
         """
-        if self.spec.kind != "adam":
-            return
         counts = [
             self.state[name]["step"] if name in self.state else torch.zeros_like(self.rate)
             for name in self.parameters
@@ -127,6 +126,7 @@ class Stepper:
                 [self.state[name][key] for name in names] for key in ("step", "exp_avg", "exp_avg_sq")
             )
             torch._foreach_add_(count, 1)
+            self.laid_out = False
             torch._fused_adam_(
                 moved,
                 along,
@@ -173,6 +173,8 @@ class Stepper:
                 continue
             first, second = scales[name]
             p.sub_(rate * first * mean / (square.sqrt() * second + EPSILON))
+        if spec.kind == "adam":
+            self.lay_out()
 
     def load(self, state: OptimiserState) -> None:
         """Take tensors by name. Where a parameter has grown since, its new entries start at zero.

@@ -71,7 +71,6 @@ class Dgm(Method):
     config: DgmConfig
     scenarios: ClassVar = frozenset({"class"})
     generative: ClassVar = True
-    float32_only: ClassVar = "that its accuracy stays the same was not shown over five seeds"
 
     def __init__(self, config: DgmConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -84,6 +83,7 @@ class Dgm(Method):
                 f"n_label must lie between the number of classes, {least}, and that of noise entries, {shape.n_z}, "
                 f"got {self.n_label}: give another n_label or a network with a larger n_z."
             )
+        self.precisions = ("float32", "bf16") if config.mask == "weight" else ("float32",)
         self.reads = "memory" if config.memory_ratio or config.memory_budget else "task"
         self.generator = MaskedGenerator(shape, mask=config.mask, act_gate=config.act_gate, seed=context.seed)
         self.critic = gan.Critic(context, config.critic_norm, 0)

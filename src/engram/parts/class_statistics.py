@@ -157,8 +157,9 @@ class ClassStatistics(nn.Module):
 
     def within(self, label: int | None = None) -> Tensor:
         """Scatter [d, d] about the means: of all classes together, or of one where each has its own."""
-        triangle = torch.zeros_like(self.triangles[0])
-        for one in self.triangles if label is None else self.triangles[label : label + 1]:
+        chosen = self.triangles if label is None else self.triangles[label : label + 1]
+        triangle = chosen[0].clone()
+        for one in chosen[1:]:
             triangle += one  # one after another: empty places do not change the rounding
         full = triangle.new_empty((self.d, self.d))
         for a, b, block in self._views(triangle):

@@ -43,7 +43,7 @@ def linear_discriminants(
 ) -> tuple[Tensor, Tensor]:
     """Directions [d, k] and offsets [k], float64, of the k classes that have samples."""
     s = statistics
-    sigma = shrunk(s.within() / s.mass.sum(), float(s.counts.sum()), shrinkage, eps)
+    sigma = shrunk(s.within().div_(s.mass.sum()), float(s.counts.sum()), shrinkage, eps)
     means = s.means[s.known]
     directions = torch.cholesky_solve(means.T, factor(sigma, "give a larger eps"))
     return directions, -0.5 * (means.T * directions).sum(0)

@@ -274,7 +274,9 @@ _add(
         "accuracy of DGM and of what it is measured against, ten tasks of one class",
         {
             "quick": Plan(
-                (_TABLE1, _TABLE1_EVEN, _TABLE1_DIGITS, _STORED), "hours on two cores", f"{_MNIST}, digits"
+                (_TABLE1, _TABLE1_EVEN, _TABLE1_DIGITS, _STORED),
+                "some two hours on two cores, estimated",
+                f"{_MNIST}, digits",
             ),
             "full": Plan(
                 (_PAPERS, _STORED, _SVHN, _CIFAR10),

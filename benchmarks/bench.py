@@ -269,7 +269,7 @@ def measure(device: torch.device, quick: bool, only: list[str], eager: bool) -> 
     checkpoints: list[dict[str, Any]] = []
     pairs = 4 if quick else 12
     print(
-        f"{'seconds an iteration':36} {'engram':>9} {'by hand':>9} {'ratio [range]':>20} {'difference':>11}"
+        f"{'medians, seconds an iteration':36} {'engram':>9} {'by hand':>9} {'ratio [range]':>20} {'difference':>11}"
     )
 
     def told(r: dict[str, Any], mode: str = "eager") -> None:

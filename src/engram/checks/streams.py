@@ -62,6 +62,6 @@ def tiny_stream(groups: Sequence[int] = (1, 1, 1), *, seed: int = 0, n_train: in
     return class_incremental(data, groups=list(groups), class_order="random", seed=seed)
 
 
-def tiny_domains(n_tasks: int = 2, *, seed: int = 0) -> Stream:
-    """A domain-incremental stream: two classes, pixels permuted anew in each task."""
-    return permuted(tiny_data(LABELS[:2], seed=seed), n_tasks, seed=seed)
+def tiny_domains(n_tasks: int = 2, *, seed: int = 0, n_train: int = 12) -> Stream:
+    """A domain-incremental stream: two classes of ``n_train`` samples, pixels permuted anew in each task."""
+    return permuted(tiny_data(LABELS[:2], seed=seed, n_train=n_train), n_tasks, seed=seed)

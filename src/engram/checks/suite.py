@@ -41,6 +41,18 @@ def _spec(method: MethodSpec | Factory | str, options: Mapping[str, Any]) -> Met
     return MethodSpec(getattr(method, "__name__", "method").lower(), method, made(**options))
 
 
+@functools.cache
+def _streams() -> tuple[Stream, Stream, Stream, Stream]:
+    """One class a task, several, tasks that are known, domains: a batch and a half of every class."""
+    n = 8
+    return (
+        tiny_stream((1, 1, 1), n_train=n),
+        tiny_stream((2, 1, 2), seed=1, n_train=n),
+        tiny_stream((2, 2), seed=2, n_train=n),
+        tiny_domains(2, n_train=n),
+    )
+
+
 def _settings(
     spec: MethodSpec,
     stream: Stream | None,
@@ -69,14 +81,15 @@ def _settings(
             # Build once more for the reason.
             Bench(spec, stream, network or Mlp((16,)), wanted).build()
         return made
+    once, multi, task, domain = _streams()
     small: list[Network] = [network] if network is not None else [Dcgan8(n_f=4, n_d=4, n_z=16), Mlp((16,))]
     if scenario in (None, "class"):
-        add("single", tiny_stream((1, 1, 1)), small, "class")
-        add("multi", tiny_stream((2, 1, 2), seed=1), small[::-1], "class")
+        add("single", once, small, "class")
+        add("multi", multi, small[::-1], "class")
     if scenario in (None, "task"):
-        add("task", tiny_stream((2, 2), seed=2), small, "task")
+        add("task", task, small, "task")
     if scenario in (None, "domain"):
-        add("domain", tiny_domains(2), small[::-1], "domain")
+        add("domain", domain, small[::-1], "domain")
     if not made:
         bench = Bench(spec, tiny_stream(), small[0], scenario or "class")
         bench.network.check(bench.stream.image_shape)

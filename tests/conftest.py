@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -27,6 +28,9 @@ FORKED = [
 
 
 def pytest_collection_finish() -> None:
+    # What was collected stays to the end: no search for garbage need walk through it again.
+    gc.collect()
+    gc.freeze()
     multiprocessing.get_context("forkserver").set_forkserver_preload(FORKED)
 
 

@@ -245,11 +245,9 @@ def test_a_recording_that_fails_ends_the_run_with_a_line(monkeypatch: pytest.Mon
         learned("finetune", "adam", "cudagraphs")
 
 
-def test_without_an_accelerator_one_line_says_so() -> None:
+def test_without_an_accelerator_they_are_refused() -> None:
     spec = method("finetune", {"epochs": 1, "batch_size": 8})
-    with pytest.warns(
-        UserWarning, match="steps are not compiled: CUDA graphs need an accelerator, cpu is none"
-    ):
+    with pytest.raises(ConfigError, match="got 'cudagraphs': CUDA graphs need an accelerator, cpu is none"):
         run(STREAM, Mlp((8,)), spec, "class", compile="cudagraphs")
 
 

@@ -1119,6 +1119,13 @@ def test_blur_noise_and_a_square() -> None:
     assert torch.equal(augment(x, noise | {"blur": 0 * half, "loudness": 0 * half})[..., 0, :], x[..., 0, :])
 
 
+def test_a_square_larger_than_the_images_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="solver_cut must be at most the shorter side of the images, 8, got 9"
+    ):
+        Augmentation(cut=9).check((1, 8, 16), "solver_")
+
+
 def test_blur_by_products_is_blur_by_poolings() -> None:
     y = x = torch.rand(2, 3, 5, 9)
     for _ in range(4):

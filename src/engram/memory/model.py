@@ -354,7 +354,10 @@ class Model:
             )
         known = references(self.classes, self.calls, self.scores, share)
         for few, what in (
-            ([not one.own for one in known], "are judged together with those that came with them"),
+            (
+                [not one.own and len(one.scores) >= fewest(share) for one in known],
+                "are judged together with those that came with them",
+            ),
             ([len(one.scores) < fewest(share) for one in known], "are never rejected"),
         ):
             names = [name for name, yes in zip(self.classes, few, strict=True) if yes]

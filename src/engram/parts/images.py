@@ -44,6 +44,11 @@ class Augmentation:
             raise ConfigError(
                 f"{', '.join(names)} and {last} need images, the samples are vectors: leave them out."
             )
+        if self.cut > min(shape[-2:]):
+            raise ConfigError(
+                f"{prefix}cut must be at most the shorter side of the images, {min(shape[-2:])}, got {self.cut}: "
+                "a third of it, say."
+            )
 
     def drawn(self, shape: Shape) -> dict[str, Noise]:
         """What an update must draw for samples of ``shape``."""

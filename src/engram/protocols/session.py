@@ -25,6 +25,7 @@ from engram.core.origin import described
 from engram.core.stored import RunRecord, check
 from engram.errors import CheckpointError, ConfigError
 from engram.features.extractor import Extractor
+from engram.learning import compiling
 from engram.learning.checkpoint import Checkpoints
 from engram.learning.learner import Learner, as_network, check_device, checkpoint_folder
 from engram.learning.loop import EpochEnd
@@ -183,6 +184,8 @@ class Session:
             compile=compile,
             precision=precision,
         )
+        if compile == "cudagraphs" and (why := compiling.why_not(compile, self.learner.device)):
+            raise ConfigError(f"compile must be eager or inductor here, got 'cudagraphs': {why}.")
         self.method, self.state = self.learner.method, self.learner.state
         self.view = stream.view if isinstance(stream.view, Extractor) else None
         self.stream, self.protocol = stream.to(self.learner.device), protocol

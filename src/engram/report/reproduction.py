@@ -111,6 +111,8 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
     part, published = found.part, TABLES[found.part.published] if found.part.published else None
     cells, rows = [], []
     for row in part.rows:
+        edited = any(f.result.get("edited") for f in found.files.get(row.name, ()))
+        name = f"{row.name} (edited)" if edited else row.name
         for column in part.columns:
             value = (published.values.get(row.name, {}) if published else {}).get(column.name)
             values = measured(found, row, column)
@@ -121,9 +123,7 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
             shown = mean_pm({"mean": s.mean, "ci95": s.ci95}, digits=digits) if values else MISSING
             said = MISSING if value is None else f"{value:.{2 if value < 1000 else 0}f}"
             if values or value is not None:
-                cells.append(
-                    (row.name, row.variant, column.name, said, shown, str(len(values)), verdict.words)
-                )
+                cells.append((name, row.variant, column.name, said, shown, str(len(values)), verdict.words))
             rows.append(
                 {
                     "row": row.name,
@@ -135,6 +135,7 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
                     "ci95": s.ci95,
                     "verdict": verdict.kind,
                     "words": verdict.words,
+                    "edited": edited,
                     "read_from": sorted({str(f.directory) for f in found.files.get(row.name, ())}),
                 }
             )
@@ -145,6 +146,10 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
         notes.append(f"Published: {published.paper}, {published.place}; {published.known}.")
     if part.smaller:
         notes.append(f"Smaller setting: {part.smaller}.")
+    if any(row["edited"] for row in rows):
+        notes.append(
+            "Edited: files were changed by hand; what follows from what stands in them was computed anew."
+        )
     devices = sorted({str(f.result["device"].get("class")) for r in found.files.values() for f in r})
     if len(devices) > 1:
         notes.append(f"Devices: {', '.join(devices)}.")

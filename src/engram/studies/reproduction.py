@@ -20,7 +20,7 @@ from typing import Any
 from engram import networks
 from engram.core.files import parsed
 from engram.core.options import Option
-from engram.errors import EngramError
+from engram.errors import EngramError, reason
 from engram.methods.registry import about
 from engram.recipes import Recipe, recipe
 from engram.recipes.targets import Part, Row
@@ -100,8 +100,10 @@ def _kind(path: Path) -> str:
     """What a file holds: a result, a trade-off, or something else, which is left alone."""
     try:
         value = parsed(path.read_bytes())
-    except (OSError, ValueError):
-        return ""
+    except (OSError, ValueError) as error:
+        raise EngramError(
+            f"{path} must be JSON that can be read, it is not ({reason(error)}): take it away."
+        ) from error
     if not isinstance(value, dict) or "schema" not in value:
         return ""
     if "tasks" in value and {"method", "seeds", "config"} <= value.keys():

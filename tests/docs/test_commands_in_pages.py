@@ -42,7 +42,9 @@ LEARN = ("run", "compare", "sweep", "tradeoff")
 #: Stands for something of the reader's, or names a file that another test of the documentation writes and runs.
 OPEN = re.compile(r"\.\.\.|[<;]|\w\.py\b|mymethod|\b(?!(DIR|MEMORY|CLASS)\b)[A-Z]{3,}\b|\b[A-Z] ")
 #: What a learning command may have otherwise and still be the one that an earlier page asks for.
-SAME = re.compile(r" --(seeds( \d+)+|out \S+|device \w+|jobs \d+|widen \d+|no-run|budget quick)")
+SAME = re.compile(
+    r" --(seeds( \d+)+|out \S+|device \w+|compile cudagraphs|jobs \d+|widen \d+|no-run|budget quick)"
+)
 #: Side, channels and number of classes of data sets that are not bundled.
 SETS = {
     "mnist": (28, 1, 10),
@@ -113,6 +115,7 @@ def cut(words: list[str], n: int) -> list[str]:
         return [re.sub("onnx$", "pt2", word) for word in words]
     if words[0] not in LEARN or "--print-config" in words:
         return words
+    words = [word.replace("cudagraphs", "eager") for word in words]  # as --device cuda becomes cpu
     kept = 3 if words[0] == "tradeoff" else 2
     for i in (i + 1 for i, word in enumerate(words) if word == "--over"):
         values = words[i].split(",")

@@ -450,6 +450,7 @@ class Reproduced:
         figures: what was drawn.
         undrawn: names of figures of the target that no result here can be drawn from.
         outcomes: of the studies that were run for it.
+        empty: folders of ``results`` that hold none.
     """
 
     out: Path
@@ -457,6 +458,7 @@ class Reproduced:
     figures: list[Path]
     undrawn: list[str]
     outcomes: list[Outcome]
+    empty: list[Path]
 
     @property
     def exit_code(self) -> int:
@@ -533,7 +535,8 @@ def reproduce(
                 break
         found.append(look())
     concluded = concluding.conclude(wanted, budget, found)
-    return Reproduced(root, concluded, *concluding.write(root, wanted, found, concluded), outcomes)
+    written = concluding.write(root, wanted, found, concluded)
+    return Reproduced(root, concluded, *written, outcomes, gathered.empty)
 
 
 def _folder(out: str | PathLike[str]) -> Path:

@@ -64,7 +64,10 @@ def test_a_certainty_that_is_not_calibrated_is_not_told(call: Call, memory: Path
 
 def test_at_a_terminal_forget_asks_first(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "memory"
-    call("learn", draw(tmp_path / "ab", "ab"), "--into", root, "--method", "ncm", "--features", "none")
+    learned = call(
+        "learn", draw(tmp_path / "ab", "ab"), "--into", root, "--method", "ncm", "--features", "none"
+    )
+    assert "note: predict will tell no probabilities: 20 images must be held out in a call" in learned.out
     before = contents(root)
 
     def answered(words: str) -> Called:

@@ -100,7 +100,10 @@ def test_what_is_held_out_is_a_share_of_each_class_and_not_learned():
 
 def test_what_cannot_be_a_bound_is_refused():
     vectors = Context(Mlp((4,)), (5,), 2, "class", 0)
-    for options, why in (({"shift": 1.0}, "need images"), ({"held_out": 0.0}, "held_out must be > 0")):
+    for options, why in (
+        ({"shift": 1.0}, "must be images for shift=1.0"),
+        ({"held_out": 0.0}, "held_out must be > 0"),
+    ):
         spec = method("joint", options)
         with pytest.raises(ConfigError, match=why):
             spec.make(spec.config, vectors)

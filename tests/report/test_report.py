@@ -400,7 +400,9 @@ def test_many_tasks_and_classes(tmp_path: Path) -> None:
         assert 5 <= len(ticks) <= 20
 
 
-def test_samples_outside_the_folder_or_damaged_are_not_read(folder: Path, tmp_path: Path) -> None:
+def test_samples_outside_the_folder_are_not_read_and_damaged_ones_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
     good = read_result(folder / "dgmw")
     found = load_samples(FoundResult(folder / "dgmw", good))
     assert found is not None
@@ -410,7 +412,8 @@ def test_samples_outside_the_folder_or_damaged_are_not_read(folder: Path, tmp_pa
     assert load_samples(FoundResult(folder / "icarl", good)) is None
     (tmp_path / "broken.safetensors").write_bytes(b"broken")
     good["seeds"][0]["samples"] = "broken.safetensors"
-    assert load_samples(FoundResult(tmp_path, good)) is None
+    with pytest.raises(EngramError, match=r"broken\.safetensors must be a file of safetensors"):
+        load_samples(FoundResult(tmp_path, good))
 
 
 def test_what_is_kept_after_each_task_and_samples_after_each_task(folder: Path) -> None:

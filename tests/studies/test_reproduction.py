@@ -125,11 +125,13 @@ def test_after_a_stop_what_is_on_record_is_still_shown(
     def stop(event: Event) -> None:
         raise KeyboardInterrupt
 
-    record = [tmp_path / "record"]
+    (tmp_path / "nothing").mkdir()
+    record = [tmp_path / "record", tmp_path / "nothing"]
     stopped = api.reproduce(tiny, out=tmp_path / "out", results=record, jobs=1, listener=stop)
     assert [o.interrupted for o in stopped.outcomes] == [True]
     shown, there = stopped.conclusion.json["parts"][1]["rows"], whole.conclusion.json["parts"][0]["rows"]
     assert stopped.undrawn == ["samples"]
+    assert stopped.empty == [tmp_path / "nothing"]
     assert [(r["values"], r["words"]) for r in shown] == [(r["values"], r["words"]) for r in there]
 
 

@@ -187,6 +187,8 @@ def _tell_learned(memory: Memory, learned: Learned, notes: Sequence[str], quiet:
     ending.console().print(table("Classes", ("class", "images", "held out", "accuracy", "measured"), rows))
     if quiet:
         return
+    if memory.model.uncalibrated:
+        notes = [*notes, f"predict will tell no probabilities: {memory.model.uncalibrated}"]
     for note in dict.fromkeys(notes):
         print(f"note: {printable(note)}")
     for line in copying([learned.call]):

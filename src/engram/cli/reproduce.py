@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engram.cli import ending
 from engram.cli.command_line import Parser
-from engram.errors import ConfigError
+from engram.errors import ConfigError, printable
 from engram.recipes.published import TABLES
 from engram.recipes.targets import BUDGETS, TARGETS, plan, target
 
@@ -93,21 +93,30 @@ def main(words: Sequence[str]) -> int:
     if target(asked.target).note:
         screen.print(target(asked.target).note)
     print(f"Written: {made.out / 'table.md'}, {len(made.figures)} figures, {made.out / 'reproduction.json'}")
-    if made.undrawn:
+    interrupted = any(o.interrupted for o in made.outcomes)
+    if made.undrawn and (interrupted or RECORD not in folders):
+        print(f"Not drawn: {', '.join(made.undrawn)}. No run that has ended holds what they show.")
+    elif made.undrawn:
         print(
             f"Not drawn: {', '.join(made.undrawn)}. No result here holds what they show: files under {RECORD}/ are "
             "kept without images and, but for a few gates, without what each epoch measured. Started where there is no "
             "such folder, the command makes runs that hold it."
         )
+    _tell_empty(made.empty)
     for outcome in made.outcomes:
         for p in outcome.problems:
             print(f"engram: {p.label}, seed {p.seed}: {p.message}", file=sys.stderr)
         for line in outcome.unwritten:
             print(f"engram: {line}", file=sys.stderr)
-    if any(o.interrupted for o in made.outcomes):
+    if interrupted:
         again = shlex.join(["engram", "reproduce", *words])
         print(f"engram: stopped; what was begun stays. Go on with: {again}", file=sys.stderr)
     return made.exit_code
+
+
+def _tell_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        print(f"note: no result of engram lies in {printable(str(folder))}", file=sys.stderr)
 
 
 def _list(folders: Sequence[str], accept_edited: bool) -> int:
@@ -117,6 +126,7 @@ def _list(folders: Sequence[str], accept_edited: bool) -> int:
     from engram.studies.reproduction import found, gather, seeds_of
 
     gathered = gather(map(Path, folders), accept_edited=accept_edited)
+    _tell_empty(gathered.empty)
     rows = []
     for one in TARGETS.values():
         for budget in BUDGETS:

@@ -40,10 +40,8 @@ class Augmentation:
     def check(self, shape: Shape, prefix: str = "") -> None:
         """``ConfigError`` where samples of ``shape`` are vectors; ``prefix`` is that of the options' names."""
         if len(shape) != 3 and self != Augmentation():
-            *names, last = (f"{prefix}{field.name}" for field in fields(self))
-            raise ConfigError(
-                f"{', '.join(names)} and {last} need images, the samples are vectors: leave them out."
-            )
+            asked = ", ".join(f"{prefix}{f.name}={v}" for f in fields(self) if (v := getattr(self, f.name)))
+            raise ConfigError(f"samples must be images for {asked}, they are vectors: leave it out.")
         if self.cut > min(shape[-2:]):
             raise ConfigError(
                 f"{prefix}cut must be at most the shorter side of the images, {min(shape[-2:])}, got {self.cut}: "

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram.errors import EngramError, reason
 from engram.protocols.entry import done_seeds
 from engram.report import figures
 from engram.report.figures_cost import cost_figure, strict
@@ -254,15 +255,20 @@ def mistakes(found: FoundResult, most: int = 24) -> tuple[str, list[tuple[str, s
 
 
 def _tensors(path: Path | None) -> dict[str, Any]:
-    """The arrays by name of a seed's file; none where it is missing or damaged."""
+    """The arrays by name of a seed's file, none where it is missing; ``EngramError`` where it is damaged."""
     # For images alone.
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
-        return {} if path is None else load_file(path)
-    except (SafetensorError, OSError):
+    if path is None or not path.exists():
         return {}
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise EngramError(
+            f"{path} must be a file of safetensors, it is not ({reason(error)}): take it away, and the page does "
+            "without its images."
+        ) from error
 
 
 def _each(results: Sequence[Result], key: str, scale: float, unit: str) -> str:

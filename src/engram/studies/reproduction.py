@@ -42,10 +42,14 @@ BEFORE = {"label": "within_stream"}
 
 @dataclass
 class Gathered:
-    """Everything that lies in some folders: results of single methods, and what trade-offs concluded."""
+    """Everything that lies in some folders: results of single methods, and what trade-offs concluded.
+
+    ``empty`` are the folders with neither.
+    """
 
     results: list[FoundResult] = field(default_factory=list)
     tradeoffs: list[Mapping[str, Any]] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ def gather(folders: Iterable[Path], *, accept_edited: bool = False) -> Gathered:
     for folder in folders:
         if not folder.is_dir():
             raise EngramError(f"results must lie in folders, {folder} is none: name one that is there.")
+        before = len(out.results), len(out.tradeoffs)
         _gather(folder, out, accept_edited)
+        if before == (len(out.results), len(out.tradeoffs)):
+            out.empty.append(folder)
     return out
 
 

@@ -504,7 +504,8 @@ def reproduce(
     wanted = targets.target(target)
     plan = targets.plan(wanted, budget)
     root = _folder(out if out is not None else Path("runs") / f"reproduce-{target}-{budget}")
-    concluding.check_folder(root, target, budget)
+    concluding.check_folder(root, target, budget, [part.name for part in plan.parts])
+    Settings(root, DataSettings(), NetworkSettings(), tuple(seeds or (0,)), device, jobs)  # checks them
     gathered = reproduction.gather(map(Path, results), accept_edited=accept_edited)
     outcomes, found = [], []
     for part in plan.parts:
@@ -535,12 +536,12 @@ def reproduce(
                 break
         found.append(look())
     concluded = concluding.conclude(wanted, budget, found)
-    written = concluding.write(root, wanted, found, concluded)
+    written = concluding.write(root, wanted, found, concluded, run=run)
     return Reproduced(root, concluded, *written, outcomes, gathered.empty)
 
 
 def _folder(out: str | PathLike[str]) -> Path:
-    if not isinstance(out, (str, PathLike)):
+    if not isinstance(out, (str, PathLike)) or not str(out):
         raise ConfigError(f"out must be the path of a folder, got {out!r}: give one.")
     return Path(out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def test_from_nothing_to_verdicts_and_nothing_is_run_twice(tiny: str, pretend: P
         entry = json.loads(path.read_text())
         entry["accuracy_matrix"][-1] = [1.0, 0.999]
         path.write_text(json.dumps(entry))
+    # Of two results of a seed the one that is found first counts, and the table says so.
+    both = [out / "results", tmp_path / "from-digits" / "results"]
+    (both[1] / "loop").symlink_to(".", target_is_directory=True)
+    first = both[0] / "digits" / "held.json"
+    entry = json.loads(first.read_text())
+    del entry["sha256"]
+    for seed in entry["seeds"]:
+        seed["accuracy_matrix"][-1] = [0.5, 0.5]
+    first.write_text(json.dumps(entry))
+    twice = api.reproduce(tiny, out=tmp_path / "twice", results=both, run=False, accept_edited=True)
+    held = [r for r in twice.conclusion.json["parts"][0]["rows"] if r["row"] == "held"]
+    assert {tuple(r["read_from"]) for r in held} == {(str(first.parent),)}
+    assert all(r["edited"] for r in held)
+    assert (
+        f"held: results of the same seeds in {both[1] / 'digits'} were not used"
+        in (tmp_path / "twice" / "table.md").read_text()
+    )
+
     edited = api.reproduce(tiny, out=out, accept_edited=True, run=False)
     assert verdicts(edited)["held"] == "reached"
     with pytest.raises(api.EngramError, match="does not match its checksum"):
@@ -242,6 +261,12 @@ def test_a_tradeoff_in_another_setting_does_not_count():
         ),
         (["si-fig3", "--out", "old"], "is of another version, this one reads schema 1"),
         (["si-fig3", "--results", "bad"], "does not match its checksum"),
+        (["si-fig3", "--results", "part"], "is not a result of engram: its schema is None"),
+        (["si-fig3", "--results", "pipe"], "x.json must be JSON that can be read"),
+        (["si-fig3", "--out", "mine"], "mine must be empty or hold si-fig3, it holds table.md"),
+        (["si-fig3", "--out", ""], "out must be the path of a folder, got ''"),
+        (["si-fig1", "--jobs", "0"], "jobs must be an integer >= 1, got 0"),
+        (["si-fig", "--list"], "did you mean"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -255,6 +280,11 @@ def test_bad_input_is_one_line(
     Path("bad").mkdir()
     damaged = {"sha256": "0", "schema": 1, "method": "si", "seeds": [], "config": {}, "tasks": []}
     (Path("bad") / "si.json").write_text(json.dumps(damaged))
+    for name in ("part", "pipe", "mine"):
+        Path(name).mkdir()
+    (Path("part") / "si.json").write_text(json.dumps({k: damaged[k] for k in ("method", "seeds", "config")}))
+    os.mkfifo("pipe/x.json")
+    (Path("mine") / "table.md").write_text("my own")
     assert main(["reproduce", *words, *([] if "--no-run" in words or not words else ["--no-run"])]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1

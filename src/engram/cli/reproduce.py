@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engram.cli import ending
 from engram.cli.command_line import Parser
 from engram.errors import ConfigError, printable
 from engram.recipes.published import TABLES
-from engram.recipes.targets import BUDGETS, TARGETS, plan, target
+from engram.recipes.targets import BUDGETS, TARGETS, Target, plan, target
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def main(words: Sequence[str]) -> int:
         return 0
     folders = [*([RECORD] if Path(RECORD).is_dir() and RECORD not in asked.results else []), *asked.results]
     if asked.list:
-        return _list(folders, asked.accept_edited)
+        return _list(TARGETS.values() if asked.target is None else [target(asked.target)], folders, asked)
     if asked.target is None:
         raise ConfigError(
             f"a target must be named, got none: {', '.join(TARGETS)}; see engram reproduce --list."
@@ -119,16 +120,16 @@ def _tell_empty(folders: Sequence[Path]) -> None:
         print(f"note: no result of engram lies in {printable(str(folder))}", file=sys.stderr)
 
 
-def _list(folders: Sequence[str], accept_edited: bool) -> int:
-    """Every target with cost, data, and how many of its runs are in these folders."""
+def _list(targets: Iterable[Target], folders: Sequence[str], asked: argparse.Namespace) -> int:
+    """Targets with cost, data, and how many of their runs are in these folders."""
     # As above.
     from engram.cli.listing import table
     from engram.studies.reproduction import found, gather, seeds_of
 
-    gathered = gather(map(Path, folders), accept_edited=accept_edited)
+    gathered = gather(map(Path, folders), accept_edited=asked.accept_edited)
     _tell_empty(gathered.empty)
     rows = []
-    for one in TARGETS.values():
+    for one in targets:
         for budget in BUDGETS:
             if budget not in one.plans:
                 continue

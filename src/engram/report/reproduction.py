@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +53,19 @@ class Conclusion:
     json: Mapping[str, Any]
 
 
-def check_folder(out: Path, target: str, budget: str) -> None:
-    """``ConfigError`` where a folder holds another reproduction, or one of another version."""
+def check_folder(out: Path, target: str, budget: str, parts: Collection[str]) -> None:
+    """``ConfigError`` where a folder holds another reproduction, one of another version, or files of somebody else.
+
+    ``parts`` are the names of the studies that a reproduction which was stopped may have begun.
+    """
     path = out / FILE
     if not path.exists():
+        there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+        for name in there:
+            if name not in parts and not name.startswith("."):
+                raise ConfigError(
+                    f"{out} must be empty or hold {target}, it holds {name}: give another --out."
+                )
         return
     try:
         held = parsed(path.read_bytes())
@@ -150,6 +159,10 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
         notes.append(
             "Edited: files were changed by hand; what follows from what stands in them was computed anew."
         )
+    notes += [
+        f"{name}: results of the same seeds in {', '.join(sorted(map(str, folders)))} were not used."
+        for name, folders in found.unused.items()
+    ]
     devices = sorted({str(f.result["device"].get("class")) for r in found.files.values() for f in r})
     if len(devices) > 1:
         notes.append(f"Devices: {', '.join(devices)}.")
@@ -167,23 +180,30 @@ def _part(found: PartFound) -> tuple[Table, list[dict[str, Any]]]:
 
 # Files --------------------------------------------------------------------------------------------------------
 def write(
-    out: Path, target: Target, found: Sequence[PartFound], conclusion: Conclusion
+    out: Path, target: Target, found: Sequence[PartFound], conclusion: Conclusion, *, run: bool = True
 ) -> tuple[list[Path], list[str]]:
-    """Write ``table.md``, ``reproduction.json``, ``results/`` and ``figures/``.
+    """Write ``reproduction.json``, ``table.md``, ``results/`` and ``figures/``, in place of what an earlier call wrote.
 
+    Args:
+        run: whether the surrogate analysis may be made where its file is missing.
     Returns:
         The paths of the figures, and the names of those of the target that no result here can be drawn from.
     """
     notes = [f"# {target.name}", "", f"{target.paper}: {target.what}.", target.note, ""]
     text = "\n".join([*notes, *(markdown(table) for table in conclusion.tables)])
-    write_atomically(out / "table.md", text.encode())
+    # First, since it says whose the folder is.
     write_atomically(out / FILE, (as_text(with_checksum(dict(conclusion.json))) + "\n").encode())
+    write_atomically(out / "table.md", text.encode())
+    for old in (*(out / "results").glob("*/*.json"), *(out / "figures").glob("*.*")):
+        old.unlink()
     for one in found:
         for name, result in one.results.items():
             path = out / "results" / one.part.name / f"{folder_name(name)}.json"
             write_atomically(path, (as_text(with_checksum(result)) + "\n").encode())
     drawn, undrawn = [], []
-    if "surrogate" in target.figures:
+    if "surrogate" in target.figures and not run and not (out / paths.FILE).is_file():
+        undrawn.append("surrogate")
+    elif "surrogate" in target.figures:
         drawn.append(style.write(_surrogate(out), out / "figures" / "surrogate"))
     for kind in (k for k in target.figures if k != "surrogate"):
         made = [(one.part.name, *each) for one in found for each in FIGURES[kind](one)]

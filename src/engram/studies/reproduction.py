@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engram import networks
-from engram.core.files import parsed
+from engram.core.files import parsed, read_regular
 from engram.core.options import Option
 from engram.errors import EngramError, reason
 from engram.methods.registry import about
@@ -35,6 +35,9 @@ from engram.studies.variants import Variant, variant
 __all__ = ["Gathered", "PartFound", "found", "gather", "missing", "seeds_of"]
 
 Result = dict[str, Any]
+
+#: Keys of a result; a sweep has all but the tasks, and "over".
+RESULT = {"method", "seeds", "config", "tasks"}
 
 #: What runs did before an option was there, where that is not its default today.
 BEFORE = {"label": "within_stream"}
@@ -60,6 +63,7 @@ class PartFound:
         part: which.
         results: by name of row, the seeds that are asked for, merged; rows without a finished seed are left out.
         files: by name of row, where they were read from.
+        unused: by name of row, folders of other results of seeds that were found before.
         curves: of a trade-off, as :func:`engram.studies.curves.measured` has it; empty where fine-tuning is missing.
     """
 
@@ -67,6 +71,7 @@ class PartFound:
     results: Mapping[str, Result]
     files: Mapping[str, tuple[FoundResult, ...]]
     curves: Mapping[str, Any]
+    unused: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def gather(folders: Iterable[Path], *, accept_edited: bool = False) -> Gathered:
@@ -80,13 +85,16 @@ def gather(folders: Iterable[Path], *, accept_edited: bool = False) -> Gathered:
         if not folder.is_dir():
             raise EngramError(f"results must lie in folders, {folder} is none: name one that is there.")
         before = len(out.results), len(out.tradeoffs)
-        _gather(folder, out, accept_edited)
+        _gather(folder, out, accept_edited, set())
         if before == (len(out.results), len(out.tradeoffs)):
             out.empty.append(folder)
     return out
 
 
-def _gather(folder: Path, out: Gathered, accept_edited: bool) -> None:
+def _gather(folder: Path, out: Gathered, accept_edited: bool, seen: set[Path]) -> None:
+    if folder.resolve() in seen:  # by a link
+        return
+    seen.add(folder.resolve())
     if (folder / STUDY_FILE).is_file():
         study = read(folder, accept_edited=accept_edited)
         out.results += study.results if study.kind != "tradeoff" else []
@@ -94,7 +102,7 @@ def _gather(folder: Path, out: Gathered, accept_edited: bool) -> None:
         return
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            _gather(path, out, accept_edited)
+            _gather(path, out, accept_edited, seen)
         elif path.suffix == ".json":
             kind = _kind(path)
             if kind == "result":
@@ -106,16 +114,17 @@ def _gather(folder: Path, out: Gathered, accept_edited: bool) -> None:
 def _kind(path: Path) -> str:
     """What a file holds: a result, a trade-off, or something else, which is left alone."""
     try:
-        value = parsed(path.read_bytes())
+        value = parsed(read_regular(path))
     except (OSError, ValueError) as error:
         raise EngramError(
             f"{path} must be JSON that can be read, it is not ({reason(error)}): take it away."
         ) from error
-    if not isinstance(value, dict) or "schema" not in value:
+    if not isinstance(value, dict):
         return ""
-    if "tasks" in value and {"method", "seeds", "config"} <= value.keys():
-        return "result"
-    return "tradeoff" if {"source", "target", "methods"} <= value.keys() else ""
+    if {"source", "target", "methods"} <= value.keys():
+        return "tradeoff"
+    # A damaged one too, which is then refused.
+    return "result" if len(RESULT & value.keys()) >= 3 and "over" not in value else ""
 
 
 # What a part asks for -----------------------------------------------------------------------------------------
@@ -138,30 +147,35 @@ def found(part: Part, seeds: Sequence[int], gathered: Gathered) -> PartFound:
     """
     if part.tradeoff:
         return PartFound(part, {}, {}, _curves(part, seeds, gathered.tradeoffs))
-    own, results, files = recipe(part.recipe), {}, {}
+    own, results, files, unused = recipe(part.recipe), {}, {}, {}
     prints: dict[str, Path] = {}
     for row in part.rows:
         wanted = variant_of(part, row)
         same = [f for f in gathered.results if _is_of(f.result, part, own, wanted)]
-        entries = {
-            s["seed"]: s
-            for f in reversed(same)
-            for s in f.result["seeds"]
-            if s["status"] == "done" and s["seed"] in seeds
-        }
+        entries: dict[int, Any] = {}
+        used, spare = [], []
+        for f in same:
+            there = {s["seed"]: s for s in f.result["seeds"] if s["status"] == "done" and s["seed"] in seeds}
+            if there.keys() - entries.keys():
+                used.append(f)
+            if any(there[s] != entries[s] for s in there.keys() & entries.keys()):
+                spare.append(f.directory)
+            entries = there | entries
         if not entries:
             continue
         for f in same:
             prints.setdefault(f.result["data"].get("fingerprint", ""), f.directory)
-        merged = {**same[0].result, "label": row.name, "seeds": [entries[s] for s in sorted(entries)]}
+        merged = {**used[0].result, "label": row.name, "seeds": [entries[s] for s in sorted(entries)]}
         results[row.name] = {**merged, "summary": summarise(merged["seeds"])}
-        files[row.name] = tuple(same)
+        files[row.name] = tuple(used)
+        if spare:
+            unused[row.name] = tuple(spare)
     if len(prints) > 1:
         first, second, *_ = prints.values()
         raise EngramError(
             f"results of {part.name} must be of the same data, those in {first} and {second} are not: leave one out."
         )
-    return PartFound(part, results, files, {})
+    return PartFound(part, results, files, {}, unused)
 
 
 def missing(found: PartFound, settings: Settings) -> list[Study]:

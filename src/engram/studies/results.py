@@ -398,8 +398,11 @@ def _old_result(path: Path, accept_edited: bool) -> Result:
     seeds = [_derived(dict(entry), path, n_tasks, trusted=trusted) for entry in result["seeds"]]
     marks = {key: [*result.get(key, []), *([path.name] if key == mark else [])] for key in MARKS}
     made = _summarised({"facts": {}, "label": result["method"], **result, "seeds": seeds, **marks}, what)
-    if not trusted and not _same(result.get("summary", {}), made["summary"]):
-        raise _contradiction(path, "its summary", "not", "of its seeds")
+    if not _same(result.get("summary", {}), made["summary"]):
+        if not trusted:
+            raise _contradiction(path, "its summary", "not", "of its seeds")
+        if mark == "no_checksum":  # changed all the same
+            made["edited"] = [*made["edited"], path.name]
     return made
 
 

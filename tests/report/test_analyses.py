@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engram.checks import tiny_domains
+from engram.core.files import with_checksum
 from engram.errors import EngramError
 from engram.recipes.published import CIFAR, PERMUTED_MNIST
 from engram.report.analyses import accuracies, omegas, paths, surrogate
@@ -152,13 +153,15 @@ def test_omegas_and_surrogate_get_pictures(tmp_path: Path):
     n = 3
     result = made("si", [lower(n)], scenario="class", tasks=correlated((0.3, 0.1, 0.2)))
     measured = paths.Paths(1.0, 1e-3, 0.1, 1, 0, "x", *([[1.0, 0.5]] * 7))
-    (tmp_path / paths.FILE).write_text(json.dumps(asdict(measured)))
+    (tmp_path / paths.FILE).write_text(json.dumps(with_checksum(asdict(measured))))
     pictures = analysis_pictures([result], tmp_path, tmp_path / "figures")
     assert [p.name for p in pictures] == ["omega-correlations", "surrogate"]
     assert "trunk 0.20" in pictures[0].alt
-    (tmp_path / paths.FILE).write_text("{}")
-    with pytest.raises(EngramError, match="is not a file of the surrogate analysis"):
-        analysis_pictures([result], tmp_path, tmp_path / "figures")
+    edited = {**with_checksum(asdict(measured)), "c": 2.0}
+    for wrong, why in ((json.dumps(edited), "does not match its checksum"), ("[]", "expected object")):
+        (tmp_path / paths.FILE).write_text(wrong)
+        with pytest.raises(EngramError, match=rf"is not a file of the surrogate analysis .*{why}"):
+            analysis_pictures([result], tmp_path, tmp_path / "figures")
 
 
 def test_surrogate_has_the_paths_drop_and_its_minimum_at_the_end():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.core.files import parsed, read_regular
+from engram.core.files import checksum, parsed, read_regular
 from engram.core.stored import Losses, check
 from engram.errors import EngramError
 from engram.report.style import LINES, colour, keep, new_figure, place_legend, styled, width
@@ -84,11 +84,13 @@ def read(path: Path) -> Paths:
     """What `main` wrote.
 
     Raises:
-        EngramError: one line, where the file is missing or something else.
+        EngramError: one line, where the file is missing, edited or something else.
     """
     what = f"{path} is not a file of the surrogate analysis"
     try:
         value = parsed(read_regular(path))
+        if isinstance(value, dict) and value.pop("sha256", None) != checksum(value):
+            raise ValueError("its content does not match its checksum")
         check(value, Paths, what)
         found = Paths(**value)
     except (OSError, ValueError, TypeError) as error:

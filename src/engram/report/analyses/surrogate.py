@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engram.core.files import write_atomically
+from engram.core.files import with_checksum, write_atomically
 from engram.errors import EngramError
 from engram.learning.loop import EpochEnd
 from engram.methods.registry import method
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EngramError, OSError) as error:
         print(f"engram: {error}", file=sys.stderr)
         return 2
-    write_atomically(given.folder / FILE, json.dumps(asdict(paths)).encode())
+    write_atomically(given.folder / FILE, json.dumps(with_checksum(asdict(paths))).encode())
     write(surrogate_figure(paths), given.folder / "figures" / "surrogate")
     drop, claimed = (v[0] - v[-1] for v in (paths.first_true, paths.first_surrogate))
     print(f"task 1: drop of the loss {drop:.4f}, of the surrogate {claimed:.4f} nats")

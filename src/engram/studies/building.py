@@ -129,6 +129,7 @@ def prepare(
         DataError, ConfigError: something cannot be used, or does not fit.
     """
     held, seen = held or {}, seen or FeatureSettings()
+    features.check_given(seen.name, seen.options, seen.weights, seen.trained_on)
     given = network if isinstance(network, NetworkSettings) else NetworkSettings()
     chosen = network if isinstance(network, Network) else None
     if given.name is not None:

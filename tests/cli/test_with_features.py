@@ -64,6 +64,15 @@ def test_the_same_from_python(call: Call, tmp_path: Path):
         (["--weights", "w"], "must be left out without features"),
         (["--features", "none", "--trained-on", "w"], "must be left out without features"),
         (["--features", "timm:resnet18"], "need the package timm"),
+        (
+            ["--features", "first-task", "--first-task.epochs", 0],
+            "--first-task.epochs must be an integer >= 1, got",
+        ),
+        (
+            ["--features", "first-task", "--first-task.seed", -1],
+            "--first-task.seed must be an integer >= 0, got",
+        ),
+        (["--features", "first-task", "--first-task.network", "nope"], "--first-task.network must be one of"),
         (["--features", "first-task", "--first-task.network", "mlp", "--tasks", 10], "at least two classes"),
     ],
 )

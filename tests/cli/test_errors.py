@@ -55,6 +55,10 @@ from engram.studies.settings import DataSettings, NetworkSettings
         (["run", "finetune", "--dta", "x"], ["'--dta'", "did you mean --data?"]),
         (["run", "finetune", "--finetune.epoch", "3"], ["did you mean --finetune.epochs?"]),
         (
+            ["run", "fetril", "--fetril.lr", "1e308"],
+            ["--fetril.lr must lie within -1e+30 and 1e+30, got '1e308'"],
+        ),
+        (
             ["run", "finetune", "--finetune.epochs", "abc"],
             ["--finetune.epochs must be an integer >= 1, got 'abc'"],
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,13 +60,34 @@ def test_the_same_from_python(call: Call, tmp_path: Path):
         (["--features", "scattering", "--scattering.J", 4], "more than 16 pixels"),
         (["--features", "scattering", "--network", "dcgan8"], "must be images"),
         (["--features", "pixels", "--scattering.J", 1], "give --features scattering"),
-        (["--features", "pixels", "--weights", "w"], "leave them out"),
+        (["--features", "pixels", "--weights", "w"], "--weights must be left out with features pixels"),
+        (["--weights", "w"], "must be left out without features"),
+        (["--features", "none", "--trained-on", "w"], "must be left out without features"),
         (["--features", "timm:resnet18"], "need the package timm"),
+        (
+            ["--features", "first-task", "--first-task.epochs", 0],
+            "--first-task.epochs must be an integer >= 1, got",
+        ),
+        (
+            ["--features", "first-task", "--first-task.seed", -1],
+            "--first-task.seed must be an integer >= 0, got",
+        ),
+        (["--features", "first-task", "--first-task.network", "nope"], "--first-task.network must be one of"),
         (["--features", "first-task", "--first-task.network", "mlp", "--tasks", 10], "at least two classes"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(words: list[object], line: str, refused: Refused, tmp_path: Path):
     assert line in refused("run", "finetune", *SMALL, *words, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "given", [{"weights": "w"}, {"name": "pixels", "trained_on": "x"}, {"options": {"J": 1}}]
+)
+def test_settings_of_features_that_have_no_use_are_refused(given: dict[str, Any], tmp_path: Path):
+    data, seen = engram.DataSettings(data="stripes", tasks=3), engram.FeatureSettings(**given)
+    with pytest.raises(engram.EngramError, match="must be left out with"):
+        engram.compare(["finetune"], data, features=seen, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_variants_have_features_of_their_own(call: Call, tmp_path: Path):

@@ -65,6 +65,8 @@ def test_values(hint: Any, given: Any, value: Any):
         (float, 10**400, "o must be a number, got"),
         (float, "nan", "o must be a number, got 'nan'"),
         (float, math.inf, "o must be a number"),
+        (Positive, 1e308, "o must lie within -1e+30 and 1e+30, got 1e+308"),
+        (tuple[float, ...] | None, "[1, -1e31]", "o must lie within -1e+30 and 1e+30, got '[1, -1e31]'"),
         (float | None, "x", "o must be a number or none, got 'x'"),
         (bool, 1, "o must be true | false"),
         (str, 3, "o must be text"),

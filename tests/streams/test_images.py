@@ -89,7 +89,7 @@ def test_value_range_scales_numbers_of_any_type(kind):
     assert data.notes == ("pixels in [10, 30] scaled to 0..255 and rounded",)
     with pytest.raises(DataError, match=r"must lie in \[10, 20\], got 10\.\.30"):
         from_arrays(x, [0, 1], x, [0, 1], value_range=(10, 20))
-    for wrong in ((1, 1), (3, 2), (0, float("inf")), 5, ("a", "b"), (0, 1, 2)):
+    for wrong in ((1, 1), (3, 2), (0, float("inf")), 5, ("a", "b"), (0, 1, 2), "01"):
         with pytest.raises(ConfigError, match="value_range must be two finite numbers"):
             from_arrays(x, [0, 1], x, [0, 1], value_range=wrong)
 
@@ -137,6 +137,8 @@ def test_labels_of_any_kind_are_named_and_ordered(labels, names):
 def test_class_names_are_unlike_and_printable():
     with pytest.raises(DataError, match='class names must differ, got "a" twice'):
         from_arrays(X, Y, X, Y, class_names=["a", "a"])
+    with pytest.raises(DataError, match=r"must not be empty, got \['', 'b'\]"):
+        from_arrays(X, Y, X, Y, class_names=["", "b"])
     data = from_arrays(X, Y, X, Y, class_names=["\x1b[31mred\n", "caf\udce9"], name="x\ry")
     assert data.class_names == ("\\x1b[31mred\\n", "caf\\xe9")
     assert data.name == "x\\ry"
@@ -181,6 +183,18 @@ def test_unusable_arrays_are_refused(change, message):
     with pytest.raises(DataError, match=message) as caught:
         from_arrays(**arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_vectors_are_those_that_were_given_or_refused():
+    v = np.arange(4.0).reshape(2, 2)
+    assert from_arrays(v * 1e38, [0, 1], v, [0, 1]).train_x.isfinite().all()
+    with pytest.raises(
+        DataError, match=r"train_x must lie within -3\.4e\+38 and 3\.4e\+38, .* got 0\.\.3e\+300"
+    ):
+        from_arrays(v * 1e300, [0, 1], v, [0, 1])
+    with pytest.raises(ConfigError, match=r"left out with vectors, .* got \(0, 4\) for arrays: train_x"):
+        from_arrays(v, [0, 1], v, [0, 1], value_range=(0, 4))
 
 
 def test_image_data_is_checked_however_it_is_made():

@@ -54,6 +54,7 @@ THREE = ["--over", "lwf.strength=0.1,1,10"]
         (["lwf", *SMALL, "--valid-fraction", "0"], "chosen on validation data, got --valid-fraction 0"),
         (["lwf", *SMALL[:-4], "--network", "cifar-cnn", "--image-size", "8"], "must be 32x32"),
         (["lwf", *SMALL, "--source", "digits:0-4+digits:5-9"], "--source must be one data set"),
+        (["lwf", *SMALL, "--target", "digits:0-4"], 'classes of their own, got "digits:0-4: 0" twice'),
         (["lwf", *SMALL, "--source", "digits:3-40"], "class range"),
         (["lwf", *SMALL, "--source", "digit:0-4"], "did you mean digits"),
         (["lwf", "--recipe", "none", "--source", "digits:0-4"], "source and target must be given"),

@@ -354,6 +354,7 @@ def read(command: str, words: Sequence[str]) -> Asked | None:
     if (settings.get("groups") or settings.get("angles")) and "--tasks" not in {*given, *in_files}:
         settings["tasks"] = None  # they set the number of tasks, a recipe's gives way
     what = replace(kind, **{**values["what to run"], "features": seen})
+    features.check_given(seen, {}, what.weights, what.trained_on)
     asked = Asked(
         names=(*names, *added),
         added=tuple(added),

@@ -21,6 +21,7 @@ from engram.errors import ConfigError, EngramError, PlaceError, printable, reaso
 LOCK = ".lock"
 LONGEST_NAME = 100
 DEEPEST = 64  # levels of a JSON file of ours
+LARGEST_NUMBER = 1e300  # in one, so that sums and differences of them are finite
 LEFT_OR_FULL = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What Python says of names that cannot be, and torch of memory that is not there.
@@ -176,7 +177,7 @@ def parsed(content: bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
     layer = [value]
     for _ in range(DEEPEST):
-        if any(isinstance(v, (int, float)) and not -1e300 <= v <= 1e300 for v in layer):
+        if any(isinstance(v, (int, float)) and not -LARGEST_NUMBER <= v <= LARGEST_NUMBER for v in layer):
             raise ValueError("a number in it is not finite")
         layer = [
             v

@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 from engram.core.options import Option, closest, is_union, type_words
 from engram.errors import ConfigError
 
+#: Of an option's size: single precision, in which all is computed, holds it and what optimisers make of it.
+LARGEST = 1e30
+
 
 def typed(option: Option, given: Any, name: str = "") -> Any:
     """The value of an option from text, as on the command line, or from JSON or YAML.
@@ -23,10 +26,16 @@ def typed(option: Option, given: Any, name: str = "") -> Any:
         name: of the option in the error; its own by default.
 
     Raises:
-        ConfigError: the value is not of the option's type or out of its range, or a number is not finite.
+        ConfigError: the value is not of the option's type or out of its range, or a number is not finite or larger
+            than `LARGEST`.
     """
     try:
         return _read(option.type, given)
+    except OverflowError:
+        raise ConfigError(
+            f"{name or option.name} must lie within -{LARGEST:g} and {LARGEST:g}, got {given!r}: give a number of "
+            "smaller size."
+        ) from None
     except ValueError:
         near = closest(given, option.kind.split(" | ")) if isinstance(given, str) else ""
         raise ConfigError(
@@ -51,7 +60,12 @@ def typed_all(owner: str, options: Iterable[Option], given: Mapping[str, Any]) -
 
 
 def _read(hint: Any, given: Any) -> Any:
-    """The value of type ``hint`` that ``given`` stands for; ``ValueError`` if it stands for none."""
+    """The value of type ``hint`` that ``given`` stands for.
+
+    Raises:
+        ValueError: it stands for none.
+        OverflowError: for a number beyond `LARGEST`.
+    """
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is Annotated:
         value = _read(arguments[0], given)
@@ -85,6 +99,8 @@ def _read(hint: Any, given: Any) -> Any:
                 value = hint(given)
             except OverflowError:  # a whole number that no float holds
                 raise ValueError from None
+            if hint is float and LARGEST < abs(value) < math.inf:
+                raise OverflowError
             if abs(value) < 2**63 if hint is int else math.isfinite(value):
                 return value
     elif hint is Any or not isinstance(hint, type) or isinstance(given, hint):

@@ -40,6 +40,23 @@ def check_name(name: str) -> None:
         )
 
 
+def check_given(
+    name: str | None, options: Mapping[str, Any], weights: str | None, trained_on: str | None
+) -> None:
+    """``ConfigError`` where something is given that features of this name, None for images, have no use for."""
+    here = "without features" if name is None else f"with features {name}"
+    for what, value in (("weights", weights), ("trained_on", trained_on)):
+        if value is not None and (name is None or name in FEATURES or name in OWN):
+            raise ConfigError(
+                f"{what} must be left out {here}, it is of FILE.py:NAME or timm:NAME, got {value!r}: leave it out."
+            )
+    if options and name not in FEATURES:
+        raise ConfigError(
+            f"options of features must be left out {here}, only {', '.join(FEATURES)} have some, got "
+            f"{', '.join(options)}: leave them out."
+        )
+
+
 def about(name: str) -> About:
     """Registered features in words, without torch."""
     return index("features")[name]
@@ -81,18 +98,15 @@ def make(
         trained_on: what those weights were trained on, for tables.
 
     Raises:
-        ConfigError: an unknown name or option, weights where there are none to load or that do not fit, timm is absent.
+        ConfigError: an unknown name or option, weights where there are none to load or that do not fit, timm is absent;
+            as `check_given`.
     """
     check_name(name)
-    if name in FEATURES or name in OWN:
-        if weights is not None or trained_on is not None:
-            raise ConfigError(
-                f"weights and trained_on are of FILE.py:NAME or timm:NAME, got them with features {name}: leave them "
-                "out."
-            )
-        return (
-            OWN[name] if name in OWN else by_name(name)(**typed_all(name, about(name).options, options or {}))
-        )
+    check_given(name, options or {}, weights, trained_on)
+    if name in OWN:
+        return OWN[name]
+    if name in FEATURES:
+        return by_name(name)(**typed_all(name, about(name).options, options or {}))
     place = "engram.features.pretrained" if name.startswith(TIMM) else "engram.features.own"
     found: Features = importlib.import_module(place).of(name, weights, trained_on)
     return found

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from engram import networks
 from engram.core.network import Network, n_features
+from engram.core.options import Count, CountOrZero, Positive
 from engram.core.samples import Samples, Shape
+from engram.core.values import check
 from engram.errors import ConfigError
 from engram.features.contract import Features, check_images
 from engram.learning.learner import Learner
@@ -44,15 +46,26 @@ class FirstTask(Features):
         lr: learning rate of Adam at its start; it falls to 0 as a cosine.
         batch_size: images in a step of the trunk's training.
         seed: seed of the trunk's initial weights and of the order of images.
+
+    Raises:
+        ConfigError: a value out of range, or no such network.
     """
 
     name: ClassVar[str] = "first-task"
     learns: ClassVar[bool] = True
     network: str | None = None
-    epochs: int = 20
-    lr: float = 1e-3
-    batch_size: int = 64
-    seed: int = 0
+    epochs: Count = 20
+    lr: Positive = 1e-3
+    batch_size: Count = 64
+    seed: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.network is not None:
+            try:
+                networks.check_name(self.network)
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}.{error}") from None
 
     @property
     def trained_on(self) -> str:

@@ -5,11 +5,11 @@ Departures: none (no paper). Cost: none worth naming. Shape legend: I tasks lear
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engram.core.files import LARGEST_NUMBER
 from engram.errors import DataError
 from engram.protocols.metrics import as_matrix, average_accuracy, backward_transfer, forgetting
 
@@ -140,7 +140,7 @@ def seed_result(
 
 
 def plain(value: Any) -> Any:
-    """Plain JSON types: arrays and tensors to lists, paths to strings, NaN and infinities to None."""
+    """Plain JSON types: arrays and tensors to lists, paths to strings, NaN and what no file may hold to None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -148,7 +148,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (str, bool, int)) or value is None:
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if -LARGEST_NUMBER <= value <= LARGEST_NUMBER else None
     if isinstance(value, Path):
         return value.as_posix()
     if hasattr(value, "tolist"):

@@ -108,15 +108,15 @@ def from_arrays(
     Args:
         train_x, test_x: uint8, or float in [0, 1] (rounded to 0..255, said in the notes), or any numbers in
             value_range; [N, H, W], [N, H, W, C] or [N, C, H, W]; or feature
-            vectors, finite floats [N, D], kept as float32.
+            vectors, floats [N, D] that are finite in float32, as which they are kept.
         train_y, test_y: [N] whole numbers of any value, truth values, or text; mapped to 0..K-1, whole numbers
             by value and then all others as text.
         class_names: K names in sorted order of the labels; by default the labels themselves.
         name: used in messages and results.
         layout: where the channels are. None finds out: three axes are "NHW"; of four axes, the one among the
             second and the last that has length 1 or 3 is the channels, and both or neither is an error.
-        value_range: the values of black and white, such as (0, 65535), scaled to 0..255. Values that lie outside
-            by less than half a step of 1/255 are rounding errors, and are clipped.
+        value_range: of images, the values of black and white, such as (0, 65535), scaled to 0..255. Values that
+            lie outside by less than half a step of 1/255 are rounding errors, and are clipped.
     Raises:
         DataError: a shape, type or value other than above, an empty split, or a class missing from a split.
         ConfigError: layout or value_range is not usable.
@@ -149,6 +149,8 @@ def from_arrays(
             f"{name}: class_names must hold one name for each of the {len(names)} labels, "
             f"got {len(class_names)}: give them in sorted order of the labels."
         )
+    if class_names is not None and not all(str(one).strip() for one in class_names):
+        raise DataError(f"{name}: class_names must not be empty, got {list(class_names)}: name every class.")
     pixels = [pixels_of(what, x, layout, value_range, notes) for what, x in list(arrays.items())[:2]]
     ours = [torch.tensor(column, dtype=torch.int64) for column in labels]
     return ImageData(
@@ -247,7 +249,7 @@ def check_range(value_range: Any) -> None:
     """Raise ConfigError unless value_range is two finite numbers, the smaller first."""
     try:
         low, high = map(float, value_range)
-        usable = -np.inf < low < high < np.inf
+        usable = -np.inf < low < high < np.inf and not any(isinstance(v, str) for v in value_range)
     except (TypeError, ValueError):
         usable = False
     if not usable:
@@ -286,9 +288,22 @@ def pixels_of(
     if x.dtype.kind not in "biuf":
         raise DataError(f"{what} must be an array or tensor of numbers, got {x.dtype}: convert it first.")
     if layout is None and x.ndim == 2 and x.dtype.kind == "f":
+        if value_range is not None:
+            raise ConfigError(
+                f"value_range must be left out with vectors, which are kept as they are, got {value_range!r} for "
+                f"{what}: leave it out."
+            )
         if not np.isfinite(x).all():
             raise DataError(f"{what} must be finite, got nan or infinity: leave such samples out.")
-        return torch.from_numpy(x.astype(np.float32))
+        with np.errstate(over="ignore"):  # said below
+            vectors = torch.from_numpy(x.astype(np.float32))
+        if not vectors.isfinite().all():
+            most = np.finfo(np.float32).max
+            raise DataError(
+                f"{what} must lie within -{most:.3g} and {most:.3g}, since vectors are kept as float32, got "
+                f"{x.min():.3g}..{x.max():.3g}: scale them."
+            )
+        return vectors
     if x.ndim not in (3, 4) or (layout is not None and x.ndim != len(layout)):
         wanted = layout or "[N, H, W], [N, H, W, C], [N, C, H, W] or float vectors [N, D]"
         raise DataError(f"{what} must be {wanted}, got {list(x.shape)}: reshape it first.")

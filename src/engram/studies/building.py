@@ -129,6 +129,7 @@ def prepare(
         DataError, ConfigError: something cannot be used, or does not fit.
     """
     held, seen = held or {}, seen or FeatureSettings()
+    features.check_given(seen.name, seen.options, seen.weights, seen.trained_on)
     given = network if isinstance(network, NetworkSettings) else NetworkSettings()
     chosen = network if isinstance(network, Network) else None
     if given.name is not None:
@@ -151,6 +152,12 @@ def prepare(
             channels = max(one.image_shape[0] for one in sets)
             sets = [to_channels(one, channels) for one in sets]
         stream = _stream(settings, sets)
+    again = next((n for k, n in enumerate(stream.class_names) if n in stream.class_names[:k]), None)
+    if again is not None:
+        raise ConfigError(
+            f'data sets of a sequence must bring classes of their own, got "{again}" twice: give other classes, such '
+            "as NAME:0-4 and NAME:5-9, or another name."
+        )
     if fixed is not None:
         folder = Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir()
         stream = stream.through(Extractor(fixed, stream.image_shape, None if held else folder / "features"))

@@ -67,8 +67,13 @@ def test_from_nothing_to_verdicts_and_nothing_is_run_twice(tiny: str, pretend: P
     for words in ("short by", "not comparable, because it is another thing", "A paper, Table 9"):
         assert words in text
 
+    # What an earlier call drew goes where it is not drawn again; what is somebody else's stays.
+    for name in ("digits-gone.svg", "mine.svg"):
+        (out / "figures" / name).write_text("")
+
     # The same again, and one more seed.
     assert api.reproduce(tiny, out=out).outcomes == []
+    assert {p.name for p in (out / "figures").glob("*.svg")} == {"digits-accuracies.svg", "mine.svg"}
     more = api.reproduce(tiny, out=out, seeds=(0, 1, 2), jobs=1)
     assert [o.results[0]["summary"]["seeds"] for o in more.outcomes] == [[0, 1, 2]]
     assert {seed for _, _, seed in pretend.ran[6:]} == {2}

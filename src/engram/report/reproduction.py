@@ -194,11 +194,15 @@ def write(
     # First, since it says whose the folder is.
     write_atomically(out / FILE, (as_text(with_checksum(dict(conclusion.json))) + "\n").encode())
     write_atomically(out / "table.md", text.encode())
-    for old in (*(out / "results").glob("*/*.json"), *(out / "figures").glob("*.*")):
-        old.unlink()
     for one in found:
+        results, drawings = (
+            out / "results" / one.part.name,
+            (out / "figures").glob(f"{slug(one.part.name)}-*.*"),
+        )
+        for old in (*results.glob("*.json"), *drawings):
+            old.unlink()
         for name, result in one.results.items():
-            path = out / "results" / one.part.name / f"{folder_name(name)}.json"
+            path = results / f"{folder_name(name)}.json"
             write_atomically(path, (as_text(with_checksum(result)) + "\n").encode())
     drawn, undrawn = [], []
     if "surrogate" in target.figures and not run and not (out / paths.FILE).is_file():

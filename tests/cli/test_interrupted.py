@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from stripes import SMALL, Killed
 
 from calling import Call, Refused
+from engram.__main__ import main as engram_command
 from engram.errors import PlaceError
 from engram.methods.registry import METHODS
 from engram.report.drawing import Drawing
@@ -34,6 +36,22 @@ def measured(folder: Path, seed: int) -> dict[str, Any]:
     (entry,) = [s for s in read_result(folder)["seeds"] if s["seed"] == seed]
     losses = [[[e["losses"] for e in phase["epochs"]] for phase in task["phases"]] for task in entry["tasks"]]
     return {"losses": losses, **{k: entry[k] for k in MEASURED}}
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Interrupts:
+        """Ctrl-C, in the middle of the first import."""
+
+        @staticmethod
+        def find_spec(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "engram.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts, *sys.meta_path])
+    assert engram_command() == 130
+    assert capsys.readouterr() == ("", "engram: stopped.\n")
 
 
 def test_a_killed_worker_is_reported_and_the_others_finish(killed_run: Killed):

@@ -3,7 +3,7 @@
 J. Serra, D. Suris, M. Miron, A. Karatzoglou: "Overcoming Catastrophic Forgetting with Hard Attention to the
 Task", ICML 2018, arXiv 1801.01423 ("HAT"). Here: gates and their slope (Sec. 2.3, 2.4), protected gradients
 (Eq. 2), compensation of the embedding gradient (Sec. 2.5), capacity regulariser (Sec. 2.6). Shared with DGM:
-``parts/masks.py``.
+``networks/masks.py``.
 
 Departures, each an option that can be set back:
 - with ``masks=binary`` a task that has ended uses gates of exactly 0 and 1, and what it uses is put back bit

@@ -79,6 +79,18 @@ def test_too_few_held_out_is_said(tmp_path: Path) -> None:
         memory.answers(blobs(9, 1, 1), 1.0)
 
 
+def test_a_class_that_came_alone_in_the_first_call_is_never_rejected_which_is_said(tmp_path: Path) -> None:
+    memory = engram.Memory.create(tmp_path / "m", **WIDE)
+    for label in (0, 1):
+        memory.learn({str(label): blobs(label, 300, 0)})
+    x = np.concatenate([blobs(0, 200, 1), blobs(1, 200, 1)])
+    with pytest.warns(UserWarning, match="come with others, or after them; answers with 0 are never") as said:
+        probabilities, rejected = memory.answers(x, 0.2)
+    assert len(said) == 1
+    assert not rejected[probabilities.argmax(1) == 0].any()
+    assert rejected[probabilities.argmax(1) == 1].any()
+
+
 def test_the_command_says_which(call: Call, refused: Refused, tmp_path: Path) -> None:
     root, images = tmp_path / "memory", draw(tmp_path / "ab", "ab", n=120)
     words = ("--method", "slda", "--features", "pixels", "--slda.eps", 0.1, "--valid-fraction", 0.3)

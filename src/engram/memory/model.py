@@ -340,7 +340,8 @@ class Model:
         """Whether samples with these scores show none of the known classes, bool [N]; see `engram.memory.rejection`.
 
         Warns where fewer images of a class were held out than ``share`` needs: such classes are judged together with
-        those that came with them; where these are too few as well, they are never rejected.
+        those that came with them; where these are too few as well, they are never rejected. Warns of a class that
+        came alone in the first call, too: it was the only answer, so that no image held out looked doubtful.
 
         Args:
             share: of images of known classes that may be rejected.
@@ -353,21 +354,27 @@ class Model:
                 f"the share to reject must be above 0 and below 1, got {share}: give 0.05, say."
             )
         known = references(self.classes, self.calls, self.scores, share)
-        for few, what in (
+        few = (
+            f"to reject {100 * share:g} %, {fewest(share)} images that are answered with a class must have been held "
+            "out"
+        )
+        for so, why, what in (
             (
                 [not one.own and len(one.scores) >= fewest(share) for one in known],
+                few,
                 "are judged together with those that came with them",
             ),
-            ([len(one.scores) < fewest(share) for one in known], "are never rejected"),
+            ([len(one.scores) < fewest(share) for one in known], few, "are never rejected"),
+            (
+                [one.n_classes == 1 and len(one.scores) >= fewest(share) for one in known],
+                "a class must have come with others, or after them",
+                "are never rejected",
+            ),
         ):
-            names = [name for name, yes in zip(self.classes, few, strict=True) if yes]
+            names = [name for name, yes in zip(self.classes, so, strict=True) if yes]
             if names:
                 shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-                warnings.warn(
-                    f"to reject {100 * share:g} %, {fewest(share)} images that are answered with a class must have "
-                    f"been held out; answers with {shown} {what}",
-                    stacklevel=4,
-                )
+                warnings.warn(f"{why}; answers with {shown} {what}", stacklevel=4)
         return ranks(logits, self.temperature, known) <= share
 
     def storage(self) -> dict[str, int]:

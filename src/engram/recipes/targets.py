@@ -275,7 +275,7 @@ _add(
         {
             "quick": Plan(
                 (_TABLE1, _TABLE1_EVEN, _TABLE1_DIGITS, _STORED),
-                "some two hours on two cores, estimated",
+                "three hours on two cores",
                 f"{_MNIST}, digits",
             ),
             "full": Plan(

@@ -275,7 +275,7 @@ _add(
         {
             "quick": Plan(
                 (_TABLE1, _TABLE1_EVEN, _TABLE1_DIGITS, _STORED),
-                "three hours on two cores",
+                "under three hours on two cores",
                 f"{_MNIST}, digits",
             ),
             "full": Plan(
